@@ -1,0 +1,1 @@
+"""Metrics, the matrix of pairs and reports."""

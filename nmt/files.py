@@ -1,0 +1,77 @@
+"""Where things are: declarations, the cache, and atomic writes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etils import epath
+from platformdirs import user_cache_dir
+
+from nmt.errors import UserError, did_you_mean
+
+DECLARATIONS = ("recipes", "models", "data")
+
+
+def cache_dir(*parts: str) -> Path:
+    """Return (and make) a folder under `$NMT_CACHE`, by default the user's cache directory.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
+    folder = Path(os.environ.get("NMT_CACHE") or user_cache_dir("nmt")).joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the cache folder {folder}: {error.strerror}; set NMT_CACHE to another one") from None
+    return folder
+
+
+def declaration_dirs(kind: str) -> list[Path]:
+    """Return the folders that hold declarations of a kind, first match first: here, the checkout, the package."""
+    package = Path(__file__).parent
+    candidates = [Path.cwd() / kind, package.parent / kind, package / "_declarations" / kind]
+    return [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+
+
+def declarations(kind: str) -> dict[str, Path]:
+    """Return every declaration of a kind, by name (`recipes` -> `{"quickstart": .../quickstart.yaml}`)."""
+    found: dict[str, Path] = {}
+    for folder in declaration_dirs(kind):
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find_declaration(kind: str, name: str) -> Path:
+    """Return the YAML file that a name or a path refers to.
+
+    Args:
+      kind: one of `DECLARATIONS`.
+      name: a path ending in .yaml, or the name of a file in one of `declaration_dirs(kind)`.
+
+    Raises:
+      UserError: no such file; the message names the nearest ones.
+    """
+    singular = {"recipes": "recipe", "models": "model", "data": "corpus"}[kind]
+    if name.endswith((".yaml", ".yml")):
+        if (path := Path(name)).is_file():
+            return path
+        raise UserError(f"no {singular} file {name}")
+    known = declarations(kind)
+    if name not in known:
+        raise UserError(f"unknown {singular} {name!r}{did_you_mean(name, known)} (known: {', '.join(sorted(known))})")
+    return known[name]
+
+
+@contextmanager
+def atomic_write(path: os.PathLike[str] | str) -> Iterator[epath.Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if it fails."""
+    final = epath.Path(path)
+    temporary = final.parent / f".{final.name}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        temporary.replace(final)
+    finally:
+        if temporary.exists():
+            temporary.unlink()

@@ -1,0 +1,1 @@
+"""Mixture of experts: routing (who goes where), dispatch (how tokens move), experts, losses."""

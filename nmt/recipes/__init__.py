@@ -1,0 +1,1 @@
+"""Runs a recipe end to end, skipping the stages that are done."""
