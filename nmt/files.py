@@ -23,7 +23,9 @@ def cache_dir(*parts: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the cache folder {folder}: {error.strerror}; set NMT_CACHE to another one") from None
+        raise UserError(
+            f"cannot make the cache folder {folder}: {error.strerror}; set NMT_CACHE to another one"
+        ) from None
     return folder
 
 

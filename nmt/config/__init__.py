@@ -1,5 +1,7 @@
 """The frozen models of a recipe, and how a recipe is loaded, merged, overridden and documented."""
 
+from nmt.config.loading import load_recipe
+from nmt.config.runs import RECIPE_FILE, compare_recipes, dump_recipe, read_run_recipe, resume_conflicts, save_recipe
 from nmt.config.schema import (
     CleanConfig,
     DataConfig,
@@ -17,6 +19,7 @@ from nmt.config.schema import (
 )
 
 __all__ = [
+    "RECIPE_FILE",
     "CleanConfig",
     "DataConfig",
     "DecodeConfig",
@@ -30,4 +33,10 @@ __all__ = [
     "Section",
     "TrainConfig",
     "VocabConfig",
+    "compare_recipes",
+    "dump_recipe",
+    "load_recipe",
+    "read_run_recipe",
+    "resume_conflicts",
+    "save_recipe",
 ]

@@ -1,12 +1,13 @@
 """The frozen models of a recipe: every key, its type, its bounds, its default and its description.
 
-`--help`, docs/configuration.md and the JSON schema for editors are generated from the descriptions below.
+`--help`, docs/configuration.md and the JSON schema for editors are generated from the descriptions below; a section is
+described by its docstring.
 Keys that cannot be described in one sentence do not belong here.
 """
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -15,7 +16,7 @@ Positive = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """Base of every section: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class CleanConfig(Section):
@@ -24,7 +25,9 @@ class CleanConfig(Section):
     min_words: Positive = Field(4, description="Fewest words of the corpus's key language (English) in a pair.")
     max_words: Positive = Field(60, description="Most words of the corpus's key language (English) in a pair.")
     max_length_ratio: float = Field(
-        4.0, gt=1.0, description="Greatest ratio of UTF-8 bytes, foreign : English; its inverse (less strictly) the least."
+        4.0,
+        gt=1.0,
+        description="Greatest ratio of UTF-8 bytes, foreign : English; its inverse (less strictly) the least.",
     )
     min_letters: Fraction = Field(
         0.6, description="Least share of letters among the characters of the key language's side, spaces aside."
@@ -44,7 +47,7 @@ class DataConfig(Section):
     source_length: Positive = Field(64, description="Tokens in one packed row on the source side (S).")
     target_length: Positive = Field(64, description="Tokens in one packed row on the target side (T).")
     shuffle_window: Positive = Field(8192, description="Examples among which the mixed stream is shuffled once more.")
-    clean: CleanConfig = Field(CleanConfig(), description="Cleaning.")
+    clean: CleanConfig = CleanConfig()
 
 
 class VocabConfig(Section):
@@ -55,7 +58,9 @@ class VocabConfig(Section):
     character_coverage: float = Field(
         0.9999, gt=0.9, le=1.0, description="Share of characters that get a piece of their own; bytes cover the rest."
     )
-    temperature: float = Field(5.0, gt=0.0, description="Sampling temperature over languages of the text it is learnt from.")
+    temperature: float = Field(
+        5.0, gt=0.0, description="Sampling temperature over languages of the text it is learnt from."
+    )
     sentences: Positive = Field(1_000_000, description="Most sentences that the vocabulary is learnt from.")
 
 
@@ -75,10 +80,14 @@ class MoEConfig(Section):
         "random", description="Second choices: kept with probability gate/threshold, or all."
     )
     second_threshold: float = Field(
-        0.5, gt=0.0, description="Normalised gate from which a second choice is always kept; 0.5 is the paper's 2*g2 > rnd."
+        0.5,
+        gt=0.0,
+        description="Normalised gate from which a second choice is always kept; 0.5 is the paper's 2*g2 > rnd.",
     )
     balance_weight: float = Field(
-        0.01, ge=0.0, description="Coefficient of the load-balancing loss E * sum_e f_e P_e, mean over layers and groups."
+        0.01,
+        ge=0.0,
+        description="Coefficient of the load-balancing loss E * sum_e f_e P_e, mean over layers and groups.",
     )
     dispatch: Literal["scatter", "einsum"] = Field(
         "scatter", description="How tokens move to their experts in training; einsum is GShard's one-hot reference."
@@ -139,17 +148,22 @@ class TrainConfig(Section):
     tokens_per_batch: Positive = Field(
         4096, description="Target-side token slots in one batch; rows of a batch = tokens_per_batch / target_length."
     )
-    max_minutes: float | None = Field(None, gt=0.0, description="Stop, checkpointed, after so many minutes of training; null: never.")
+    max_minutes: float | None = Field(
+        None, gt=0.0, description="Stop, checkpointed, after so many minutes of training; null: never."
+    )
     label_smoothing: Fraction = Field(0.1, description="Share of the probability mass spread over the vocabulary.")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Optimizer.")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="Learning-rate schedule.")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     ema_decay: Fraction | None = Field(
-        None, description="Decay of an exponential moving average of the weights, used for evaluation and translation; null: none."
+        None,
+        description="Decay of an exponential moving average of the weights, used for evaluation and translation; null: none.",
     )
     log_every: Positive = Field(50, description="Steps between two lines of metrics.jsonl.")
-    dev_every: Positive | None = Field(None, description="Steps between two losses on the development set; null: at the end.")
     dev_batches: Positive = Field(16, description="Most batches of the development set per loss.")
-    checkpoint_every: Positive = Field(1000, description="Steps between two checkpoints; the last step always has one.")
+    checkpoint_every: Positive = Field(
+        1000,
+        description="Steps between two checkpoints, each with a loss on the development set; the last step always has one.",
+    )
     keep_checkpoints: Positive = Field(3, description="Newest checkpoints that are kept.")
 
 
@@ -168,8 +182,12 @@ class DecodeConfig(Section):
     length_penalty: float = Field(
         0.6, ge=0.0, description="Exponent of GNMT's length normalisation ((5 + length) / 6)^exponent; 0 is none."
     )
-    max_length_ratio: float = Field(2.0, gt=0.0, description="Longest output: this times the source tokens, plus max_length_extra.")
-    max_length_extra: int = Field(10, ge=1, description="Tokens that even the shortest source may take, see max_length_ratio.")
+    max_length_ratio: float = Field(
+        2.0, gt=0.0, description="Longest output: this times the source tokens, plus max_length_extra."
+    )
+    max_length_extra: int = Field(
+        10, ge=1, description="Tokens that even the shortest source may take, see max_length_ratio."
+    )
     batch_tokens: Positive = Field(2048, description="Source token slots decoded at once.")
 
 
@@ -185,17 +203,22 @@ class Recipe(Section):
 
     name: str = Field(description="Name of the recipe; by default that of its file.")
     description: str = Field("", description="One line for --help.")
-    run_dir: str = Field("runs/{name}", description="Folder of the run; {name} is the recipe's name.")
+    run_dir: str = Field("runs/{name}", min_length=1, description="Folder of the run; {name} is the recipe's name.")
     seed: int = Field(1, ge=0, description="Seed from which everything random derives.")
-    data: DataConfig = Field(description="Data.")
-    vocab: VocabConfig = Field(VocabConfig(), description="Vocabulary.")
-    model: ModelConfig = Field(
-        ModelConfig(), description="Model; `base: NAME` in a recipe takes the values of models/NAME.yaml as defaults."
-    )
-    train: TrainConfig = Field(TrainConfig(), description="Training.")
-    mesh: MeshConfig = Field(MeshConfig(), description="Device mesh.")
-    decode: DecodeConfig = Field(DecodeConfig(), description="Decoding.")
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Evaluation.")
+    data: DataConfig
+    vocab: VocabConfig = VocabConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+    decode: DecodeConfig = DecodeConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_names_a_folder(cls, name: str) -> str:
+        if not name or set(name) & set("{}/\\"):
+            raise ValueError(f"name={name} is to name a folder: at least one character, and none of {{ }} / \\")
+        return name
 
     @model_validator(mode="after")
     def _rows_divide(self) -> Self:

@@ -1,0 +1,111 @@
+"""nmt-evaluate: BLEU and chrF++ of every direction of a run, from one loaded model."""
+
+import json
+from typing import Annotated, NamedTuple
+
+import typer
+
+from nmt.cli.shell import prepare_process, run_command
+from nmt.errors import UserError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+class Request(NamedTuple):
+    """What the arguments ask for."""
+
+    run: str
+    testset: str | None
+    pairs: list[str] | None
+    beam: int | None
+    step: int | None
+    force: bool
+    as_json: bool
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart.")],
+    testset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="test, dev (the run's own held-out text), a folder of files such as de-en.jsonl or de-en.tsv, "
+            "or one .tsv (source<TAB>target) or .jsonl file. Default: what the recipe says, usually test.",
+        ),
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PAIRS", help="Directions, such as de-en,en-de; may be repeated. Default: all."),
+    ] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="Beam width. Default: the recipe's.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Step of the checkpoint. Default: the newest.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Translate again what has been evaluated already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the matrix as JSON instead of a table.")] = False,
+) -> Request:
+    """Translate held-out text of every direction with one loaded model, and print BLEU and chrF++.
+
+    Results, hypotheses and report.html are written to RUN/evaluation/STEP/SET. What was evaluated before, with the
+    same checkpoint, text and options, is not translated again.
+    """
+    wanted = [name.strip() for text in pairs for name in text.split(",") if name.strip()] if pairs else None
+    return Request(run, testset, wanted, beam, step, force, as_json)
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    run_command(_main)
+
+
+def _main() -> None:
+    # Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
+    try:
+        request = app(standalone_mode=False)
+    except Exception as error:
+        # Its usage errors have no public class that all its versions share, but they all explain themselves.
+        if (explain := getattr(error, "format_message", None)) is None:
+            raise
+        raise UserError(f"{' '.join(explain().split())} (see nmt-evaluate --help)") from None
+    if isinstance(request, Request):  # and not the status of --help
+        _evaluate(request)
+
+
+def _evaluate(request: Request) -> None:
+    from nmt.config import read_run_recipe
+    from nmt.evaluate.sets import open_set, select
+
+    recipe = read_run_recipe(request.run)
+    testset = recipe.evaluate.split if request.testset is None else request.testset
+    chosen = open_set(request.run, testset, request.pairs)
+    select(chosen, recipe, request.pairs)  # mistakes are told before anything is loaded
+    prepare_process()
+
+    from rich.console import Console
+
+    from nmt.decode.translator import Translator
+    from nmt.evaluate.matrix import evaluate as evaluate_run
+    from nmt.evaluate.progress import shown
+    from nmt.evaluate.report import show
+
+    translator = Translator(request.run, step=request.step)
+    console = Console(stderr=True)
+    with shown(console) as display:
+        matrix = evaluate_run(
+            translator,
+            request.run,
+            split=chosen,
+            directions=request.pairs,
+            beam=request.beam,
+            force=request.force,
+            on_cell=display.on_cell,
+            on_progress=display.on_progress,
+        )
+    if request.as_json:
+        print(json.dumps(matrix.to_json(), indent=2, ensure_ascii=False))
+    else:
+        show(matrix)
+    console.print(f"written to {matrix.folder} (open report.html there)", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What all commands share: how they end, and how their process is prepared before JAX is imported."""
+
+import errno
+import os
+import select
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from nmt.errors import UserError
+from nmt.files import cache_dir
+
+# Buffers of many megabytes in huge pages, taken from the heap and kept there, instead of fresh 4 KiB pages at every
+# step of training: the page faults take up to a fifth of a step on a CPU.
+_TUNABLES = {
+    "glibc.malloc.hugetlb": "1",
+    "glibc.malloc.mmap_max": "0",
+    "glibc.malloc.trim_threshold": str(32 << 30),
+}
+_RESTARTED = "NMT_RESTARTED"
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR", "NO_GCE_CHECK": "true"}
+_FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk quota is used up"}
+
+
+def command_name() -> str:
+    """Return the name of the running command, `nmt-train` also for `python -m nmt.cli.train`."""
+    return f"nmt-{Path(sys.argv[0]).stem.removeprefix('nmt-')}"
+
+
+def run_command(function: Callable[[], object]) -> NoReturn:
+    """Run a command and end the process as a command should.
+
+    Status 0: done; 2: a `UserError`, or a full disk, told in one line; 130: interrupted; 141: the reader of standard
+    output has gone, which is no mistake (`| head`). Anything else is a bug of ours and keeps its traceback (status 1).
+    """
+    try:
+        function()
+        sys.stdout.flush()
+    except UserError as error:
+        _end(2, "\n".join(f"error: {line}" for line in str(error).splitlines()))
+    except KeyboardInterrupt:
+        _end(130, "interrupted")
+    except BrokenPipeError:
+        if not (gone := _streams_without_reader()):
+            raise
+        # Python flushes its streams once more at its end: they must not meet the broken pipe again.
+        for stream in gone:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        _end(2, f"error: {_FULL[error.errno]}{place}; make room, or use another disk (run_dir=..., NMT_CACHE)")
+    sys.exit(0)
+
+
+def prepare_process() -> None:
+    """Set up the process of a command that computes; call it once its arguments are known to be good, before JAX.
+
+    Turns on JAX's persistent compilation cache, quietens libraries, and on Linux with glibc restarts the process once
+    with an allocator that suits large arrays. Whatever the user has set in the environment stays.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    _use_compilation_cache()
+    _use_huge_pages()
+
+
+def merged_tunables(given: str) -> str:
+    """Return `$GLIBC_TUNABLES` with ours added after those that are given, which win."""
+    settings = [setting for setting in given.split(":") if setting]
+    names = {setting.partition("=")[0] for setting in settings}
+    return ":".join(settings + [f"{name}={value}" for name, value in _TUNABLES.items() if name not in names])
+
+
+def _end(status: int, message: str) -> NoReturn:
+    for line in message.splitlines():
+        print(f"{command_name()}: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _streams_without_reader() -> list[int]:
+    """Return which of standard output and standard error are pipes that nobody reads any more."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        poll.register(stream.fileno(), 0)
+    return [stream for stream, event in poll.poll(0) if event & select.POLLERR]
+
+
+def _use_compilation_cache() -> None:
+    # A dump of a program's stages needs the program to be compiled.
+    if os.environ.get("NMT_COMPILATION_CACHE") == "0" or "xla_dump_to" in os.environ.get("XLA_FLAGS", ""):
+        return
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        try:
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_dir("xla"))
+        except UserError as error:
+            print(f"{command_name()}: warning: compiled programs are not kept: {error}", file=sys.stderr)
+            return
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def _use_huge_pages() -> None:
+    """Restart the process with `_TUNABLES`, which glibc reads before anything of ours runs."""
+    tunables = merged_tunables(os.environ.get("GLIBC_TUNABLES", ""))
+    if os.environ.get("NMT_HUGE_PAGES") == "0" or tunables == os.environ.get("GLIBC_TUNABLES"):
+        return
+    if _RESTARTED in os.environ or not _has_glibc() or not _is_command() or not sys.executable:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.environ |= {"GLIBC_TUNABLES": tunables, _RESTARTED: "1"}
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _has_glibc() -> bool:
+    try:
+        return sys.platform == "linux" and (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (OSError, ValueError):
+        return False
+
+
+def _is_command() -> bool:
+    """Return whether this is one of our commands: the process of a notebook or of pytest is not ours to restart."""
+    program = Path(sys.argv[0])
+    return program.name.startswith("nmt-") or program.parent == Path(__file__).parent

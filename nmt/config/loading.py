@@ -1,0 +1,171 @@
+"""Loading a recipe: its YAML file over the model that it is based on, then `key=value` arguments, checked as a whole.
+
+    models/NAME.yaml  <  recipes/NAME.yaml  <  key=value
+
+Sections merge key by key; anything else, null included, replaces. A later key inside a section that was null brings
+the section back with its defaults. Every mistake is reported with the key, the file and line or the argument, and
+what is valid instead.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from nmt.config.arguments import Given, read_arguments
+from nmt.config.documents import Document, KeyPath, read_document
+from nmt.config.keys import describe, keys_by_name, unknown_key
+from nmt.config.schema import Recipe
+from nmt.errors import UserError, did_you_mean
+from nmt.files import find_declaration
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+
+@dataclass
+class _Settings:
+    """The values merged so far, and where each was given."""
+
+    recipe: str  # the file, for mistakes that have no single place
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+
+    def merge(self, document: Document, section: KeyPath = ()) -> None:
+        self.values = _merged(self.values, _nested(section, document.values))
+        self.origins |= {(*section, *path): f"{document.path}:{line}" for path, line in document.lines.items()}
+
+    def set(self, path: KeyPath, given: Given) -> None:
+        self.values = _merged(self.values, _nested(path, given.value))
+        self.origins[path] = f"argument {given.argument}"
+
+    def origin(self, path: KeyPath) -> str:
+        """Return where the value at `path` was given, or the section nearest around it."""
+        around = (path[:end] for end in range(len(path), 0, -1))
+        return next((self.origins[part] for part in around if part in self.origins), self.recipe)
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of that name (or in that YAML file) with `key=value` arguments applied.
+
+    Args:
+      name_or_path: a name under recipes/, or a path ending in .yaml.
+      overrides: arguments such as `train.steps=100`, `data.directions=de-en,en-de` or `model.moe=null`.
+
+    Raises:
+      UserError: an unknown recipe, model or key, a wrong value, a key given twice; one line per mistake.
+    """
+    return load_recipe_file(find_declaration("recipes", name_or_path), overrides)
+
+
+def load_recipe_file(path: os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe in a file of any name, wherever `etils.epath` reaches; else like `load_recipe`."""
+    document = read_document(path)
+    _check_keys(document)
+    arguments = read_arguments(overrides)
+    settings = _Settings(document.path, values={"name": PurePath(document.path).stem})
+    if base := _base_model(document, arguments):
+        settings.merge(base, ("model",))
+    settings.merge(document)
+    for key, given in arguments.items():
+        settings.set(key, given)
+    return _resolved(settings)
+
+
+def _resolved(settings: _Settings) -> Recipe:
+    values = dict(settings.values)
+    if isinstance(model := values.get("model"), dict):
+        values["model"] = {key: value for key, value in model.items() if key != "base"}
+    try:
+        recipe = Recipe.model_validate(values, strict=True)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(mistake, settings) for mistake in error.errors())) from None
+    return recipe.model_copy(update={"run_dir": recipe.run_dir.replace("{name}", recipe.name)})
+
+
+def _base_model(document: Document, arguments: Mapping[KeyPath, Given]) -> Document | None:
+    """Return the declaration of the model that `model.base` names, if it is given."""
+    path = ("model", "base")
+    if path in arguments:
+        name, argument = arguments[path]
+        origin = f"argument {argument}"
+    elif path in document.lines:
+        name, origin = document.values["model"]["base"], f"{document.path}:{document.lines[path]}"
+    else:
+        return None
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise UserError(f"{origin}: model.base must be the name of a model (not {_shown(name)})")
+    try:
+        file = find_declaration("models", name)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+    base = read_document(file)
+    _check_keys(base, ("model",))
+    return base
+
+
+def _check_keys(document: Document, section: KeyPath = ()) -> None:
+    """Raise UserError when a document has keys that the schema does not know."""
+    known = keys_by_name()
+    problems = []
+    for path, line in document.lines.items():
+        around = known.get(".".join((*section, *path[:-1])))
+        if len(path) > 1 and (around is None or around.kind != "section" or "." in "".join(path[:-1])):
+            continue  # the mistake is the section around it, which is reported
+        if problem := unknown_key((*section, *path)):
+            problems.append(f"{document.path}:{line}: {problem}")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _explain(mistake: "ErrorDetails", settings: _Settings) -> str:
+    """Return one line that says where, which key, what was given and what is expected."""
+    path = tuple(part for part in mistake["loc"] if isinstance(part, str))
+    name, origin, value = ".".join(path), settings.origin(path), mistake["input"]
+    key = keys_by_name().get(name)
+    if mistake["type"] == "value_error" or key is None:
+        message = mistake["msg"].removeprefix("Value error, ")
+        if key is None or key.kind == "section":  # of several keys together, which may come from several places
+            return f"{settings.recipe}, arguments included: {f'{name}: ' if name else ''}{message}"
+        return f"{origin}: {message}"
+    if mistake["type"] == "missing":
+        needed = [key.name for key in describe() if key.default is None and key.name.startswith(f"{name}.")]
+        what = f"with {' and '.join(needed)}" if needed else f"({key.description.rstrip('.')})"
+        return f"{origin}: {name} is missing, {_article(key.type)} {what}"
+    expected, subject = key.type, name
+    if len(path) < len(mistake["loc"]):
+        subject, expected = f"item {int(mistake['loc'][-1]) + 1} of {name}", "text"
+    hint = did_you_mean(value, key.options) if key.options and isinstance(value, str) else ""
+    if expected.startswith("text") and isinstance(value, bool | int | float):
+        hint = "; text that looks like something else is to be quoted"
+    return f"{origin}: {subject} must be {_article(expected)} (not {_shown(value)}{hint})"
+
+
+def _article(words: str) -> str:
+    return words if words.startswith(("one of", "text")) else f"a {words}"
+
+
+def _shown(value: object, most: int = 60) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
+    for key in reversed(path):
+        value = {key: value}
+    return dict(value)
+
+
+def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `defaults` updated by `values`, section by section."""
+    merged = dict(defaults)
+    for key, value in values.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged

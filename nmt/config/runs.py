@@ -1,0 +1,87 @@
+"""The recipe of a run: kept in its folder, read from there by every command, and compared when the run goes on."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from nmt.config.documents import dump_document, dump_value
+from nmt.config.keys import keys_by_name
+from nmt.config.loading import load_recipe_file
+from nmt.config.schema import Recipe
+from nmt.errors import UserError, did_you_mean
+from nmt.files import atomic_write
+
+RECIPE_FILE = "recipe.yaml"
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML, every key spelt out in the order of the schema; loading it gives an equal recipe."""
+    return dump_document(recipe.model_dump())
+
+
+def save_recipe(recipe: Recipe, run_dir: os.PathLike[str] | str) -> None:
+    """Write the recipe to RUN/recipe.yaml, making the folder; atomic."""
+    folder = epath.Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / RECIPE_FILE) as temporary:
+        temporary.write_text("# The resolved recipe of this run.\n" + dump_recipe(recipe))
+
+
+def read_run_recipe(run_dir: os.PathLike[str] | str) -> Recipe:
+    """Return the recipe that RUN was started with.
+
+    Raises:
+      UserError: `run_dir` is no run directory (names the runs that there are), or its recipe is damaged.
+    """
+    folder = epath.Path(run_dir)
+    if (file := folder / RECIPE_FILE).exists():
+        return load_recipe_file(file)
+    if not folder.exists():
+        problem = "there is no such folder"
+    elif not folder.is_dir():
+        problem = "it is a file"
+    else:
+        problem = f"there is no {RECIPE_FILE} in it"
+    raise UserError(f"{os.fspath(folder)} is not a run directory: {problem}{_other_runs(folder)}")
+
+
+def compare_recipes(old: Recipe, new: Recipe) -> list[str]:
+    """Return what differs, as `train.steps: 100 -> 200`, in the order of the schema."""
+    return [_arrow(name, before, after) for name, before, after in _differences(old.model_dump(), new.model_dump())]
+
+
+def resume_conflicts(old: Recipe, new: Recipe) -> list[str]:
+    """Return those of the differences with which a run that began with `old` cannot go on (see `keys.RESUMABLE`).
+
+    The number of steps may change only where the learning rate does not depend on it.
+    """
+    bound = {"train.steps"} if new.train.schedule.name != "rsqrt" else set()
+    return [
+        _arrow(name, before, after)
+        for name, before, after in _differences(old.model_dump(), new.model_dump())
+        if name in bound or not keys_by_name()[name].resumable
+    ]
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for key, before in old.items():
+        after = new[key]
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}", before, after
+
+
+def _arrow(name: str, before: Any, after: Any) -> str:
+    return f"{name}: {dump_value(before)} -> {dump_value(after)}"
+
+
+def _other_runs(folder: epath.Path) -> str:
+    """Return which run directories there are beside `folder` or under runs/, the nearest names if any are near."""
+    places = dict.fromkeys([folder.parent, epath.Path("runs")])
+    known = [os.fspath(file.parent) for place in places for file in sorted(place.glob(f"*/{RECIPE_FILE}"))]
+    if not known:
+        return "; nmt-train makes one"
+    return did_you_mean(os.fspath(folder), known) or f" (there are: {', '.join(known)})"

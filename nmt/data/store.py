@@ -1,0 +1,284 @@
+"""The prepared store: token ids in ArrayRecord shards, the held-out text, and stats.json.
+
+    RUN/data/stats.json                             written last: a folder without it is not prepared
+    RUN/data/train/de-en/00000.array_record         token ids, one record a pair; also dev/
+    RUN/data/test/de-en.jsonl                       {"source": ..., "target": ...} a line; also dev.jsonl beside dev/
+
+The shards are described in nmt/data/records.py.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from etils import epath
+from pydantic import TypeAdapter, ValidationError
+
+from nmt.data.corpora.spec import SPLITS, Split
+from nmt.data.records import ShardWriter, TokenPairs, encode_record
+from nmt.data.vocab import Vocabulary
+from nmt.errors import UserError
+from nmt.files import atomic_write
+from nmt.languages import Direction
+
+TextPair = tuple[str, str]
+TOKENISED: tuple[Split, ...] = ("train", "dev")
+AS_TEXT: tuple[Split, ...] = ("dev", "test")
+TOO_MANY_TOKENS = "too_many_tokens"
+# What stands around the pieces in a packed row: tag and end, and end (or begin).
+SOURCE_EXTRA, TARGET_EXTRA = 2, 1
+
+_FORMAT = 1
+_STATS = "stats.json"
+_ENCODED_AT_ONCE = 8192
+_TWO_BYTES = 1 << 16
+
+
+class RowLengths(NamedTuple):
+    """Tokens in a packed row: source (S) and target (T)."""
+
+    source: int
+    target: int
+
+    def fit(self, source_pieces: int, target_pieces: int) -> bool:
+        """Say whether a pair of so many pieces fits a row, with tag, begin and end."""
+        return source_pieces + SOURCE_EXTRA <= self.source and target_pieces + TARGET_EXTRA <= self.target
+
+
+@dataclass(frozen=True)
+class SplitStats:
+    """What is stored of a direction's split.
+
+    Attributes:
+      pairs: pairs that are stored, as tokens where the split is tokenised, else as text.
+      source_tokens: pieces on the source side of these pairs.
+      target_tokens: pieces on the target side of these pairs.
+      shards: records in every shard.
+    """
+
+    pairs: int
+    source_tokens: int
+    target_tokens: int
+    shards: list[int]
+
+
+@dataclass(frozen=True)
+class DirectionStats:
+    """What is stored of a direction.
+
+    Attributes:
+      tag: id of the tag that asks for the target language.
+      rejected: pairs that were rejected, by reason: the cleaning's reasons, and too_many_tokens.
+      splits: by split.
+    """
+
+    tag: int
+    rejected: dict[str, int]
+    splits: dict[Split, SplitStats]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The contents of stats.json.
+
+    Attributes:
+      digests: what the store was made from, see `digests`.
+      lengths: the row lengths (S, T) beyond which pairs were rejected.
+      directions: by name, such as "de-en".
+      corpora: where the text came from, one entry a corpus.
+      format: version of the layout.
+    """
+
+    digests: dict[str, str]
+    lengths: RowLengths
+    directions: dict[str, DirectionStats]
+    corpora: list[dict[str, Any]]
+    format: int = _FORMAT
+
+    def direction(self, direction: Direction) -> DirectionStats:
+        """Return a direction's entry. Raises UserError when the store does not have it."""
+        if str(direction) not in self.directions:
+            raise UserError(f"no prepared data for {direction}; there is {', '.join(self.directions) or 'none at all'}")
+        return self.directions[str(direction)]
+
+
+_STATS_TYPE = TypeAdapter(Stats)
+
+
+def digests(
+    corpus: str, cleaning: str, vocabulary: Vocabulary, lengths: RowLengths, directions: Sequence[Direction]
+) -> dict[str, str]:
+    """Return what identifies a store's inputs, by the words that an error names them with."""
+    return {
+        "corpus": corpus,
+        "cleaning": cleaning,
+        "vocabulary": vocabulary.digest,
+        "row lengths": f"{lengths.source} x {lengths.target}",
+        "directions": " ".join(sorted(map(str, directions))),
+    }
+
+
+def is_prepared(directory: os.PathLike[str] | str, digests: Mapping[str, str]) -> bool:
+    """Say whether a folder holds a complete store made from these inputs.
+
+    Raises:
+      UserError: it holds a store that was made from other inputs; the message says which differ.
+    """
+    if not (epath.Path(directory) / _STATS).exists():
+        return False
+    stored = load_stats(directory).digests
+    changed = [name for name in dict.fromkeys([*stored, *digests]) if stored.get(name) != digests.get(name)]
+    if changed:
+        raise UserError(
+            f"{directory} was prepared from another input (changed: {', '.join(changed)}); "
+            "delete that folder to prepare it again, or start afresh with another run_dir"
+        )
+    return True
+
+
+def load_stats(directory: os.PathLike[str] | str) -> Stats:
+    """Read stats.json.
+
+    Raises:
+      UserError: the folder holds no complete store, or one that this version cannot read.
+    """
+    path = epath.Path(directory) / _STATS
+    try:
+        return _STATS_TYPE.validate_json(path.read_bytes())
+    except OSError:
+        raise UserError(f"no prepared data in {directory}") from None
+    except ValidationError:
+        raise UserError(f"{path} is damaged or of another version; delete {directory} to prepare it again") from None
+
+
+def prepare(
+    pairs: Mapping[Direction, Mapping[Split, Iterable[TextPair]]],
+    vocabulary: Vocabulary,
+    directory: os.PathLike[str] | str,
+    *,
+    digests: Mapping[str, str],
+    lengths: RowLengths,
+    rejected: Mapping[Direction, Mapping[str, int]] | None = None,
+    corpora: Iterable[Mapping[str, Any]] = (),
+    shard_pairs: int = 1_000_000,
+    progress: Callable[[int], object] = lambda pairs: None,
+) -> Stats:
+    """Write a store and return its statistics; whatever store the folder held before is removed first.
+
+    Training and development pairs that do not fit a row are rejected as too_many_tokens; text is never filtered.
+
+    Args:
+      pairs: (source, target) texts by direction and split.
+      vocabulary: gives the ids and the tags.
+      directory: RUN/data.
+      digests: what `digests` returns for these inputs.
+      lengths: S and T of the packed rows.
+      rejected: pairs that the cleaning rejected, by direction and reason.
+      corpora: where the text came from, one entry a corpus.
+      shard_pairs: most pairs in one shard.
+      progress: called with the number of pairs done since the last call.
+
+    Raises:
+      UserError: the vocabulary lacks a target language.
+    """
+    root = epath.Path(directory)
+    _clear(root)
+    writer = _Writer(root, vocabulary, lengths, shard_pairs, progress)
+    try:
+        directions = {
+            str(direction): writer.direction(direction, splits, (rejected or {}).get(direction, {}))
+            for direction, splits in pairs.items()
+        }
+        stats = Stats(dict(digests), lengths, directions, [dict(corpus) for corpus in corpora])
+        with atomic_write(root / _STATS) as temporary:
+            temporary.write_bytes(_STATS_TYPE.dump_json(stats, indent=2))
+    except BaseException:
+        _clear(root)
+        raise
+    return stats
+
+
+def read_text(directory: os.PathLike[str] | str, split: Split, direction: Direction) -> list[TextPair]:
+    """Return the (source, target) texts of a split that is stored as text: dev or test.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    path = epath.Path(directory) / split / f"{direction}.jsonl"
+    try:
+        with path.open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    return [(row["source"], row["target"]) for row in rows]
+
+
+def open_pairs(directory: os.PathLike[str] | str, split: Split, direction: Direction, stats: Stats) -> TokenPairs:
+    """Return the token ids of a tokenised split: train or dev."""
+    return TokenPairs(epath.Path(directory) / split / str(direction), stats.direction(direction).splits[split].shards)
+
+
+class _Writer(NamedTuple):
+    """Writes the directions of one store."""
+
+    root: epath.Path
+    vocabulary: Vocabulary
+    lengths: RowLengths
+    shard_pairs: int
+    progress: Callable[[int], object]
+
+    def direction(
+        self, direction: Direction, splits: Mapping[Split, Iterable[TextPair]], rejected: Mapping[str, int]
+    ) -> DirectionStats:
+        counts = {str(reason): count for reason, count in rejected.items()} | {TOO_MANY_TOKENS: 0}
+        written: dict[Split, SplitStats] = {}
+        for split in SPLITS:
+            written[split], too_long = self._split(direction, split, splits.get(split, ()))
+            counts[TOO_MANY_TOKENS] += too_long
+        return DirectionStats(self.vocabulary.tag(direction.target), counts, written)
+
+    def _split(self, direction: Direction, split: Split, pairs: Iterable[TextPair]) -> tuple[SplitStats, int]:
+        token_bytes = 2 if self.vocabulary.size <= _TWO_BYTES else 4
+        kept = too_long = source_tokens = target_tokens = 0
+        folder = self.root / split
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            shards = text = None
+            if split in TOKENISED:
+                shards = stack.enter_context(contextlib.closing(ShardWriter(folder / str(direction), self.shard_pairs)))
+            if split in AS_TEXT:
+                text = stack.enter_context((folder / f"{direction}.jsonl").open("w", encoding="utf-8"))
+            for source_text, target_text, source, target in self._encoded(pairs):
+                if text:
+                    row = {"source": source_text, "target": target_text}
+                    text.write(json.dumps(row, ensure_ascii=False) + "\n")
+                if shards and not self.lengths.fit(len(source), len(target)):
+                    too_long += 1
+                    continue
+                if shards:
+                    shards.write(encode_record(source, target, token_bytes))
+                kept += 1
+                source_tokens += len(source)
+                target_tokens += len(target)
+        return SplitStats(kept, source_tokens, target_tokens, shards.counts if shards else []), too_long
+
+    def _encoded(self, pairs: Iterable[TextPair]) -> Iterator[tuple[str, str, list[int], list[int]]]:
+        remaining = iter(pairs)
+        while chunk := list(itertools.islice(remaining, _ENCODED_AT_ONCE)):
+            sources, targets = ([pair[side] for pair in chunk] for side in (0, 1))
+            yield from zip(
+                sources, targets, self.vocabulary.encode(sources), self.vocabulary.encode(targets), strict=True
+            )
+            self.progress(len(chunk))
+
+
+def _clear(root: epath.Path) -> None:
+    """Remove a store, complete or half-written; stats.json goes first, so that it never stands for missing files."""
+    (root / _STATS).unlink(missing_ok=True)
+    for split in SPLITS:
+        if (root / split).exists():
+            (root / split).rmtree()

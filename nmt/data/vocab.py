@@ -1,0 +1,225 @@
+"""The vocabulary: a SentencePiece model with byte fallback and one control symbol per target language."""
+
+import hashlib
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sentencepiece
+from etils import epath
+
+from nmt.config.schema import VocabConfig
+from nmt.errors import UserError, did_you_mean
+from nmt.files import atomic_write
+
+PAD, BEGIN, END, UNKNOWN = range(4)
+SPECIALS = 4
+_TAG = re.compile(r">>(.+)<<")
+# The learnt model depends on this number (sums of floats are split by thread), so it is not the machine's.
+_TRAINING_THREADS = 8
+# SentencePiece's own limit of 4192 bytes would drop longer lines without a word.
+_LONGEST_LINE = 1 << 24
+# Below this many texts, SentencePiece's thread pool costs more than it saves.
+_FEW_TEXTS = 64
+
+
+class Vocabulary:
+    """A learnt vocabulary: text to token ids and back.
+
+    Ids: 0 padding, 1 begin, 2 end, 3 unknown (never produced), then one tag per language, then pieces.
+
+    Attributes:
+      languages: canonical codes of the languages that have a tag, in order of their ids.
+      size: number of ids (V).
+      digest: SHA-256 of the model file.
+    """
+
+    pad, begin, end, unk = PAD, BEGIN, END, UNKNOWN
+
+    def __init__(self, model: bytes, name: str = "vocabulary"):
+        """Take the bytes of a SentencePiece model; `name` is what errors call it. Raises UserError, as `load` does."""
+        self._processor = _processor(model, name)
+        self.size = int(self._processor.get_piece_size())
+        self.digest = hashlib.sha256(model).hexdigest()
+        self.languages = tuple(_tags(self._processor))
+        self._first_piece = SPECIALS + len(self.languages)
+
+    @classmethod
+    def load(cls, path: os.PathLike[str] | str) -> "Vocabulary":
+        """Read a model file (RUN/vocab/vocab.model).
+
+        Raises:
+          UserError: there is no such file, or it is no vocabulary of this toolkit.
+        """
+        try:
+            model = epath.Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read the vocabulary {path}: {error.strerror or error}") from None
+        return cls(model, str(path))
+
+    def tag(self, language: str) -> int:
+        """Return the id of the tag that asks for a translation into a language (canonical code).
+
+        Raises:
+          UserError: the vocabulary has no such language.
+        """
+        if language not in self.languages:
+            near = did_you_mean(language, self.languages)
+            raise UserError(f"the model does not know {language}{near}; it knows {', '.join(self.languages)}")
+        return SPECIALS + self.languages.index(language)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the pieces of every text: NFKC, white space of any kind collapsed, no tag, begin or end.
+
+        No text can produce a special id or a tag: they are control symbols. Unpaired surrogates become "?".
+        """
+        lines = [one_line(text) for text in texts]
+        if len(lines) < _FEW_TEXTS:
+            return [self._processor.encode(line) for line in lines]
+        encoded: list[list[int]] = self._processor.encode(lines)
+        return encoded
+
+    def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Return one line of text per sequence; specials, tags and ids beyond the vocabulary are dropped.
+
+        Bytes that are not UTF-8 become U+FFFD. Line breaks become spaces, so a text stays on its line.
+        """
+        pieces = [[int(i) for i in ids if self._first_piece <= i < self.size] for ids in tokens]
+        return [" ".join(text.split()) for text in self._processor.decode(pieces)] if pieces else []
+
+
+def one_line(text: str) -> str:
+    """Return the text on one line, valid as UTF-8."""
+    return " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
+
+
+def learn(
+    texts: Mapping[str, Sequence[str]],
+    languages: Sequence[str],
+    config: VocabConfig,
+    path: os.PathLike[str] | str,
+    seed: int,
+) -> Vocabulary:
+    """Learn a vocabulary and write it to `path` (vocab.model), with a readable table beside it (vocab.tsv).
+
+    The same arguments give the same bytes on every machine.
+
+    Args:
+      texts: distinct sentences by language code.
+      languages: canonical codes that get a tag, in order.
+      config: size, model type, character coverage, temperature and number of sentences.
+      path: the model file to write.
+      seed: seed of the sample.
+
+    Raises:
+      UserError: there is no text, or too little or too diverse a text for the size asked.
+    """
+    model = _train(sample(texts, config, seed), languages, config)
+    vocabulary = Vocabulary(model)
+    final = epath.Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(final.with_suffix(".tsv")) as temporary:
+        temporary.write_text("".join(_table(vocabulary._processor)))
+    with atomic_write(final) as temporary:
+        temporary.write_bytes(model)
+    return vocabulary
+
+
+def sample(texts: Mapping[str, Sequence[str]], config: VocabConfig, seed: int) -> list[str]:
+    """Return min(config.sentences, all) sentences, p(language) proportional to its number of sentences^(1/T).
+
+    A language with fewer sentences than its share repeats them: whole copies, and a random part once more.
+
+    Raises:
+      UserError: there is no sentence at all.
+    """
+    counts = {language: len(sentences) for language, sentences in sorted(texts.items()) if sentences}
+    if not counts:
+        raise UserError("no text to learn a vocabulary from")
+    weights = np.array(list(counts.values()), np.float64) ** (1 / config.temperature)
+    total = min(config.sentences, sum(counts.values()))
+    bounds = np.rint(np.cumsum(weights / weights.sum()) * total).astype(int)
+    chosen: list[str] = []
+    for language, wanted in zip(counts, np.diff(bounds, prepend=0), strict=True):
+        copies, rest = divmod(int(wanted), counts[language])
+        rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
+        part = np.sort(rng.permutation(counts[language])[:rest])
+        for _ in range(copies):
+            chosen.extend(texts[language])
+        chosen.extend(texts[language][i] for i in part)
+    return chosen
+
+
+def _train(sentences: Sequence[str], languages: Sequence[str], config: VocabConfig) -> bytes:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=map(one_line, sentences),
+            model_writer=model,
+            vocab_size=config.size,
+            model_type=config.model_type,
+            character_coverage=config.character_coverage,
+            byte_fallback=True,
+            normalization_rule_name="nfkc",
+            pad_id=PAD,
+            bos_id=BEGIN,
+            eos_id=END,
+            unk_id=UNKNOWN,
+            control_symbols=[f">>{language}<<" for language in languages],
+            max_sentence_length=_LONGEST_LINE,
+            num_threads=_TRAINING_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _training_error(str(error), config) from error
+    return model.getvalue()
+
+
+def _training_error(message: str, config: VocabConfig) -> Exception:
+    if found := re.search(r"too high.*value <= (\d+)", message):
+        return UserError(
+            f"vocab.size={config.size} is too large for this text: the greatest possible size is {found[1]} "
+            "(tags and byte pieces included)"
+        )
+    if found := re.search(r"(\d+) vs (\d+)\. Increase vocab_size", message):
+        return UserError(
+            f"vocab.size={config.size} is too small: characters, byte pieces and tags alone take {found[2]}; "
+            "raise it or lower vocab.character_coverage"
+        )
+    if "sentences_.empty()" in message or "all_chars_count" in message:
+        return UserError("no text to learn a vocabulary from: every sentence is blank")
+    return RuntimeError(f"SentencePiece: {message}")
+
+
+def _processor(model: bytes, name: str) -> Any:
+    wrong = UserError(f"{name} is damaged or not a vocabulary of this toolkit; learn it again, or restore the file")
+    if not model:
+        raise wrong
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        specials = (processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id())
+        if specials != (PAD, BEGIN, END, UNKNOWN) or not processor.is_byte(processor.piece_to_id("<0x00>")):
+            raise wrong
+    except (RuntimeError, IndexError):
+        raise wrong from None
+    return processor
+
+
+def _tags(processor: Any) -> Iterator[str]:
+    for i in range(SPECIALS, processor.get_piece_size()):
+        tag = _TAG.fullmatch(processor.id_to_piece(i))
+        if not (tag and processor.is_control(i)):
+            return
+        yield tag[1]
+
+
+def _table(processor: Any) -> Iterator[str]:
+    yield "id\tpiece\tscore\tkind\n"
+    for i in range(processor.get_piece_size()):
+        control = processor.is_control(i) or processor.is_unknown(i)
+        kind = "control" if control else "byte" if processor.is_byte(i) else "piece"
+        yield f"{i}\t{processor.id_to_piece(i)}\t{processor.get_score(i):.4f}\t{kind}\n"

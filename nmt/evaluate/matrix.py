@@ -1,0 +1,197 @@
+"""The matrix of pairs: every direction of a test set translated by one loaded model, scored, written and resumed.
+
+    RUN/evaluation/STEP/test/de-en.json             scores, signatures, decode options, speed, hash of the test set
+    RUN/evaluation/STEP/test/hypotheses/de-en.txt   one line a sentence
+    RUN/evaluation/STEP/test/matrix.json            every direction, and the averages
+    RUN/evaluation/STEP/test/report.html            the same for people, with sample translations
+
+A direction is translated again only if the checkpoint, its test set or the decode options changed, so that an
+interrupted evaluation goes on where it was, and several processes may share the directions of one run.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from etils import epath
+
+from nmt.config.schema import Recipe
+from nmt.errors import UserError
+from nmt.evaluate.metrics import score
+from nmt.evaluate.results import Matrix, Result, Source
+from nmt.evaluate.samples import hypotheses_file, read_samples
+from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, in_order, select, stored_set
+from nmt.evaluate.webpage import render_page
+from nmt.files import atomic_write
+from nmt.languages import Direction
+
+Progress = Callable[[Direction, int, int], None]  # direction, sentences done, sentences of the direction
+
+PAGE_DIRECTIONS = 60  # most directions with sample translations on the page
+PAGE_SAMPLES = 4  # sample translations of a direction
+
+
+class Translates(Protocol):
+    """What an evaluation needs of a translator; `nmt.decode.translator.Translator` is one."""
+
+    @property
+    def step(self) -> int:
+        """Step of the loaded checkpoint."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Recipe of the run."""
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        source: str,
+        target: str,
+        *,
+        beam: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[str]:
+        """Return one translation a line; `progress` is told how many lines are done."""
+
+
+def evaluate(
+    translator: Translates,
+    run: os.PathLike[str] | str,
+    *,
+    split: str | EvaluationSet = "test",
+    directions: Sequence[str] | None = None,
+    beam: int | None = None,
+    force: bool = False,
+    on_cell: Callable[[Result], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Matrix:
+    """Translate and score a test set, direction by direction, and write what was found under RUN/evaluation.
+
+    Args:
+      translator: the loaded model.
+      run: the run directory.
+      split: `test` or `dev`, or a set from `nmt.evaluate.sets.open_set`.
+      directions: such as `["de-en"]`; None: all that the set has and the model can translate.
+      beam: beam width; None: the recipe's.
+      force: translate also what has been translated.
+      on_cell: called with every result, translated now or before.
+      on_progress: called while a direction is being translated.
+
+    Returns:
+      the matrix of the directions asked for. matrix.json and report.html also hold those that other calls found
+      with the same checkpoint, test set and decode options.
+
+    Raises:
+      UserError: no such test set, no such direction in it, or an empty one.
+    """
+    chosen = split if isinstance(split, EvaluationSet) else stored_set(run, split)
+    selection = select(chosen, translator.recipe, directions)
+    job = _Job.prepare(translator, epath.Path(run), chosen, beam)
+    results = {}
+    for direction in selection.directions:
+        results[direction] = job.result(direction, force, on_progress)
+        if on_cell:
+            on_cell(results[direction])
+    job.write_matrix(results, selection.left_out)
+    return job.matrix(results.values(), selection.left_out)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One checkpoint on one test set with one way of decoding."""
+
+    translator: Translates
+    chosen: EvaluationSet
+    folder: epath.Path
+    checkpoint: str
+    decode: dict[str, Any]
+
+    @classmethod
+    def prepare(cls, translator: Translates, run: epath.Path, chosen: EvaluationSet, beam: int | None) -> "_Job":
+        decode = translator.recipe.decode.model_dump()
+        if beam is not None:
+            decode["beam"] = beam
+        folder = run / "evaluation" / str(translator.step) / chosen.name
+        (folder / "hypotheses").mkdir(parents=True, exist_ok=True)
+        return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode)
+
+    def result(self, direction: Direction, force: bool, on_progress: Progress | None) -> Result:
+        """Return the result of a direction: the stored one if it is still true, else a new one, written."""
+        if not force and (stored := self._stored(direction)):
+            return stored
+        pairs = self.chosen.read(direction)
+        hypotheses, seconds = self._translate(direction, pairs, on_progress)
+        cell = score(direction, [pair.source for pair in pairs], hypotheses, [pair.target for pair in pairs])
+        text = "".join(f"{line}\n" for line in hypotheses).encode()
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        result = Result(cell, self._source(pairs), hashlib.sha256(text).hexdigest(), seconds, date)
+        _write(hypotheses_file(self.folder, direction), text)
+        _write(self.folder / f"{direction}.json", _as_json(result.to_json()))
+        return result
+
+    def matrix(self, results: Iterable[Result], left_out: dict[str, str]) -> Matrix:
+        name = self.chosen.name if self.chosen.name in STORED else self.chosen.origin
+        recipe, step = self.translator.recipe, self.translator.step
+        return Matrix(self.folder, recipe.name, step, name, tuple(results), left_out)
+
+    def write_matrix(self, results: dict[Direction, Result], left_out: dict[str, str]) -> None:
+        """Write matrix.json and report.html of these results and of those that are stored and still true."""
+        known = [results.get(d) or self._stored(d) for d in in_order(self.chosen, self.translator.recipe)]
+        matrix = self.matrix([result for result in known if result], left_out)
+        shown = [cell.direction for cell in matrix.cells[:PAGE_DIRECTIONS]]
+        samples = [sample for d in shown for sample in read_samples(self.folder, self.chosen, d, PAGE_SAMPLES)]
+        _write(self.folder / "matrix.json", _as_json(matrix.to_json()))
+        _write(self.folder / "report.html", render_page(matrix, samples).encode())
+
+    def _source(self, pairs: Sequence[Pair]) -> Source:
+        return Source(self.translator.step, self.checkpoint, content_hash(pairs), self.decode)
+
+    def _stored(self, direction: Direction) -> Result | None:
+        """Return the stored result of a direction if it is still true."""
+        try:
+            stored = Result.from_json(json.loads((self.folder / f"{direction}.json").read_bytes()))
+            hypotheses = hypotheses_file(self.folder, direction).read_bytes()
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, UserError):
+            return None  # of another version, or damaged
+        if stored.hypotheses != hashlib.sha256(hypotheses).hexdigest():
+            return None
+        return stored if stored.source == self._source(self.chosen.read(direction)) else None
+
+    def _translate(
+        self, direction: Direction, pairs: Sequence[Pair], on_progress: Progress | None
+    ) -> tuple[list[str], float]:
+        """Return the hypotheses and the seconds that they took."""
+
+        def progress(done: int) -> None:
+            if on_progress:
+                on_progress(direction, done, len(pairs))
+
+        progress(0)
+        start = time.perf_counter()
+        lines = [pair.source for pair in pairs]
+        hypotheses = self.translator.translate(
+            lines, direction.source, direction.target, beam=self.decode["beam"], progress=progress
+        )
+        return hypotheses, time.perf_counter() - start
+
+
+def _checkpoint_hash(run: epath.Path, step: int) -> str:
+    """Return what tells this checkpoint from one that another training left at the same step."""
+    record = run / "checkpoints" / str(step) / "_CHECKPOINT_METADATA"
+    return hashlib.sha256(record.read_bytes()).hexdigest() if record.exists() else ""
+
+
+def _as_json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _write(path: epath.Path, content: bytes) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,136 @@
+"""What an evaluation finds: the result of a direction, the matrix of all directions and its averages."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any, Self
+
+from etils import epath
+
+from nmt.evaluate.metrics import Cell
+from nmt.languages import parse_direction
+
+ENGLISH = "en"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was translated, from which weights, and how: two results with equal sources have equal scores."""
+
+    step: int
+    checkpoint: str  # SHA-256 of the checkpoint's own record, which no other checkpoint shares; "" if it has none
+    test_set: str  # SHA-256 of the pairs
+    decode: dict[str, Any]  # the decode section of the recipe, as used
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scores of one direction, and where they came from."""
+
+    cell: Cell
+    source: Source
+    hypotheses: str  # SHA-256 of the file of hypotheses
+    seconds: float  # of translation
+    date: str  # ISO 8601, UTC
+    reused: bool = field(default=False, compare=False)  # read from the run, not translated now
+
+    @property
+    def sentences_per_second(self) -> float:
+        """Sentences translated in a second of wall-clock time."""
+        return self.cell.sentences / max(self.seconds, 1e-9)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the direction's JSON file."""
+        return {
+            **asdict(self.cell),
+            "direction": str(self.cell.direction),
+            **asdict(self.source),
+            "hypotheses": self.hypotheses,
+            "seconds": self.seconds,
+            "sentences_per_second": self.sentences_per_second,
+            "date": self.date,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Return the result that `to_json` described.
+
+        Raises:
+          KeyError: a field is missing.
+          UserError: it is of a direction that does not exist.
+        """
+        direction = parse_direction(values["direction"])
+        cell = Cell(**({name: values[name] for name in Cell.__dataclass_fields__} | {"direction": direction}))
+        source = Source(**{name: values[name] for name in Source.__dataclass_fields__})
+        return cls(cell, source, values["hypotheses"], values["seconds"], values["date"], reused=True)
+
+
+@dataclass(frozen=True)
+class Average:
+    """The plain mean over directions."""
+
+    directions: int
+    bleu: float
+    chrf: float
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell]) -> Self | None:
+        """Return the mean over the cells; None if there are none."""
+        if not cells:
+            return None
+        return cls(len(cells), fmean(cell.bleu for cell in cells), fmean(cell.chrf for cell in cells))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The results of one model on one test set, in the order of evaluation."""
+
+    folder: epath.Path  # RUN/evaluation/STEP/NAME
+    recipe: str  # its name
+    step: int
+    test_set: str  # its name or path
+    results: tuple[Result, ...]
+    left_out: dict[str, str] = field(default_factory=dict)  # directions not evaluated, with the reason
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The scores alone."""
+        return [result.cell for result in self.results]
+
+    @property
+    def date(self) -> str:
+        """When the newest of the results was found."""
+        return max(result.date for result in self.results)
+
+    @property
+    def into_english(self) -> Average | None:
+        """The mean over directions whose target is English."""
+        return Average.of([cell for cell in self.cells if cell.direction.target == ENGLISH])
+
+    @property
+    def out_of_english(self) -> Average | None:
+        """The mean over directions whose source is English."""
+        return Average.of([cell for cell in self.cells if cell.direction.source == ENGLISH])
+
+    @property
+    def overall(self) -> Average | None:
+        """The mean over all directions."""
+        return Average.of(self.cells)
+
+    @property
+    def averages(self) -> dict[str, Average]:
+        """The averages that there are, by the names that people read."""
+        named = {"into English": self.into_english, "out of English": self.out_of_english, "overall": self.overall}
+        return {name: average for name, average in named.items() if average}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of matrix.json."""
+        return {
+            "recipe": self.recipe,
+            "step": self.step,
+            "test_set": self.test_set,
+            "date": self.date,
+            "averages": {name.lower().replace(" ", "_"): asdict(average) for name, average in self.averages.items()},
+            "left_out": self.left_out,
+            "results": [result.to_json() for result in self.results],
+        }

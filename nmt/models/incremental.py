@@ -1,0 +1,206 @@
+"""One decoding step from caches: the decoder unrolled, its weights in the compute type, keys and values kept.
+
+Hypotheses never move. Cell (t, k) of a cache holds the key and value of what hypothesis k read at step t, and a table of
+ancestors says which cells belong to whom: when hypotheses are exchanged only that small table is, and the K
+hypotheses of a sentence attend to their common cells in one product.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from nmt.models.attention import MASKED, attention_bias
+from nmt.models.layers import RMSNorm, sinusoids
+from nmt.models.numerics import product
+from nmt.models.transformer import Layer, Stack, Transformer
+from nmt.sharding import shard
+
+PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi"}  # what only `product` reads, and rounds to the compute type anyway
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DecoderLayer:
+    """One decoder layer for inference: the attention's weights as matrices, so that no step transposes them."""
+
+    layer: Layer  # norms, feed-forward, and the projection of the memory
+    self_in: jax.Array  # compute type [M,3*A*D]: query, key, value
+    self_out: jax.Array  # compute type [A*D,M]
+    cross_in: jax.Array  # compute type [M,A*D]: query
+    cross_out: jax.Array  # compute type [A*D,M]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class InferenceModel:
+    """A model's weights for inference: decoder layers one by one, inputs of products already in the compute type."""
+
+    embedding: jax.Array  # float32 [V,M]
+    output: jax.Array  # compute type [V',M]: the embedding again, zero rows below it
+    encoder: Stack
+    layers: list[DecoderLayer]
+    norm: RMSNorm
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder reads of the encoded sources, per layer."""
+
+    keys: list[jax.Array]  # cache type [`B,A,D,S]
+    values: list[jax.Array]  # cache type [`B,A,S,D]
+    bias: jax.Array  # float32 [B,1,1,S], 0 or `MASKED`
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of what was decoded, per layer; cell (t, k) is at t*K + k."""
+
+    keys: list[jax.Array]  # cache type [`B,A,D,T*K]
+    values: list[jax.Array]  # cache type [`B,A,T*K,D]
+
+
+def cache_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Return the type of caches: the compute type, but on CPUs float32.
+
+    XLA:CPU updates a bfloat16 array by converting the whole of it to float32 and back.
+    """
+    return jnp.dtype(jnp.float32) if jax.default_backend() == "cpu" else dtype
+
+
+def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
+    """Return the weights of a model as decoding wants them; call it once, jitted.
+
+    Args:
+      model: the model.
+      multiple: V' is the next multiple of this.
+    """
+
+    def cast(path: tuple[jax.tree_util.GetAttrKey, ...], weight: jax.Array) -> jax.Array:
+        return weight.astype(model.dtype) if path[-2].name in PRODUCT_WEIGHTS else weight
+
+    encoder, decoder = jax.tree_util.tree_map_with_path(cast, (model.encoder, model.decoder))
+    layers = [_decoder_layer(decoder.layer(i)) for i in range(decoder.count * decoder.every)]
+    embedding = model.embedding[...]
+    output = jnp.pad(embedding.astype(model.dtype), ((0, -embedding.shape[0] % multiple), (0, 0)))
+    return InferenceModel(embedding, output, encoder, layers, decoder.norm)
+
+
+def _decoder_layer(layer: Layer) -> DecoderLayer:
+    own, cross = layer.self_attention, layer.cross_attention
+    width = own.wq[...].shape[0]
+    q, kv = (w[...].reshape(width, -1) for w in (own.wq, own.wkv))
+    own_out, cross_out = (w[...].reshape(-1, width) for w in (own.wo, cross.wo))
+    return DecoderLayer(
+        layer, jnp.concatenate([q, kv], axis=1), own_out, cross.wq[...].reshape(width, -1), cross_out
+    )
+
+
+def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int) -> jax.Array:
+    width = model.embedding.shape[1]
+    x = model.embedding[tokens] * width**0.5 + jnp.asarray(sinusoids(longest, width))[position]
+    return shard(x, "batch", "length", "embed")
+
+
+def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Memory:
+    """Encode sources.
+
+    Args:
+      model: the model.
+      source: int32 [B,S], one sequence a row.
+      length: int32 [B], tokens of each row; the rest of a row is padding.
+    """
+    position = jnp.broadcast_to(jnp.arange(source.shape[1]), source.shape)
+    segment = (position < length[:, None]).astype(jnp.int32)
+    x = _embed(model, source, position, source.shape[1])
+    hidden, _ = model.encoder(x, attention_bias(segment, segment), segment > 0)
+    cells = [_cells(*layer.layer.cross_attention.keys_values(hidden)) for layer in model.layers]
+    bias = jnp.where(segment > 0, 0.0, MASKED)[:, None, None]
+    return Memory([keys for keys, _ in cells], [values for _, values in cells], bias)
+
+
+def _cells(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Lay out keys and values [B,N,A,D] as cells [B,A,D,N] and [B,A,N,D]."""
+    dtype = cache_dtype(k.dtype)
+    keys, values = k.transpose(0, 2, 3, 1).astype(dtype), v.swapaxes(1, 2).astype(dtype)
+    return shard(keys, "batch", "heads", None, None), shard(values, "batch", "heads", None, None)
+
+
+def empty_cache(model: InferenceModel, rows: int, beam: int, steps: int) -> Cache:
+    """Return a cache for so many rows (B), hypotheses a row (K) and steps (T)."""
+    heads, width = model.layers[0].layer.self_attention.wq[...].shape[1:]
+    keys = jnp.zeros((rows, heads, width, steps * beam), cache_dtype(model.output.dtype))
+    return Cache([keys for _ in model.layers], [keys.swapaxes(2, 3) for _ in model.layers])
+
+
+def _attend(q: jax.Array, keys: jax.Array, values: jax.Array, bias: jax.Array) -> jax.Array:
+    """Attend from queries [B,K,A,D] to N cells under a bias that broadcasts to [B,A,K,N]; return [B,K,A*D]."""
+    logits = product("bakd,badn->bakn", q.swapaxes(1, 2) * q.shape[-1] ** -0.5, keys, keys.dtype) + bias
+    y = product("bakn,band->bakd", jax.nn.softmax(logits, axis=-1), values, values.dtype)
+    return y.swapaxes(1, 2).reshape(*q.shape[:2], -1)
+
+
+def _multiply(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Return x [B,K,...] times a matrix."""
+    rows = x.reshape(-1, x.shape[-1])
+    return product("ni,io->no", rows, weight, weight.dtype).reshape(*x.shape[:-1], -1)
+
+
+def ancestry_bias(ancestor: jax.Array, step: jax.Array) -> jax.Array:
+    """Return the bias [B,1,K,T*K] that shows a hypothesis its own cells up to a step.
+
+    Args:
+      ancestor: int32 [B,K,T]: cell (t, ancestor[b,k,t]) is on the path of hypothesis k.
+      step: int32 [], the newest step.
+    """
+    rows, beam, steps = ancestor.shape
+    own = ancestor[..., None] == jnp.arange(beam)
+    own &= (jnp.arange(steps) <= step)[:, None]
+    return jnp.where(own, 0.0, MASKED).reshape(rows, 1, beam, steps * beam)
+
+
+def decode_step(
+    model: InferenceModel,
+    tokens: jax.Array,
+    step: jax.Array,
+    live: jax.Array,
+    ancestor: jax.Array,
+    memory: Memory,
+    cache: Cache,
+) -> tuple[jax.Array, Cache]:
+    """Read one token of every hypothesis.
+
+    Args:
+      model: the model.
+      tokens: int32 [B,K].
+      step: int32 [], their position.
+      live: bool [B,K]; hypotheses that are not get meaningless numbers and take no expert's time.
+      ancestor: int32 [B,K,T], see `ancestry_bias`; at `step` every hypothesis has its own cell.
+      memory: the sources.
+      cache: what was read so far.
+
+    Returns:
+      Logits, float32 [B,K,V'], and the cache with the new cells.
+    """
+    rows, beam, steps = ancestor.shape
+    x = _embed(model, tokens, jnp.broadcast_to(step, tokens.shape), steps)
+    bias = ancestry_bias(ancestor, step)
+    all_keys, all_values = [], []
+    for i, weights in enumerate(model.layers):
+        layer = weights.layer
+        heads, width = layer.self_attention.wq[...].shape[1:]
+        qkv = _multiply(layer.self_norm(x), weights.self_in).reshape(rows, beam, 3, heads, width)
+        new_keys, new_values = _cells(qkv[:, :, 1], qkv[:, :, 2])
+        keys = jax.lax.dynamic_update_slice(cache.keys[i], new_keys, (0, 0, 0, step * beam))
+        values = jax.lax.dynamic_update_slice(cache.values[i], new_values, (0, 0, step * beam, 0))
+        x = x + _multiply(_attend(qkv[:, :, 0], keys, values, bias), weights.self_out)
+        q = _multiply(layer.cross_norm(x), weights.cross_in).reshape(rows, beam, heads, width)
+        x = x + _multiply(_attend(q, memory.keys[i], memory.values[i], memory.bias), weights.cross_out)
+        y, _ = layer.feed_forward(x, live)
+        x = shard(x + y, "batch", "length", "embed")
+        all_keys.append(keys)
+        all_values.append(values)
+    logits = product("nm,vm->nv", model.norm(x).reshape(rows * beam, -1), model.output, model.output.dtype)
+    return logits.reshape(rows, beam, -1), Cache(all_keys, all_values)

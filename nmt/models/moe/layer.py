@@ -1,0 +1,71 @@
+"""The mixture-of-experts feed-forward layer (GShard, section 2.2)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nmt.config import MoEConfig
+from nmt.errors import UserError
+from nmt.models.layers import parameter
+from nmt.models.moe.dispatch import blocked_dispatch, einsum_dispatch, scatter_dispatch
+from nmt.models.moe.routing import RoutingStats, capacity, route
+from nmt.models.numerics import product
+
+DISPATCH = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
+
+
+class MoE(nnx.Module):
+    """A router and E feed-forward experts, each of the shape of the dense layer, without biases or dropout."""
+
+    def __init__(self, width: int, hidden: int, config: MoEConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        experts = config.experts
+        self.router = parameter(rngs, (width, experts), ("embed", None), width)
+        self.wi = parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width)
+        self.wo = parameter(rngs, (experts, hidden, width), ("expert", "mlp", "embed"), hidden)
+        self.config, self.dtype = config, dtype
+
+    def __call__(
+        self, x: jax.Array, real: jax.Array, key: jax.Array | None = None, train: bool = False
+    ) -> tuple[jax.Array, RoutingStats]:
+        """Send every token to its experts and return their gated sum.
+
+        Args:
+          x: [B,S,M].
+          real: bool [B,S], False for padding.
+          key: random key for the choice of second experts.
+          train: whether experts have a capacity; without it no token is dropped.
+
+        Returns:
+          [B,S,M], zero where no expert took the token, and the layer's statistics.
+        """
+        groups = self._groups(x.shape[0] * x.shape[1]) if train else 1
+        tokens = x.reshape(groups, -1, x.shape[-1])
+        real = real.reshape(groups, -1)
+        slots = capacity(tokens.shape[1], self.config) if train else None
+        # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
+        logits = jnp.einsum("gnm,me->gne", tokens, self.router[...], precision=jax.lax.Precision.HIGHEST)
+        routing, stats = route(logits, real, self.config, slots, key)
+        if slots is None:
+            y = blocked_dispatch(tokens, routing, self.config.experts, self._one)
+        else:
+            y = DISPATCH[self.config.dispatch](tokens, routing, self.config.experts, slots, self._all)
+        return y.reshape(x.shape), stats
+
+    def _groups(self, tokens: int) -> int:
+        size = self.config.group_size or tokens
+        if tokens % size:
+            raise UserError(
+                f"model.moe.group_size={size} does not divide the {tokens} token slots of a batch: choose a divisor, "
+                "or change train.tokens_per_batch"
+            )
+        return tokens // size
+
+    def _all(self, rows: jax.Array) -> jax.Array:
+        """Run every expert on its rows [E,R,M]."""
+        hidden = jax.nn.relu(product("erm,emh->erh", rows, self.wi[...], self.dtype))
+        return product("erh,ehm->erm", hidden, self.wo[...], self.dtype)
+
+    def _one(self, index: jax.Array, rows: jax.Array) -> jax.Array:
+        """Run the expert of an index on rows [R,M]."""
+        wi, wo = (jax.lax.dynamic_index_in_dim(w[...], index, keepdims=False) for w in (self.wi, self.wo))
+        return product("rh,hm->rm", jax.nn.relu(product("rm,mh->rh", rows, wi, self.dtype)), wo, self.dtype)

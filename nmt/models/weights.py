@@ -1,0 +1,154 @@
+"""Building a model on a mesh, and reading its weights from the checkpoints of a run."""
+
+import platform
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from nmt.config import ModelConfig
+from nmt.errors import UserError
+from nmt.models.transformer import Transformer
+from nmt.sharding import partition_spec
+
+WEIGHTS = "model"  # the item of a checkpoint that holds the trained weights
+AVERAGE = "average"  # the item that holds their moving average, where a recipe keeps one
+
+Arrays = dict[str, Any]  # nested dictionaries of arrays
+
+
+def resolve_dtype(name: str) -> str:
+    """Return `auto` as bfloat16 where the machine multiplies it natively and float32 elsewhere, other names as they are."""
+    if name != "auto":
+        return name
+    if jax.default_backend() != "cpu":
+        return "bfloat16"
+    return "bfloat16" if _cpu_has_bfloat16() else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    if platform.system() != "Linux":
+        return False
+    flags = next(
+        (line for line in open("/proc/cpuinfo", encoding="ascii", errors="replace") if line.startswith("flags")), ""
+    )
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+
+
+def resolve(config: ModelConfig) -> ModelConfig:
+    """Return the configuration with its dtype resolved for this machine."""
+    return config.model_copy(update={"dtype": resolve_dtype(config.dtype)})
+
+
+def split_model(model: Transformer) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
+    """Return the structure of a model and its parameters; `nnx.merge` puts them together again."""
+    graph, parameters = nnx.split(model)
+    return graph, parameters
+
+
+def abstract_model(config: ModelConfig, vocabulary: int) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
+    """Return the structure of a model and the shapes of its parameters, with nothing allocated."""
+    return split_model(nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0))))
+
+
+def shardings(parameters: nnx.State, mesh: Mesh) -> nnx.State:
+    """Return where each parameter lives, from the logical axes that it carries."""
+
+    def place(variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
+        spec = partition_spec(variable.get_metadata()["logical_axes"])
+        return variable.replace(NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, parameters, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def initialise(
+    config: ModelConfig, vocabulary: int, seed: int, mesh: Mesh
+) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
+    """Draw a model's parameters, born where they live."""
+    graph, abstract = abstract_model(config, vocabulary)
+
+    def draw() -> nnx.State:
+        return split_model(Transformer(resolve(config), vocabulary, nnx.Rngs(seed)))[1]
+
+    return graph, jax.jit(draw, out_shardings=shardings(abstract, mesh))()
+
+
+def to_arrays(parameters: nnx.State) -> Arrays:
+    """Return parameters as nested dictionaries with string keys: the form in which checkpoints hold them."""
+    return _string_keys(nnx.to_pure_dict(parameters))
+
+
+def _string_keys(tree: Any) -> Any:
+    return {str(key): _string_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+
+def from_arrays(like: nnx.State, arrays: Arrays) -> nnx.State:
+    """Return `like` with its leaves taken from nested dictionaries made by `to_arrays`."""
+    flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(like)}
+    values = {
+        ".".join(key.key for key in path): value for path, value in jax.tree_util.tree_flatten_with_path(arrays)[0]
+    }
+    assert flat.keys() == values.keys()
+    return nnx.from_flat_state(
+        [(path, leaf.replace(values[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(like)]
+    )
+
+
+def checkpoint_folder(run: epath.PathLike) -> epath.Path:
+    """Return the folder of a run's checkpoints."""
+    return epath.Path(run) / "checkpoints"
+
+
+def checkpoint_steps(run: epath.PathLike) -> list[int]:
+    """Return the steps of which a run has complete checkpoints, oldest first."""
+    folder = checkpoint_folder(run)
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.exists() else []
+
+
+def load_model(
+    run: epath.PathLike, config: ModelConfig, vocabulary: int, mesh: Mesh, step: int | None = None
+) -> tuple[Transformer, int]:
+    """Read a model from a run: the average of its weights where the run keeps one.
+
+    Args:
+      run: the run's folder.
+      config: the model's configuration.
+      vocabulary: V.
+      mesh: where the parameters will live; need not be the mesh that wrote them.
+      step: the checkpoint to read; None: the newest.
+
+    Returns:
+      The model and the step of its checkpoint.
+
+    Raises:
+      UserError: there is no such checkpoint, or it holds another model.
+    """
+    steps = checkpoint_steps(run)
+    if not steps:
+        raise UserError(
+            f"{run} has no checkpoint yet: train it first (nmt-train recipe={epath.Path(run) / 'recipe.yaml'})"
+        )
+    if step is not None and step not in steps:
+        raise UserError(f"{run} has no checkpoint of step {step} (it has {', '.join(map(str, steps))})")
+    step = steps[-1] if step is None else step
+    folder = checkpoint_folder(run) / str(step)
+    item = AVERAGE if (folder / AVERAGE).exists() else WEIGHTS
+    graph, abstract = abstract_model(config, vocabulary)
+    target = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=sharding),
+        to_arrays(abstract),
+        to_arrays(shardings(abstract, mesh)),
+    )
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            arrays = reader.restore(folder / item, target)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(
+            f"cannot read {folder / item}: it is damaged, or holds another model than recipe.yaml says ({reason})"
+        ) from None
+    return nnx.merge(graph, from_arrays(abstract, arrays)), step

@@ -1,0 +1,79 @@
+"""How large a run is before it starts: parameters, those that a token uses, and memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from flax import nnx
+
+from nmt.config import Recipe
+from nmt.models.weights import abstract_model
+
+CHOICES = 2  # experts that a token uses (GShard's top-2)
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters, and bytes of memory over all devices."""
+
+    parameters: int
+    active: int  # parameters that one token uses
+    weights: int  # bytes, with their moving average
+    optimizer: int  # bytes
+    gradients: int  # bytes
+    activations: int  # bytes, an estimate
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return self.weights + self.optimizer + self.gradients + self.activations
+
+
+def measure(recipe: Recipe, vocabulary: int) -> Size:
+    """Return the size of a run; nothing is allocated.
+
+    Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient.
+    """
+    _, parameters = abstract_model(recipe.model, vocabulary)
+    total = expert = 0
+    for _, variable in nnx.to_flat_state(parameters):
+        count = int(np.prod(variable.get_value().shape))
+        total += count
+        if "expert" in variable.get_metadata()["logical_axes"]:
+            expert += count
+    moe = recipe.model.moe
+    active = total if moe is None else total - expert + expert * min(CHOICES, moe.experts) // moe.experts
+    copies = 1 if recipe.train.ema_decay is None else 2
+    return Size(
+        parameters=total,
+        active=active,
+        weights=FLOAT * total * copies,
+        optimizer=FLOAT * _moments(recipe, total),
+        gradients=FLOAT * total,
+        activations=_activations(recipe, vocabulary),
+    )
+
+
+def _moments(recipe: Recipe, parameters: int) -> int:
+    optimizer = recipe.train.optimizer
+    if optimizer.name == "adam":
+        return 2 * parameters
+    # Adafactor's factored second moment is a row and a column for each matrix: next to nothing.
+    return parameters if optimizer.beta1 else 0
+
+
+def _activations(recipe: Recipe, vocabulary: int) -> int:
+    model, data = recipe.model, recipe.data
+    rows = recipe.train.tokens_per_batch // data.target_length
+    heads = model.heads * model.head_width
+    slots = 1.0 if model.moe is None else max(1.0, model.moe.capacity_factor)
+
+    def layer(length: int, memory: int, attentions: int) -> float:
+        attention = attentions * (4 * model.width + 4 * heads + 2 * model.heads * memory)
+        return rows * length * (attention + 2 * model.width + slots * (model.width + 2 * model.hidden))
+
+    source, target = data.source_length, data.target_length
+    encoder = model.encoder_layers * layer(source, source, 1)
+    decoder = model.decoder_layers * layer(target, max(source, target), 2)
+    logits = 2 * rows * target * vocabulary
+    return int(FLOAT * (encoder + decoder + logits))

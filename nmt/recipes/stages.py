@@ -1,0 +1,126 @@
+"""The stages that come before training: text, vocabulary, prepared store. What is done is not done again."""
+
+import hashlib
+import json
+from dataclasses import asdict
+
+from etils import epath
+from rich.console import Console
+
+from nmt.config import Recipe
+from nmt.data.corpora.load import Corpus, inputs_digest, load_pairs
+from nmt.data.corpora.spec import load_spec
+from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
+from nmt.data.vocab import Vocabulary, learn
+from nmt.errors import UserError
+from nmt.files import atomic_write
+from nmt.languages import Direction, parse_directions
+
+
+def directions_of(recipe: Recipe) -> tuple[Direction, ...]:
+    """Return the directions of a recipe, canonical, in its order."""
+    return parse_directions(recipe.data.directions)
+
+
+def languages_of(recipe: Recipe) -> list[str]:
+    """Return the languages of a recipe, sorted: those that get a tag."""
+    return sorted({code for direction in directions_of(recipe) for code in direction})
+
+
+class Preparation:
+    """Text, vocabulary and store of one run, each made when it is first needed and missing.
+
+    Args:
+      recipe: the resolved recipe.
+      run: the run's folder.
+      console: where progress is shown.
+    """
+
+    def __init__(self, recipe: Recipe, run: epath.Path, console: Console):
+        self.recipe, self.run, self.console = recipe, run, console
+        self.directions = directions_of(recipe)
+        specs = [load_spec(name) for name in recipe.data.corpora]
+        self._corpus_digest = inputs_digest(specs, self.directions, recipe.data.clean)
+        self._corpus: Corpus | None = None
+
+    @property
+    def store(self) -> epath.Path:
+        """The folder of the prepared store."""
+        return self.run / "data"
+
+    def corpus(self) -> Corpus:
+        """Return the clean text, fetched if it must be."""
+        if self._corpus is None:
+            data = self.recipe.data
+            with self.console.status("reading and cleaning the corpora"):
+                self._corpus = load_pairs(data.corpora, self.directions, data.clean, self.console)
+            rows = ", ".join(f"{count:,} {split}" for split, count in self._corpus.rows.items())
+            self.console.print(f"corpus: {', '.join(data.corpora)} ({rows} rows of text)", highlight=False)
+        return self._corpus
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary, learnt if there is none.
+
+        Raises:
+          UserError: there is one that was learnt from another input.
+        """
+        path, record = self.run / "vocab" / "vocab.model", self.run / "vocab" / "inputs.json"
+        inputs = {"corpus": self._corpus_digest, "seed": self.recipe.seed, **self.recipe.vocab.model_dump(mode="json")}
+        if path.exists() and record.exists():
+            changed = _changed(json.loads(record.read_text()), inputs)
+            if changed:
+                raise UserError(
+                    f"{path.parent} was learnt from another input (changed: {', '.join(changed)}); "
+                    f"start afresh with another run_dir, or delete {self.run}"
+                )
+            return Vocabulary.load(path)
+        texts = self._texts(self.corpus())
+        with self.console.status("learning the vocabulary"):
+            vocabulary = learn(texts, languages_of(self.recipe), self.recipe.vocab, path, self.recipe.seed)
+        with atomic_write(record) as temporary:
+            temporary.write_text(json.dumps(inputs, indent=2) + "\n")
+        self.console.print(f"vocabulary: {vocabulary.size:,} pieces", highlight=False)
+        return vocabulary
+
+    def _texts(self, corpus: Corpus) -> dict[str, list[str]]:
+        """Return the distinct training sentences of each language."""
+        texts: dict[str, dict[str, None]] = {}
+        for direction, splits in corpus.pairs.items():
+            for source, target in splits["train"]:
+                texts.setdefault(direction.source, {})[source] = None
+                texts.setdefault(direction.target, {})[target] = None
+        return {language: list(distinct) for language, distinct in texts.items()}
+
+    def stats(self, vocabulary: Vocabulary) -> Stats:
+        """Return the statistics of the prepared store, prepared if it is not.
+
+        Raises:
+          UserError: there is one that was prepared from another input.
+        """
+        data = self.recipe.data
+        lengths = RowLengths(data.source_length, data.target_length)
+        cleaning = hashlib.sha256(data.clean.model_dump_json().encode()).hexdigest()
+        inputs = digests(self._corpus_digest, cleaning, vocabulary, lengths, self.directions)
+        if is_prepared(self.store, inputs):
+            return load_stats(self.store)
+        corpus = self.corpus()
+        with self.console.status("preparing token ids"):
+            stats = prepare(
+                corpus.pairs,
+                vocabulary,
+                self.store,
+                digests=inputs,
+                lengths=lengths,
+                rejected={
+                    d: {str(reason): n for reason, n in counts.items()} for d, counts in corpus.rejections.items()
+                },
+                corpora=[asdict(source) for source in corpus.provenance],
+            )
+        pairs = sum(direction.splits["train"].pairs for direction in stats.directions.values())
+        tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())
+        self.console.print(f"store: {pairs:,} training pairs, {tokens:,} target tokens", highlight=False)
+        return stats
+
+
+def _changed(old: dict[str, object], new: dict[str, object]) -> list[str]:
+    return [key for key in new if old.get(key) != new[key]]

@@ -1,0 +1,36 @@
+"""GShard's three annotations, over `jax.sharding` (GShard, section 3.2)."""
+
+import jax
+from jax.sharding import PartitionSpec, get_abstract_mesh
+
+from nmt.sharding.axes import partition_spec
+
+
+def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    mesh = get_abstract_mesh()
+    # Without a mesh, or on a mesh of one device, an annotation has nothing to say.
+    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, spec)
+
+
+def shard(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Annotate an array with the logical axis of each dimension; None is a dimension that is never split.
+
+    Raises:
+      ValueError: the number of names differs from the number of dimensions.
+      KeyError: a name is not a logical axis.
+    """
+    if len(axes) != x.ndim:
+        raise ValueError(f"{len(axes)} logical axes {axes} for an array of shape {x.shape}")
+    return _constrain(x, partition_spec(axes))
+
+
+def split(x: jax.Array, dimension: int, axis: str) -> jax.Array:
+    """Split one dimension over the mesh axes of a logical axis; the others stay whole (GShard's `split`)."""
+    names: list[str | None] = [None] * x.ndim
+    names[dimension] = axis
+    return shard(x, *names)
+
+
+def replicate(x: jax.Array) -> jax.Array:
+    """Keep a whole copy of the array on every device (GShard's `replicate`)."""
+    return _constrain(x, PartitionSpec())

@@ -1,0 +1,124 @@
+"""Checkpoints: everything that a step changes, and where the data stood, written as one or not at all.
+
+    RUN/checkpoints/STEP/model      the weights, nested dictionaries of arrays
+                         average    their moving average, where the recipe keeps one
+                         optimizer  its state, by the path of each array
+                         progress   step, seconds of training, tokens seen (JSON)
+                         data       the position of the data stream
+
+A checkpoint is written under a temporary name and renamed, so one that has a number for a name is complete.
+"""
+
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+import grain
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from nmt.models.weights import AVERAGE, WEIGHTS, checkpoint_folder, from_arrays, to_arrays
+from nmt.train.step import TrainState
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come. Counts are of the whole run, over all its starts."""
+
+    step: int = 0
+    seconds: float = 0.0
+    source_tokens: int = 0
+    target_tokens: int = 0
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
+
+
+class Checkpoints:
+    """Saves and restores the checkpoints of a run; a context manager that waits for pending writes.
+
+    Args:
+      run: the run's folder.
+      keep: how many of the newest are kept.
+    """
+
+    def __init__(self, run: epath.PathLike, keep: int):
+        # On CPUs the arrays would have to be copied before the next step may overwrite them: nothing is gained.
+        background = jax.default_backend() != "cpu"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=background)
+        self._manager = ocp.CheckpointManager(checkpoint_folder(run), options=options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, batches: Any, progress: Progress) -> None:
+        """Write a checkpoint of the state after `progress.step` steps, unless there is one.
+
+        Args:
+          state: the state.
+          batches: the Grain iterator, standing after the last batch that the state has seen.
+          progress: how far the run has come.
+        """
+        if self._manager.latest_step() == progress.step:
+            return
+        items: dict[str, Any] = {
+            WEIGHTS: ocp.args.StandardSave(to_arrays(state.parameters)),
+            "optimizer": ocp.args.StandardSave(_by_path(state.optimizer)),
+            "progress": ocp.args.JsonSave(vars(progress)),
+            "data": grain.checkpoint.CheckpointSave(batches),
+        }
+        if state.average is not None:
+            items[AVERAGE] = ocp.args.StandardSave(to_arrays(state.average))
+        self._manager.save(progress.step, args=ocp.args.Composite(**items))
+
+    def progress(self) -> Progress:
+        """Return how far the newest checkpoint has come; the beginning if there is none."""
+        step = self.latest
+        if step is None:
+            return Progress()
+        items = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+        return Progress(**items["progress"])
+
+    def restore(self, state: TrainState, batches: Any) -> TrainState:
+        """Return the newest checkpoint's state, placed as `state` is, and move `batches` to where it stood."""
+        step = self.latest
+        assert step is not None
+        items: dict[str, Any] = {
+            WEIGHTS: ocp.args.StandardRestore(_abstract(to_arrays(state.parameters))),
+            "optimizer": ocp.args.StandardRestore(_abstract(_by_path(state.optimizer))),
+            "data": grain.checkpoint.CheckpointRestore(batches),
+        }
+        if state.average is not None:
+            items[AVERAGE] = ocp.args.StandardRestore(_abstract(to_arrays(state.average)))
+        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        leaves = found["optimizer"]
+        optimizer = jax.tree.unflatten(
+            jax.tree.structure(state.optimizer), [leaves[path] for path in _by_path(state.optimizer)]
+        )
+        return replace(
+            state,
+            step=jnp.full_like(state.step, step),
+            parameters=from_arrays(state.parameters, found[WEIGHTS]),
+            optimizer=optimizer,
+            average=None if state.average is None else from_arrays(state.average, found[AVERAGE]),
+        )

@@ -1,0 +1,175 @@
+"""The training loop: steps, what is reported of them, checkpoints; stops when told to and goes on where it stopped."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import jax
+import numpy as np
+from etils import epath
+from grain import DatasetIterator
+from jax.sharding import Mesh
+
+from nmt.config import Recipe
+from nmt.data.batch import Batch
+from nmt.errors import UserError
+from nmt.train.checkpoints import Checkpoints, Progress
+from nmt.train.objective import Metrics
+from nmt.train.preemption import Preemption
+from nmt.train.step import Trainer, TrainState, make_trainer
+from nmt.train.telemetry import Display, Recorder, Window, flatten
+
+
+class Outcome(Enum):
+    """Why training ended."""
+
+    FINISHED = "finished"
+    OUT_OF_TIME = "out of time"
+    PREEMPTED = "preempted"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How training ended."""
+
+    outcome: Outcome
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and is watched on."""
+
+    batches: DatasetIterator
+    dev: Callable[[], Iterable[Batch]]  # the development set, from its beginning
+
+
+def is_finished(recipe: Recipe, progress: Progress) -> bool:
+    """Return whether a run that has come so far has nothing left to do."""
+    minutes = recipe.train.max_minutes
+    return progress.step >= recipe.train.steps or (minutes is not None and progress.seconds >= 60 * minutes)
+
+
+def train(recipe: Recipe, run: epath.PathLike, vocabulary: int, data: Data, mesh: Mesh, display: Display) -> Result:
+    """Train until the last step, the last minute, or a signal to stop; resume from the newest checkpoint.
+
+    Args:
+      recipe: the resolved recipe.
+      run: the run's folder.
+      vocabulary: V.
+      data: batches and the development set.
+      mesh: the mesh, already set by `jax.set_mesh`.
+      display: who watches.
+    """
+    with Preemption() as preemption, Checkpoints(run, recipe.train.keep_checkpoints) as checkpoints:
+        progress = checkpoints.progress()
+        if is_finished(recipe, progress):
+            return Result(_ending(recipe, progress), progress)
+        display.say("compiling the train step" if progress.step == 0 else f"resuming after step {progress.step}")
+        trainer = make_trainer(recipe, vocabulary, mesh)
+        state = trainer.initial()
+        if progress.step:
+            state = checkpoints.restore(state, data.batches)
+        with Recorder(run, progress.step) as recorder:
+            return _Loop(recipe, trainer, data, checkpoints, recorder, display, preemption, progress).run(state)
+
+
+def _ending(recipe: Recipe, progress: Progress) -> Outcome:
+    return Outcome.FINISHED if progress.step >= recipe.train.steps else Outcome.OUT_OF_TIME
+
+
+@dataclass
+class _Loop:
+    recipe: Recipe
+    trainer: Trainer
+    data: Data
+    checkpoints: Checkpoints
+    recorder: Recorder
+    display: Display
+    preemption: Preemption
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.window = Window(self.recipe.data.directions)
+        self.clock = time.monotonic()
+
+    def run(self, state: TrainState) -> Result:
+        """Run steps until there is a reason to end.
+
+        A step is dispatched before the one before it is accounted for, so that the host prepares batches and writes
+        reports while the devices compute. At a checkpoint nothing is under way: the state, the position of the data and
+        the counts then belong together.
+        """
+        every = self.recipe.train.checkpoint_every
+        step = saved = self.progress.step
+        running: tuple[Metrics, dict[str, jax.Array]] | None = None
+        while True:
+            due = step % every == 0 and step > saved
+            if due or self.preemption or self._over(step):
+                if running is not None:
+                    self._account(*running)
+                    running = None
+                if due or step > saved:
+                    self._save(state)
+                    saved = step
+                if self.preemption or is_finished(self.recipe, self.progress):
+                    outcome = Outcome.PREEMPTED if self.preemption else _ending(self.recipe, self.progress)
+                    return Result(outcome, self.progress)
+            batch = self.trainer.place(next(self.data.batches))
+            state, metrics, scalars = self.trainer.step(state, batch)
+            if running is not None:
+                self._account(*running)
+            running, step = (metrics, scalars), step + 1
+
+    def _over(self, step: int) -> bool:
+        return is_finished(self.recipe, replace(self.progress, step=step))
+
+    def _account(self, metrics: Metrics, scalars: dict[str, jax.Array]) -> None:
+        """Wait for a step, count it, show it, and write the window when one is full."""
+        jax.block_until_ready(metrics)
+        now = time.monotonic()
+        self.window.add(metrics, scalars, now - self.clock)
+        self.progress = replace(
+            self.progress,
+            step=self.progress.step + 1,
+            seconds=self.progress.seconds + now - self.clock,
+            source_tokens=self.progress.source_tokens + int(metrics.source_tokens),
+            target_tokens=self.progress.target_tokens + int(metrics.tokens.sum()),
+        )
+        self.clock = now
+        config = self.recipe.train
+        report = self.window.report(self.progress, config.steps)
+        if not np.isfinite(report.loss):
+            raise UserError(
+                f"the loss is {report.loss} at step {self.progress.step}: training has diverged; "
+                "lower train.schedule.learning_rate, or raise warmup_steps, and start from an earlier checkpoint"
+            )
+        full = self.progress.step % config.log_every == 0 or self.progress.step == config.steps
+        self.display.report(report, full)
+        if full:
+            self.recorder.write(self.progress, flatten(report), "train")
+            self.window = Window(self.recipe.data.directions)
+
+    def _save(self, state: TrainState) -> None:
+        self.checkpoints.save(state, self.data.batches, self.progress)
+        self._dev(state)
+        self.clock = time.monotonic()
+
+    def _dev(self, state: TrainState) -> None:
+        """Measure the development set, with the averaged weights where there are some."""
+        nll = tokens = np.zeros(len(self.recipe.data.directions))
+        for number, batch in enumerate(self.data.dev()):
+            if number == self.recipe.train.dev_batches:
+                break
+            if self.preemption:
+                return
+            metrics = jax.device_get(self.trainer.evaluate(state, self.trainer.place(batch)))
+            nll, tokens = nll + metrics.nll, tokens + metrics.tokens
+        if tokens.sum():
+            numbers = dict(zip(self.recipe.data.directions, nll / np.maximum(tokens, 1), strict=True))
+            mean = float(nll.sum() / tokens.sum())
+            self.recorder.write(
+                self.progress, {"nll": mean, **{f"nll/{d}": float(x) for d, x in numbers.items()}}, "dev"
+            )
+            self.display.say(f"step {self.progress.step}: development loss {mean:.3f} nats per token")

@@ -1,0 +1,115 @@
+"""The train step: one jitted function of (state, batch), with the state donated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from nmt.config import Recipe
+from nmt.data.batch import Batch
+from nmt.models.transformer import Transformer
+from nmt.models.weights import initialise
+from nmt.sharding import partition_spec
+from nmt.train.objective import Metrics, objective
+from nmt.train.optimizer import make_optimizer, make_schedule
+
+Graph = nnx.GraphDef[Transformer]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that a step changes."""
+
+    step: jax.Array  # int32 [], steps done
+    parameters: nnx.State  # float32
+    optimizer: optax.OptState
+    average: nnx.State | None  # float32, the moving average of the parameters
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The functions of a run: how its state begins, what a step does, what a batch of other data costs."""
+
+    initial: Callable[[], TrainState]
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics, dict[str, jax.Array]]]
+    evaluate: Callable[[TrainState, Batch], Metrics]
+    place: Callable[[Batch], Batch]
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return where the rows of a batch live."""
+    return NamedSharding(mesh, partition_spec(("batch", None)))
+
+
+def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
+    """Give optimizer moments and the average the place of the parameter whose shape they have."""
+
+    def place(leaf: Any) -> Any:
+        if not isinstance(leaf, nnx.Variable):
+            return NamedSharding(mesh, PartitionSpec())
+        axes = leaf.get_metadata()["logical_axes"]
+        spec = partition_spec(axes) if len(axes) == len(leaf.shape) else PartitionSpec()
+        return leaf.replace(NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, abstract, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
+    """Build the functions of a run.
+
+    Args:
+      recipe: the resolved recipe.
+      vocabulary: V.
+      mesh: the mesh to train on; also to be set by `jax.set_mesh` around every call.
+    """
+    train = recipe.train
+    directions = len(recipe.data.directions)
+    schedule = make_schedule(train.schedule, train.steps)
+    optimizer = make_optimizer(train.optimizer, schedule)
+    graph, first = initialise(recipe.model, vocabulary, recipe.seed, mesh)
+
+    def begin(parameters: nnx.State) -> TrainState:
+        average = None if train.ema_decay is None else jax.tree.map(jnp.copy, parameters)
+        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), average)
+
+    place = _state_sharding(jax.eval_shape(begin, first), mesh)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+
+        def loss(parameters: nnx.State) -> tuple[jax.Array, Metrics]:
+            model = nnx.merge(graph, parameters)
+            return objective(model, batch, directions, train.label_smoothing, key, train=True)
+
+        gradients, metrics = jax.grad(loss, has_aux=True)(state.parameters)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        scalars = {"learning_rate": schedule(state.step), "gradient_norm": optax.global_norm(gradients)}
+        average = _averaged(state, parameters, train.ema_decay)
+        return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
+
+    def evaluate(state: TrainState, batch: Batch) -> Metrics:
+        parameters = state.parameters if state.average is None else state.average
+        return objective(nnx.merge(graph, parameters), batch, directions, 0.0, None, train=False)[1]
+
+    return Trainer(
+        initial=lambda: jax.jit(begin, out_shardings=place)(first),
+        step=jax.jit(step, donate_argnums=0, out_shardings=(place, None, None)),
+        evaluate=jax.jit(evaluate),
+        place=lambda batch: jax.device_put(batch, batch_sharding(mesh)),
+    )
+
+
+def _averaged(state: TrainState, parameters: nnx.State, decay: float | None) -> nnx.State | None:
+    """Move the average towards new parameters; early on the decay is (1 + t) / (10 + t), so that the start is forgotten."""
+    if decay is None or state.average is None:
+        return None
+    t = state.step.astype(jnp.float32)
+    rate = 1.0 - jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+    return jax.tree.map(lambda mean, new: mean + rate * (new - mean), state.average, parameters)

@@ -1,0 +1,175 @@
+"""What a run says of itself: metrics.jsonl, TensorBoard files, and the summary that displays show."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import jax
+import numpy as np
+from etils import epath
+from tensorboardX import SummaryWriter
+
+from nmt.train.checkpoints import Progress
+from nmt.train.objective import Metrics
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of one stack over a window of steps; shares are of real tokens."""
+
+    busiest: float  # load of the busiest expert of any layer, 1.0 = fair share
+    idlest: float  # load of the idlest expert of any layer, 1.0 = fair share
+    dropped_first: float  # share of tokens whose first choice found no slot, mean over layers
+    dropped_second: float  # share of tokens whose second choice was wanted and found no slot, mean over layers
+    balance_loss: float  # mean over layers; 1.0 = balanced
+
+
+@dataclass(frozen=True)
+class Report:
+    """One window of steps, as displays and files show it."""
+
+    progress: Progress
+    steps: int
+    loss: float
+    nll: dict[str, float]  # per direction: nats per target token, NaN for a direction that was not seen
+    tokens_per_second: float  # source and target tokens, padding aside
+    eta_seconds: float
+    learning_rate: float
+    gradient_norm: float
+    experts: dict[str, Experts]  # per stack
+
+
+class Display(Protocol):
+    """Who watches a run: told of every window of steps, and of everything else in words."""
+
+    def report(self, report: Report, full: bool) -> None:
+        """Show the steps since the last full window; called after every step, `full` when a window ends."""
+
+    def say(self, text: str) -> None:
+        """Show a line of text."""
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last line of metrics.jsonl."""
+
+    directions: Sequence[str]
+    steps: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    gradient_norm: float = 0.0
+    learning_rate: float = 0.0
+    source_tokens: float = 0.0
+    nll: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    routing: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, metrics: Metrics, scalars: dict[str, jax.Array], seconds: float) -> None:
+        """Add one step."""
+        host, small = jax.device_get((metrics, scalars))
+        self.steps += 1
+        self.seconds += seconds
+        self.loss += float(host.loss)
+        self.gradient_norm += float(small["gradient_norm"])
+        self.learning_rate = float(small["learning_rate"])
+        self.source_tokens += float(host.source_tokens)
+        self.nll = host.nll + (self.nll if self.nll.size else 0)
+        self.tokens = host.tokens + (self.tokens if self.tokens.size else 0)
+        for stack, stats in host.routing.items():
+            sums = vars(stats)
+            before = self.routing.get(stack)
+            self.routing[stack] = sums if before is None else {name: before[name] + sums[name] for name in sums}
+
+    def report(self, progress: Progress, total_steps: int) -> Report:
+        """Summarise the window."""
+        per_step = self.seconds / self.steps
+        with np.errstate(invalid="ignore", divide="ignore"):
+            nll = self.nll / self.tokens
+        return Report(
+            progress=progress,
+            steps=self.steps,
+            loss=self.loss / self.steps,
+            nll=dict(zip(self.directions, map(float, nll), strict=True)),
+            tokens_per_second=(self.source_tokens + float(self.tokens.sum())) / max(self.seconds, 1e-9),
+            eta_seconds=(total_steps - progress.step) * per_step,
+            learning_rate=self.learning_rate,
+            gradient_norm=self.gradient_norm / self.steps,
+            experts={stack: self._experts(sums) for stack, sums in self.routing.items()},
+        )
+
+    def _experts(self, sums: dict[str, Any]) -> Experts:
+        load = sums["load"] / self.steps  # [layers,E]
+        fair = load.shape[-1]
+        return Experts(
+            busiest=float(load.max() * fair),
+            idlest=float(load.min() * fair),
+            dropped_first=float(sums["dropped_first"].mean() / self.steps),
+            dropped_second=float(sums["dropped_second"].mean() / self.steps),
+            balance_loss=float(sums["balance_loss"].mean() / self.steps),
+        )
+
+
+def flatten(report: Report) -> dict[str, float]:
+    """Return the numbers of a report by name, as metrics.jsonl and TensorBoard hold them; NaN is left out."""
+    flat: dict[str, float] = {
+        "loss": report.loss,
+        "tokens_per_second": report.tokens_per_second,
+        "learning_rate": report.learning_rate,
+        "gradient_norm": report.gradient_norm,
+        **{f"nll/{direction}": value for direction, value in report.nll.items()},
+    }
+    for stack, experts in report.experts.items():
+        flat |= {f"experts/{stack}/{name}": value for name, value in vars(experts).items()}
+    return {name: value for name, value in flat.items() if not math.isnan(value)}
+
+
+class Recorder:
+    """Appends to metrics.jsonl and to TensorBoard's files; only lines of steps that a checkpoint kept survive a resume.
+
+    Args:
+      run: the run's folder.
+      step: the step that the run starts from; later lines, of work that will be done again, are dropped.
+    """
+
+    def __init__(self, run: epath.PathLike, step: int):
+        self._path = epath.Path(run) / "metrics.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        if kept != lines:
+            self._path.write_text("".join(line + "\n" for line in kept))
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(epath.Path(run) / "tensorboard"), purge_step=step + 1, flush_secs=20)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, progress: Progress, numbers: dict[str, float], kind: str) -> None:
+        """Append one line: the step, seconds and tokens so far, and numbers by name.
+
+        Args:
+          progress: how far the run has come.
+          numbers: what to record.
+          kind: `train` or `dev`.
+        """
+        line = {"kind": kind, **vars(progress), **numbers}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in numbers.items():
+            self._board.add_scalar(f"{kind}/{name}", value, progress.step)
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of metrics.jsonl; infinity for one that a killed process left half-written."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
