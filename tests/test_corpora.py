@@ -160,6 +160,12 @@ def test_codes_of_the_corpus_go_through_its_list_then_through_the_registry(tmp_p
         assert [row.translations for row in archive.rows({"de", "fr"})] == [{"de": "deu_Latn", "fr": "xx"}]
 
 
+def test_an_archive_without_the_key_language(tmp_path: Path) -> None:
+    path = make_wheel(tmp_path / WHEEL, {("hue", "de"): {"a": "eins"}})
+    with pytest.raises(UserError, match=r"corpus toy: .* has no en table among toy/\{component\}/strings"):
+        Archive(spec_of(path), path)
+
+
 def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / WHEEL
     path.write_bytes(b"not a zip")
@@ -212,13 +218,15 @@ def test_a_second_corpus_gives_no_text_that_the_first_has(toy: str, tmp_path: Pa
 
 
 def test_a_direction_without_text_names_what_there_is(toy: str) -> None:
-    with pytest.raises(UserError, match=r"no text for the direction fr-en: corpus toy has de, en, es$"):
-        load_pairs([toy], [DE_EN, Direction("fr", "en")], CLEAN)
+    with pytest.raises(UserError, match=r"no text for the direction fr-en, de-fr: corpus toy has de, en, es$"):
+        load_pairs([toy], [Direction("fr", "en"), DE_EN, Direction("de", "fr")], CLEAN)
 
 
 def test_a_direction_of_which_nothing_is_left_says_why(toy: str) -> None:
-    with pytest.raises(UserError, match=r"no pair of the direction es-en is left after cleaning \(1 too_short\)"):
-        load_pairs([toy], [Direction("es", "en")], CleanConfig(min_words=20))
+    with pytest.raises(
+        UserError, match=r"cleaning leaves no pair of the direction es-en \(1 too_short\), en-es \(1 too_"
+    ):
+        load_pairs([toy], [Direction("es", "en"), DE_EN, Direction("en", "es")], CleanConfig(min_words=6))
 
 
 def test_unreadable_tables_are_reported(place: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def results_folder(run: Path) -> Path:
 
 
 def test_bleu_and_the_shares_by_hand():
-    cell = score(DE_EN, ["x", "f f f f f", "y"], ["a b c d e", "", "y"], ["a b c d f", "", "z z"])
+    cell = score(DE_EN, ["x", " ", "y"], ["a b c d e", "", " y "], ["a b c d f", "", "z z"])
     # 6 tokens against 7; unigrams 4 of 6, bigrams 3 of 4, trigrams 2 of 3, 4-grams 1 of 2
     expected = 100 * math.exp(1 - 7 / 6) * (4 / 6 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
     assert cell.bleu == pytest.approx(expected)
@@ -175,7 +175,8 @@ def test_the_content_hash_does_not_depend_on_the_kind_of_file_but_on_every_chara
     (tmp_path / "b.jsonl").write_text('{"target": "one", "source": "eins"}\n{"source": "zwei", "target": "two"}')
     tsv, jsonl = (open_set(tmp_path, str(tmp_path / name), ["de-en"]).read(DE_EN) for name in ("a.tsv", "b.jsonl"))
     assert content_hash(tsv) == content_hash(jsonl)
-    assert len({content_hash(pairs) for pairs in (tsv, tsv[::-1], tsv[:1], [Pair("eins", "one "), tsv[1]], [])}) == 5
+    others = (tsv[::-1], tsv[:1], [Pair("eins", "one "), tsv[1]], [Pair("einso", "ne"), tsv[1]], [])
+    assert len({content_hash(pairs) for pairs in (tsv, *others)}) == 6
 
 
 # Which directions
@@ -340,6 +341,14 @@ def test_a_write_that_fails_leaves_the_old_file_whole(run, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         evaluate(FakeTranslator(), run, force=True)
     assert {path: path.read_bytes() for path in results_folder(run).rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_cannot_be_written_to_is_told_before_anything_is_translated(run):
+    (run / "evaluation").write_text("a file")
+    fake = FakeTranslator()
+    with pytest.raises(UserError, match=r"cannot write results to .*evaluation/7/test: "):
+        evaluate(fake, run)
+    assert fake.asked == []
 
 
 def test_calls_for_single_directions_build_up_one_matrix(run):

@@ -39,7 +39,7 @@ def matrix_of(directions: Sequence[tuple[str, str]], tokenizers: dict[str, str] 
         tokenizer = (tokenizers or {}).get(direction.target, "13a")
         cell = Cell(direction, 9, float(n), 10.0 * n, f"tok:{tokenizer}", "nw:2", 0.987, 0.25, 0.0)
         results.append(Result(cell, Source(7, "", "", {"beam": 4}), "", 3.0, "2026-11-22T07:20:31+00:00"))
-    return Matrix(epath.Path("x"), "toy & co", 7, "test", tuple(results), {"fr-en": "the model does not know fr"})
+    return Matrix(epath.Path("x"), "toy <i>[b]", 7, "test", tuple(results), {"fr-en": "the model does not know fr"})
 
 
 def pairs_of(count: int) -> list[tuple[str, str]]:
@@ -98,7 +98,7 @@ def test_many_languages_get_one_line_each() -> None:
 def test_the_terminal_shows_what_markdown_says(count: int) -> None:
     matrix = matrix_of(pairs_of(count))
     text = printed(matrix)
-    assert "toy & co, step 7, test" in text
+    assert "toy <i>[b], step 7, test" in text
     for line in markdown(matrix).splitlines()[2:]:
         for field in line.replace("*", "").replace("`", "").replace("Left out", "left out").split("|"):
             assert field.strip() in text
@@ -178,7 +178,7 @@ def test_text_on_the_page_is_text_whatever_it_says() -> None:
     directions = [("de", "en")]
     page = Page(render_page(matrix_of(directions), [Sample(Direction("de", "en"), evil, evil + "2", evil + "3")]))
     assert {evil, evil + "2", evil + "3"} <= set(page.texts)
-    assert "toy & co" in page.texts
+    assert "toy <i>[b]" in page.texts
     assert page.tags.isdisjoint({"script", "img", "link", "iframe", "object"})
     assert set(page.attributes).isdisjoint({"src", "href", "onerror", "srcset"})
 

@@ -186,8 +186,12 @@ def test_an_interrupt_ends_pip_and_leaves_nothing(
         ("ERROR: first\nERROR: 403 Client Error.", "pip: 403 Client Error; check"),
         ("", "pip: exit status 3; check"),
         (
+            "Could not fetch URL http://a/: timed out - skipping\nERROR: 403 Client Error",
+            "pip: 403 Client Error; check",
+        ),
+        (
             "Could not fetch URL http://a/: 404 Client Error: x - skipping\n"
-            "Could not fetch URL http://b/: timed out - skipping",
+            "Could not fetch URL http://b/: timed out - skipping\nERROR: No matching distribution found for toy",
             r"http://b/ cannot be reached \(timed out\)",
         ),
     ],

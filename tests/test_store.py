@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nmt.config import VocabConfig
 from nmt.data import records
+from nmt.data.clean import Reason
 from nmt.data.records import ShardWriter, TokenPairs, decode_record, encode_record
 from nmt.data.store import RowLengths, digests, is_prepared, load_stats, open_pairs, prepare, read_text
 from nmt.data.vocab import learn
@@ -155,7 +156,9 @@ def test_prepared_tokens_are_those_of_the_vocabulary(tmp_path):
 def test_pairs_beyond_the_row_length_are_rejected_and_counted(tmp_path):
     fits, source_too_long, target_too_long = (text(10), text(9)), (text(11), text(1)), (text(1), text(10))
     pairs = {split: [source_too_long, fits, target_too_long] for split in ("train", "dev", "test")}
-    stats = prepare_some(tmp_path / "data", {EN_DE: pairs}, rejected={EN_DE: {"too_short": 7}}, corpora=[{"name": "x"}])
+    stats = prepare_some(
+        tmp_path / "data", {EN_DE: pairs}, rejected={EN_DE: {Reason.TOO_SHORT: 7}}, corpora=[{"name": "x"}]
+    )
     counted = stats.directions["en-de"]
     assert counted.rejected == {"too_short": 7, "too_many_tokens": 4}
     for split in ("train", "dev"):

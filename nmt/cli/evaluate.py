@@ -38,8 +38,10 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="PAIRS", help="Directions, such as de-en,en-de; may be repeated. Default: all."),
     ] = None,
-    beam: Annotated[int | None, typer.Option(min=1, help="Beam width. Default: the recipe's.")] = None,
-    step: Annotated[int | None, typer.Option(min=0, help="Step of the checkpoint. Default: the newest.")] = None,
+    beam: Annotated[int | None, typer.Option(min=1, metavar="N", help="Beam width. Default: the recipe's.")] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Step of the checkpoint. Default: the newest.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Translate again what has been evaluated already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the matrix as JSON instead of a table.")] = False,
 ) -> Request:
@@ -104,7 +106,7 @@ def _evaluate(request: Request) -> None:
         print(json.dumps(matrix.to_json(), indent=2, ensure_ascii=False))
     else:
         show(matrix)
-    console.print(f"written to {matrix.folder} (open report.html there)", soft_wrap=True, highlight=False)
+    console.print(f"written to {matrix.folder} (open report.html there)", soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

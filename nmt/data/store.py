@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
+from nmt.data.clean import Reason
 from nmt.data.corpora.spec import SPLITS, Split
 from nmt.data.records import ShardWriter, TokenPairs, encode_record
 from nmt.data.vocab import Vocabulary
@@ -162,7 +163,7 @@ def prepare(
     *,
     digests: Mapping[str, str],
     lengths: RowLengths,
-    rejected: Mapping[Direction, Mapping[str, int]] | None = None,
+    rejected: Mapping[Direction, Mapping[Reason, int]] | None = None,
     corpora: Iterable[Mapping[str, Any]] = (),
     shard_pairs: int = 1_000_000,
     progress: Callable[[int], object] = lambda pairs: None,
@@ -232,7 +233,7 @@ class _Writer(NamedTuple):
     progress: Callable[[int], object]
 
     def direction(
-        self, direction: Direction, splits: Mapping[Split, Iterable[TextPair]], rejected: Mapping[str, int]
+        self, direction: Direction, splits: Mapping[Split, Iterable[TextPair]], rejected: Mapping[Reason, int]
     ) -> DirectionStats:
         counts = {str(reason): count for reason, count in rejected.items()} | {TOO_MANY_TOKENS: 0}
         written: dict[Split, SplitStats] = {}

@@ -87,7 +87,7 @@ def evaluate(
       with the same checkpoint, test set and decode options.
 
     Raises:
-      UserError: no such test set, no such direction in it, or an empty one.
+      UserError: no such test set, no such direction in it, or an empty one; the results cannot be written.
     """
     chosen = split if isinstance(split, EvaluationSet) else stored_set(run, split)
     selection = select(chosen, translator.recipe, directions)
@@ -117,7 +117,10 @@ class _Job:
         if beam is not None:
             decode["beam"] = beam
         folder = run / "evaluation" / str(translator.step) / chosen.name
-        (folder / "hypotheses").mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / "hypotheses").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from None
         return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode)
 
     def result(self, direction: Direction, force: bool, on_progress: Progress | None) -> Result:

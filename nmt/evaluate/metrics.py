@@ -11,9 +11,8 @@ from nmt import languages
 from nmt.errors import UserError
 from nmt.languages import Direction
 
-CHRF_WORD_ORDER = (
-    2  # chrF++ is chrF with words and word bigrams (Popović 2017, "chrF++: words helping character n-grams")
-)
+# chrF++ is chrF with words and word bigrams (Popović 2017, "chrF++: words helping character n-grams").
+CHRF_WORD_ORDER = 2
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def directions(count: int) -> str:
 
 
 def _rich(content: Sheet, title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for column, name in enumerate(content.heading):
         table.add_column(name, justify="right" if column else "left", no_wrap=True)
     for row in content.rows:

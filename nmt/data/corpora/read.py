@@ -31,7 +31,7 @@ class Archive:
     """An open corpus: which tables it holds, and which of them turned out to be unreadable.
 
     Raises:
-      UserError: the file is not a zip archive, or two of its codes denote one language.
+      UserError: the file is no zip archive, two of its codes denote one language, or none the key language.
     """
 
     spec: CorpusSpec
@@ -42,9 +42,12 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(self.path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise UserError(f"corpus {self.spec.name}: cannot read {self.path}: {error}; delete it") from None
+            raise UserError(f"corpus {self.spec.name}: cannot read {self.path}: {error}") from None
         self._files = self._tables()
         self._code_of = _codes(self.spec, {code for _, code in self._files})
+        if self.key_language not in self._code_of:
+            pattern = self.spec.read.files
+            raise UserError(f"corpus {self.spec.name}: {self.path} has no {self.key_language} table among {pattern}")
 
     def _tables(self) -> dict[tuple[str, str], str]:
         """Return the path of the table of every (component, code of the corpus)."""
@@ -71,11 +74,11 @@ class Archive:
           wanted: canonical codes; only the tables of these and of the key language are read. A table that is
             not a JSON object is noted in `unreadable` and otherwise passed over.
         """
-        key_code = self._code_of.get(self.key_language)
+        key_code = self._code_of[self.key_language]
         codes = {code: self._code_of[code] for code in sorted(wanted) if code in self._code_of}
         codes.pop(self.key_language, None)
         for component in sorted(component for component, code in self._files if code == key_code):
-            texts = self._strings(component, str(key_code))
+            texts = self._strings(component, key_code)
             tables = {language: self._strings(component, code) for language, code in codes.items()}
             for key in sorted(texts):
                 translations = {language: table[key] for language, table in tables.items() if key in table}
@@ -86,13 +89,12 @@ class Archive:
             return {}
         path = self._files[component, code]
         try:
-            table = json.loads(self._zip.read(path))
+            if isinstance(table := json.loads(self._zip.read(path)), dict):
+                return dict(_flat(table))
         except (ValueError, RecursionError, zipfile.BadZipFile, zlib.error):
-            table = None
-        if not isinstance(table, dict):
-            self.unreadable.append(path)
-            return {}
-        return dict(_flat(table))
+            pass
+        self.unreadable.append(path)
+        return {}
 
     def __enter__(self) -> "Archive":
         return self

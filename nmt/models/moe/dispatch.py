@@ -8,6 +8,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, a
     nowhere = experts * slots
     place = jnp.where(routing.kept, routing.expert * slots + routing.slot, nowhere)  # [G,N,K]
     occupant = jax.vmap(lambda p: _invert(p, nowhere))(place)  # [G,E*C] -> token, N where empty
-    inputs = jax.vmap(_send)(x, occupant, place).reshape(groups, experts, slots, width)
+    inputs = jax.vmap(_send)(x, occupant, place, routing.kept).reshape(groups, experts, slots, width)
     outputs = _run(inputs.swapaxes(0, 1), apply).swapaxes(0, 1)
     return jax.vmap(_collect)(outputs.reshape(groups, nowhere, width), routing.gate, occupant, place)
 
@@ -67,27 +68,37 @@ def _invert(place: jax.Array, places: int) -> jax.Array:
 
 
 def _take(rows: jax.Array, index: jax.Array) -> jax.Array:
-    """Gather rows; an index past the end gives zeros."""
-    return jnp.take(rows, index, axis=0, mode="fill", fill_value=0)
+    """Gather rows; an index past the end gives some row, which no result may depend on."""
+    return jnp.take(rows, index, axis=0, mode="clip")
+
+
+def _weighted(rows: jax.Array, index: jax.Array, weight: jax.Array) -> jax.Array:
+    """Return, for each token, the sum of its K rows [R,M] at index [N,K] by weight [N,K]: [N,M]."""
+    # A sum over an axis of two would be a pass of its own; written out it is part of the gather.
+    return sum(_take(rows, index[:, k]) * weight[:, k, None] for k in range(index.shape[1]))
 
 
 # The derivative of a gather is a scatter-add, which is slow on every accelerator. Both directions of the map between
-# tokens and slots are known here, so both derivatives can be gathers too.
+# tokens and slots are known here, so both derivatives can be gathers too. Slots that are empty hold some token's row:
+# what experts make of it meets no gate, and so the gradient that comes back there is zero.
 
 
 @jax.custom_vjp
-def _send(x: jax.Array, occupant: jax.Array, place: jax.Array) -> jax.Array:
+def _send(x: jax.Array, occupant: jax.Array, place: jax.Array, kept: jax.Array) -> jax.Array:
     """Gather tokens [N,M] into slots [E*C,M]."""
     return _take(x, occupant)
 
 
-def _send_forward(x: jax.Array, occupant: jax.Array, place: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _take(x, occupant), (occupant, place)
+def _send_forward(
+    x: jax.Array, occupant: jax.Array, place: jax.Array, kept: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _take(x, occupant), (occupant, place, kept)
 
 
-def _send_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, np.ndarray, np.ndarray]:
-    occupant, place = saved
-    return _take(gradient, place).sum(axis=1), _no_gradient(occupant), _no_gradient(place)
+def _send_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, *tuple[np.ndarray, ...]]:
+    occupant, place, kept = saved
+    of_x = _weighted(gradient, place, kept.astype(gradient.dtype))
+    return of_x, *(_no_gradient(index) for index in (occupant, place, kept))
 
 
 _send.defvjp(_send_forward, _send_backward)
@@ -96,22 +107,20 @@ _send.defvjp(_send_forward, _send_backward)
 @jax.custom_vjp
 def _collect(rows: jax.Array, gate: jax.Array, occupant: jax.Array, place: jax.Array) -> jax.Array:
     """Gather slots [E*C,M] back to tokens [N,M], weighted by gates [N,K]."""
-    return (_take(rows, place) * gate[..., None]).sum(axis=1)
+    return _weighted(rows, place, gate)
 
 
 def _collect_forward(
     rows: jax.Array, gate: jax.Array, occupant: jax.Array, place: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _collect(rows, gate, occupant, place), (rows, gate, occupant, place)
+    return _weighted(rows, place, gate), (rows, gate, occupant, place)
 
 
-def _collect_backward(
-    saved: tuple[jax.Array, ...], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array, np.ndarray, np.ndarray]:
+def _collect_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, *tuple[Any, ...]]:
     rows, gate, occupant, place = saved
     gate_of_place = jnp.zeros((rows.shape[0],), gate.dtype).at[place.reshape(-1)].set(gate.reshape(-1), mode="drop")
     of_rows = _take(gradient, occupant) * gate_of_place[:, None]
-    of_gate = (_take(rows, place) * gradient[:, None, :]).sum(axis=-1)
+    of_gate = jnp.stack([(_take(rows, place[:, k]) * gradient).sum(axis=-1) for k in range(gate.shape[1])], axis=-1)
     return of_rows, of_gate, _no_gradient(occupant), _no_gradient(place)
 
 
@@ -144,7 +153,7 @@ def blocked_dispatch(
     Returns:
       [G,N,M].
     """
-    groups, tokens, width = x.shape
+    width = x.shape[-1]
     rows = x.reshape(-1, width)
     kept = routing.kept.reshape(-1)
     expert = jnp.where(kept, routing.expert.reshape(-1), experts)
@@ -169,5 +178,6 @@ def blocked_dispatch(
         return None, apply_one(index, _take(rows, members))
 
     _, outputs = jax.lax.scan(run, None, (owner, occupant.reshape(blocks, block)))
-    taken = _take(outputs.reshape(-1, width), place).reshape(groups, tokens, -1, width)
-    return (taken * routing.gate[..., None]).sum(axis=2)
+    choices_of_token = routing.kept.shape[-1]
+    gate = routing.gate.reshape(-1, choices_of_token)
+    return _weighted(outputs.reshape(-1, width), place.reshape(gate.shape), gate).reshape(x.shape)

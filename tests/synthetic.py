@@ -1,0 +1,155 @@
+"""A language game that a tiny model learns in a minute, and the real commands run on it.
+
+Sentences are 4 to 8 different made-up English words. German says them in reverse order, Spanish with every letter shifted
+by one, Portuguese as they are, with a closing word. Four directions, each of another kind, are learnt by one model.
+"""
+
+import os
+import random
+import string
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toy_corpus import WHEEL, make_wheel, values_of, write_spec
+
+from nmt.config.documents import dump_document
+
+DIRECTIONS = ("en-de", "de-en", "es-en", "en-pt")
+COMPONENTS, SENTENCES = 200, 25  # sentences of a component
+CLOSING = "olá"
+_SHIFT = str.maketrans(string.ascii_lowercase, string.ascii_lowercase[1:] + "a")
+
+RECIPE = {
+    "description": "Languages made of each other; a minute on two cores.",
+    "data": {
+        "corpora": ["toy"],
+        "directions": list(DIRECTIONS),
+        "source_length": 32,
+        "target_length": 32,
+    },
+    "vocab": {"size": 380},
+    "model": {
+        "width": 64,
+        "hidden": 128,
+        "heads": 4,
+        "head_width": 16,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "dropout": 0.0,
+        "dtype": "float32",
+        "moe": {"experts": 4, "every": 2},
+    },
+    "train": {
+        "steps": 800,
+        "tokens_per_batch": 1024,
+        "label_smoothing": 0.0,
+        "schedule": {"learning_rate": 3e-3, "warmup_steps": 100},
+        "log_every": 50,
+        "checkpoint_every": 400,
+    },
+    "decode": {"beam": 2},
+}
+
+
+def lexicon() -> list[str]:
+    """Return 48 words of two syllables; none is a shifted other."""
+    syllables = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
+    generator = random.Random(5)
+    return sorted({"".join(generator.sample(syllables, 2)) for _ in range(48)})
+
+
+def sentence(generator: random.Random, words: list[str]) -> str:
+    """Return 4 to 8 different words."""
+    return " ".join(generator.sample(words, generator.randint(4, 8)))
+
+
+def translation(text: str, language: str) -> str:
+    """Return what English text is in another language of the game."""
+    match language:
+        case "en":
+            return text
+        case "de":
+            return " ".join(reversed(text.split()))
+        case "es":
+            return text.translate(_SHIFT)
+        case "pt":
+            return f"{text} {CLOSING}"
+    raise ValueError(language)
+
+
+def tables() -> dict[tuple[str, str], dict[str, str]]:
+    """Return the string tables of the corpus, by component and language."""
+    generator, words = random.Random(1), lexicon()
+    found = {}
+    for number in range(COMPONENTS):
+        texts = {f"key{key}": sentence(generator, words) for key in range(SENTENCES)}
+        for language in ("en", "de", "es", "pt"):
+            found[f"component{number}", language] = {key: translation(text, language) for key, text in texts.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Playground:
+    """A working directory with the corpus and its recipe, and commands run in it."""
+
+    folder: Path
+    recipe: str
+
+    @classmethod
+    def make(cls, folder: Path, recipe: str = "quickstart") -> "Playground":
+        """Write the corpus, where pip alone finds it, and the recipe, where its name alone finds it."""
+        for name in ("recipes", "data", "links"):
+            (folder / name).mkdir(parents=True)
+        wheel = make_wheel(folder / "links" / WHEEL, tables())
+        split = {"by": "component", "test": 4, "dev": 7}
+        write_spec(folder / "data", values_of(wheel) | {"split": split})
+        (folder / "recipes" / f"{recipe}.yaml").write_text(dump_document(RECIPE))
+        return cls(folder, recipe)
+
+    @property
+    def run(self) -> Path:
+        """The folder of the run of the recipe as it stands."""
+        return self.folder / "runs" / self.recipe
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the commands: a cache of its own, no network."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "NMT_", "JAX_"))}
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+        return kept | {
+            "PATH": path,
+            "NMT_CACHE": str(self.folder / "cache"),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.folder / "links"),
+            "COLUMNS": "120",
+        }
+
+    def command(
+        self, *arguments: str, given: str = "", timeout: float = 300, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run an installed command to its end."""
+        return subprocess.run(
+            arguments,
+            cwd=self.folder,
+            env=self.environment | environment,
+            input=given,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=timeout,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start an installed command."""
+        return subprocess.Popen(
+            arguments,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )

@@ -1,0 +1,236 @@
+"""Runs as people treat them: started twice, stopped, killed, changed, asked for what is not there."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from synthetic import DIRECTIONS, RECIPE, Playground
+
+STEPS = 120
+SHORT = (f"train.steps={STEPS}", "train.checkpoint_every=20", "train.log_every=10", "decode.beam=1")
+TIMES = ("seconds", "tokens_per_second")
+
+
+def written(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return when every file below a folder was last written, and its size."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def one_line(done: subprocess.CompletedProcess[str], command: str) -> str:
+    """Return the line with which a command refuses what it is asked."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    line = done.stderr.removesuffix("\n")
+    assert "\n" not in line
+    assert line.startswith(f"{command}: error: ")
+    return line
+
+
+# A run that is done.
+
+
+def test_a_second_start_repeats_nothing(trained: Playground) -> None:
+    before = written(trained.run)
+    done = trained.command("nmt-train", f"recipe={trained.recipe}", PIP_FIND_LINKS="")
+    assert done.returncode == 0, done.stderr
+    assert all(direction in done.stdout for direction in DIRECTIONS)
+    changed = {name for name, stamp in written(trained.run).items() if before.get(name) != stamp}
+    summary = {f"evaluation/{RECIPE['train']['steps']}/test/{name}" for name in ("matrix.json", "report.html")}
+    assert changed <= {"recipe.yaml", *summary}
+
+
+def test_more_steps_are_added_to_a_finished_run(playground: Playground) -> None:
+    for steps in (20, 40):
+        arguments = (*SHORT[1:], f"train.steps={steps}", "run_dir=runs/longer", "evaluate.samples=0")
+        done = playground.command("nmt-train", f"recipe={playground.recipe}", *arguments)
+        assert done.returncode == 0, done.stderr
+    assert "resuming after step 20" in done.stderr
+    assert [line["step"] for line in lines_of(playground.folder / "runs" / "longer", "train")] == [10, 20, 30, 40]
+
+
+def test_evaluating_again_translates_nothing(trained: Playground) -> None:
+    hypotheses = trained.run / "evaluation" / str(RECIPE["train"]["steps"]) / "test" / "hypotheses"
+    before = written(hypotheses)
+    done = trained.command("nmt-evaluate", str(trained.run), "--json")
+    assert done.returncode == 0, done.stderr
+    assert [result["direction"] for result in json.loads(done.stdout)["results"]] == list(DIRECTIONS)
+    assert written(hypotheses) == before
+    done = trained.command("nmt-evaluate", str(trained.run), "--pairs", "en-de", "--force", "--json")
+    assert [result["direction"] for result in json.loads(done.stdout)["results"]] == ["en-de"]
+    assert {name for name, stamp in written(hypotheses).items() if before[name] != stamp} == {"en-de.txt"}
+
+
+def test_languages_have_many_names(trained: Playground) -> None:
+    text = trained.folder / "text.txt"
+    text.write_text("bada kifo gumu lero\n")
+    answers = set()
+    for source, target in (("en", "de"), ("eng", "deu"), ("en-GB", "de_DE"), ("eng_Latn", "deu_Latn")):
+        done = trained.command("nmt-translate", str(trained.run), "--from", source, "--to", target, str(text))
+        assert done.returncode == 0, done.stderr
+        answers.add(done.stdout)
+    assert len(answers) == 1
+
+
+# A run that is only planned.
+
+
+def test_dry_run_shows_the_plan_and_writes_no_run(playground: Playground) -> None:
+    done = playground.command("nmt-train", f"recipe={playground.recipe}", "dry_run=true", "run_dir=runs/plan")
+    assert done.returncode == 0, done.stderr
+    recipe, _, rest = done.stdout.partition("\nparameters: ")
+    assert "name: quickstart\n" in recipe
+    assert "run_dir: runs/plan\n" in recipe
+    total, active = (int(word.replace(",", "")) for word in rest.split() if word.replace(",", "").isdigit())[:2]
+    assert active < total
+    assert "memory, estimated: " in rest
+    for direction in DIRECTIONS:
+        assert any(direction in line and "25.0%" in line for line in rest.splitlines())
+    assert not (playground.folder / "runs" / "plan").exists()
+
+
+# A run that is interrupted.
+
+
+def lines_of(run: Path, kind: str) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [line for line in map(json.loads, lines) if line["kind"] == kind]
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    """Return when a run that is under way has reported a step."""
+    deadline = time.monotonic() + 120
+    while not any(line["step"] >= step for line in lines_of(run, "train")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    folder = run / "checkpoints" / str(STEPS) / "model"
+    with ocp.StandardCheckpointer() as reader:
+        tree = reader.restore(folder)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@pytest.fixture(scope="module")
+def whole(playground: Playground) -> Path:
+    """A short run that nothing disturbed."""
+    done = playground.command("nmt-train", f"recipe={playground.recipe}", *SHORT, "run_dir=runs/whole")
+    assert done.returncode == 0, done.stderr
+    return playground.folder / "runs" / "whole"
+
+
+@pytest.fixture(scope="module")
+def disturbed(playground: Playground) -> Iterator[Path]:
+    """The same run: first told to stop, then killed, now finished."""
+    run = playground.folder / "runs" / "disturbed"
+    command = ("nmt-train", f"recipe={playground.recipe}", *SHORT, "run_dir=runs/disturbed")
+    for step, number, status in ((30, signal.SIGTERM, 130), (70, signal.SIGKILL, -signal.SIGKILL)):
+        with playground.start(*command) as process:
+            wait_for_step(process, run, step)
+            if number == signal.SIGTERM:
+                second = playground.command(*command)
+                assert "another nmt-train is working in runs/disturbed" in one_line(second, "nmt-train")
+            os.kill(process.pid, number)
+            assert process.wait(timeout=60) == status
+            assert not (run / "checkpoints" / str(STEPS)).exists()
+            assert not (run / "evaluation").exists()
+    done = playground.command(*command)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step " in done.stderr
+    yield run
+
+
+def test_a_disturbed_run_ends_as_an_undisturbed_one(whole: Path, disturbed: Path) -> None:
+    expected, found = weights(whole), weights(disturbed)
+    assert expected.keys() == found.keys()
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_disturbed_run_reports_each_step_once(whole: Path, disturbed: Path) -> None:
+    steps = [line["step"] for line in lines_of(disturbed, "train")]
+    assert steps == sorted(set(steps))
+    expected, found = (
+        {line["step"]: {key: value for key, value in line.items() if key not in TIMES} for line in lines_of(run, "dev")}
+        for run in (whole, disturbed)
+    )
+    assert expected.keys() <= found.keys()
+    assert all(found[step] == expected[step] for step in expected)
+
+
+def test_another_recipe_does_not_go_on_with_a_run(whole: Path, playground: Playground) -> None:
+    before = written(whole)
+    changes = ("model.width=32", "train.schedule.learning_rate=0.1")
+    done = playground.command("nmt-train", f"recipe={playground.recipe}", *SHORT, *changes, "run_dir=runs/whole")
+    line = one_line(done, "nmt-train")
+    assert "model.width: 64 -> 32" in line
+    assert "train.schedule.learning_rate: 0.003 -> 0.1" in line
+    assert "run_dir=" in line
+    assert written(whole) == before
+
+
+def test_another_corpus_does_not_go_on_with_a_run(whole: Path, playground: Playground) -> None:
+    done = playground.command(
+        "nmt-train", f"recipe={playground.recipe}", *SHORT, "data.clean.min_words=5", "run_dir=runs/whole"
+    )
+    assert "data.clean.min_words: 4 -> 5" in one_line(done, "nmt-train")
+
+
+# What is not there.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nmt-train", "recipe=quickstrat"), "unknown recipe 'quickstrat'; did you mean quickstart?"),
+        (("nmt-train", "recipe=quickstart", "train.stepz=3"), "unknown key train.stepz; did you mean train.steps?"),
+        (("nmt-train", "recipe=quickstart", "train.steps=many"), "train.steps must be a whole number"),
+        (("nmt-train", "recipe=quickstart", "data.corpora=tyo"), "unknown corpus 'tyo'; did you mean toy?"),
+        (("nmt-train", "recipe=quickstart", "data.directions=fr-en", "run_dir=runs/fr"), "no text for the direction"),
+        (("nmt-translate", "runs/none", "--from", "en", "--to", "de"), "runs/none is not a run directory"),
+        (("nmt-translate", "runs/quickstart", "--from", "en", "--to", "fr"), "the model does not know fr"),
+        (("nmt-translate", "runs/quickstart", "--from", "englsh", "--to", "de"), "did you mean"),
+        (("nmt-translate", "runs/quickstart", "--from", "en", "--to", "de", "none.txt"), "none.txt"),
+        (("nmt-evaluate", "runs/none"), "runs/none is not a run directory"),
+        (("nmt-evaluate", "runs/quickstart", "--pairs", "en-fr"), "en-fr"),
+        (("nmt-evaluate", "runs/quickstart", "--testset", "none"), "none"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: tuple[str, ...], message: str, trained: Playground) -> None:
+    assert message in one_line(trained.command(*arguments), arguments[0])
+
+
+def test_a_run_without_a_checkpoint_says_so(trained: Playground) -> None:
+    run = trained.folder / "runs" / "unborn"
+    run.mkdir()
+    (run / "recipe.yaml").write_bytes((trained.run / "recipe.yaml").read_bytes())
+    for command in (("nmt-translate", "--from", "en", "--to", "de"), ("nmt-evaluate",)):
+        assert "unborn" in one_line(trained.command(*command, str(run)), command[0])
+
+
+def test_a_corpus_that_cannot_be_fetched_leaves_nothing(playground: Playground, tmp_path: Path) -> None:
+    done = playground.command(
+        "nmt-train",
+        f"recipe={playground.recipe}",
+        "run_dir=runs/offline",
+        NMT_CACHE=str(tmp_path),
+        PIP_FIND_LINKS=str(tmp_path),
+    )
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("nmt-train: error: ")]
+    assert len(errors) == 1
+    assert "cannot fetch corpus toy" in errors[0]
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "corpora").rglob("*.whl")) == []
+    assert not (playground.folder / "runs" / "offline" / "vocab").exists()
