@@ -1,7 +1,7 @@
 """A language game that a tiny model learns in a minute, and the real commands run on it.
 
-Sentences are 4 to 8 different made-up English words. German says them in reverse order, Spanish with every letter shifted
-by one, Portuguese as they are, with a closing word. Four directions, each of another kind, are learnt by one model.
+Sentences are 4 to 8 different made-up English words. German says them in reverse order, Spanish with every letter
+shifted by one, Portuguese as they are, with a closing word. One model learns four directions, each of another kind.
 """
 
 import os
@@ -9,7 +9,6 @@ import random
 import string
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -109,21 +109,28 @@ def test_signatures_stay_whole_on_a_narrow_terminal() -> None:
     assert matrix.cells[0].chrf_signature in printed(matrix, width=40)
 
 
-def evaluate_toy(file: io.StringIO) -> Matrix:
-    with tempfile.TemporaryDirectory() as run, shown(Console(file=file, width=100)) as display:
+def evaluate_toy(file: io.StringIO, terminal: bool = False) -> Matrix:
+    """Evaluate with a display, one direction of three having been evaluated before."""
+    console = Console(file=file, width=100, force_terminal=terminal, color_system=None)
+    with tempfile.TemporaryDirectory() as run, shown(console) as display:
         write_set(Path(run) / "data" / "test", TEXT)
-        translator = FakeTranslator()
-        evaluate(translator, run, directions=["de-en"])
-        return evaluate(translator, run, on_cell=display.on_cell, on_progress=display.on_progress)
+        evaluate(FakeTranslator(), run, directions=["de-en"])
+        return evaluate(FakeTranslator(), run, on_cell=display.on_cell, on_progress=display.on_progress)
 
 
 def test_progress_tells_every_result_and_which_is_an_old_one() -> None:
     file = io.StringIO()
     matrix = evaluate_toy(file)
-    lines = [line for line in file.getvalue().splitlines() if "chrF++" in line]
+    lines = file.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == ["es-en", "de-en", "en-de"]
     assert ["as before" in line for line in lines] == [False, True, False]
     assert f"BLEU {matrix.cells[0].bleu:5.1f}" in lines[0]
+
+
+def test_progress_on_a_terminal_has_a_bar_for_what_is_translated() -> None:
+    file = io.StringIO()
+    evaluate_toy(file, terminal=True)
+    assert re.search(r"en-de ━+ 1/1 ", file.getvalue())  # the bar's last state; others may be too short to be drawn
 
 
 def test_signatures_are_grouped_where_they_differ() -> None:

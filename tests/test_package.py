@@ -1,4 +1,4 @@
-"""The package as people install it: what the wheel holds, how its commands do far from the checkout, the pinned lock."""
+"""The package as people install it: what the wheel holds, how its commands do far from the checkout, the lock."""
 
 import importlib.metadata
 import os

@@ -32,7 +32,7 @@ data:
   corpora: [homeassistant]
   directions: [de-en, en-de]
 model:
-  base: moe_8e_small # the values of models/moe_8e_small.yaml ...
+  base: moe_8e_tiny # the values of models/moe_8e_tiny.yaml ...
   dropout: 0.2 # ... but for this one
 train:
   max_minutes: 5

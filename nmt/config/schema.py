@@ -27,7 +27,7 @@ class CleanConfig(Section):
     max_length_ratio: float = Field(
         4.0,
         gt=1.0,
-        description="Greatest ratio of UTF-8 bytes, foreign : English; its inverse (less strictly) the least.",
+        description="Greatest ratio of UTF-8 bytes, foreign : English; its inverse is the least.",
     )
     min_letters: Fraction = Field(
         0.6, description="Least share of letters among the characters of the key language's side, spaces aside."
@@ -156,13 +156,13 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     ema_decay: Fraction | None = Field(
         None,
-        description="Decay of an exponential moving average of the weights, used for evaluation and translation; null: none.",
+        description="Decay of a moving average of the weights, with which the run is evaluated and translates; null: none.",
     )
     log_every: Positive = Field(50, description="Steps between two lines of metrics.jsonl.")
     dev_batches: Positive = Field(16, description="Most batches of the development set per loss.")
     checkpoint_every: Positive = Field(
         1000,
-        description="Steps between two checkpoints, each with a loss on the development set; the last step always has one.",
+        description="Steps between two checkpoints, each with a development loss; the last step always has one.",
     )
     keep_checkpoints: Positive = Field(3, description="Newest checkpoints that are kept.")
 

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from typing import Any
+
 import jax
-import numpy as np
+
+Array = Any  # np.ndarray on its way to the devices, jax.Array there
 
 
 @jax.tree_util.register_dataclass
@@ -14,11 +17,11 @@ class Batch:
     Segments count the pairs of a row from 1, the same on both sides; positions count from 0 within a pair.
     """
 
-    src: np.ndarray | jax.Array  # [B,S] source tokens: target-language tag, pieces, end
-    src_segment: np.ndarray | jax.Array  # [B,S]
-    src_position: np.ndarray | jax.Array  # [B,S]
-    tgt_in: np.ndarray | jax.Array  # [B,T] target tokens shifted right: begin, pieces
-    tgt_out: np.ndarray | jax.Array  # [B,T] target tokens: pieces, end
-    tgt_segment: np.ndarray | jax.Array  # [B,T]
-    tgt_position: np.ndarray | jax.Array  # [B,T]
-    direction: np.ndarray | jax.Array  # [B,T] index into the recipe's directions (0 where padded)
+    src: Array  # [B,S] source tokens: target-language tag, pieces, end
+    src_segment: Array  # [B,S]
+    src_position: Array  # [B,S]
+    tgt_in: Array  # [B,T] target tokens shifted right: begin, pieces
+    tgt_out: Array  # [B,T] target tokens: pieces, end
+    tgt_segment: Array  # [B,T]
+    tgt_position: Array  # [B,T]
+    direction: Array  # [B,T] index into the recipe's directions (0 where padded)

@@ -42,7 +42,7 @@ class Reference(NamedTuple):
     record: int
 
 
-class _References(grain.MapDataset):  # type: ignore[misc]
+class _References(grain.MapDataset):
     """The references to all records of a direction, again and again."""
 
     def __init__(self, direction: int, records: int):
@@ -60,7 +60,7 @@ class _References(grain.MapDataset):  # type: ignore[misc]
         return f"References({self._direction}, {self._records})"
 
 
-class _BlockShuffle(grain.MapDataset):  # type: ignore[misc]
+class _BlockShuffle(grain.MapDataset):
     """Every block of so many elements in an order of its own.
 
     Grain's own shuffles compute every index alone, by walking through at least 2^16 numbers until one is in the block:
@@ -226,7 +226,7 @@ def _block_rows(rows: int) -> int:
     return rows * -(-_OPEN_ROWS // rows)
 
 
-class _PackedBatches(grain.IterDataset):  # type: ignore[misc]
+class _PackedBatches(grain.IterDataset):
     """Packs references into batches."""
 
     def __init__(self, references: Any, store: _Store, rows: int, seed: int):
@@ -240,7 +240,7 @@ class _PackedBatches(grain.IterDataset):  # type: ignore[misc]
         return "PackedBatches"
 
 
-class _PackedIterator(grain.DatasetIterator):  # type: ignore[misc]
+class _PackedIterator(grain.DatasetIterator):
     """Packs one block of rows after the other.
 
     A block starts with the first reference that did not fit the one before, so what it holds depends on nothing but

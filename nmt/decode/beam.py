@@ -1,4 +1,4 @@
-"""Beam search over one batch of fixed shape: a state, a step, a loop."""
+"""Beam search over one batch of a fixed shape: a state, a step, a loop."""
 
 from dataclasses import dataclass, replace
 
@@ -6,24 +6,35 @@ import jax
 import jax.numpy as jnp
 
 from nmt.decode.selection import best_extensions, top_k
-from nmt.models.incremental import Cache, InferenceModel, Memory, decode_step, empty_cache
+from nmt.models.incremental import Cache, InferenceModel, Memory, decode_step, empty_cache, encode, memory_of
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rules:
-    """What the search obeys."""
+    """What a search obeys."""
 
     begin: jax.Array  # int32 [], the token that starts a target
+    end: jax.Array  # int32 [], the token that ends it
     allowed: jax.Array  # bool [V], tokens that may be generated
     limit: jax.Array  # int32 [B], most tokens of a hypothesis, its end not counted; 0 in rows that hold no sentence
-    length_penalty: jax.Array  # float32 [], exponent of GNMT's length normalisation
+    length_penalty: jax.Array  # float32 [], exponent of the length normalisation
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Finished:
+    """The F best finished hypotheses of each row, best first."""
+
+    score: jax.Array  # float32 [B,F], normalised; -inf where there are fewer
+    length: jax.Array  # int32 [B,F], end not counted
+    tokens: jax.Array  # int32 [B,F,T]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
-    """A batch of searches after `step` tokens. F finished hypotheses are kept, apart from the K live ones."""
+    """A batch of searches after `step` tokens: K live hypotheses a row, and apart from them the finished ones."""
 
     step: jax.Array  # int32 []
     token: jax.Array  # int32 [B,K], newest token of each hypothesis
@@ -31,17 +42,15 @@ class State:
     tokens: jax.Array  # int32 [B,K,T]
     ancestor: jax.Array  # int32 [B,K,T], see `ancestry_bias`
     cache: Cache
-    finished_score: jax.Array  # float32 [B,F], normalised, best first; -inf where there is none
-    finished_length: jax.Array  # int32 [B,F], end not counted
-    finished_tokens: jax.Array  # int32 [B,F,T]
+    finished: Finished
 
 
 def normaliser(length: jax.Array, exponent: jax.Array) -> jax.Array:
-    """Return GNMT's ((5 + length) / 6) ** exponent (Wu et al. 2016, section 7); the end is counted in the length."""
+    """Return GNMT's ((5 + length) / 6) ** exponent (Wu et al. 2016, section 7); the end is part of the length."""
     return ((5.0 + length) / 6.0) ** exponent
 
 
-def start(model: InferenceModel, rules: Rules, beam: int, kept: int, steps: int) -> State:
+def _start(model: InferenceModel, rules: Rules, beam: int, kept: int, steps: int) -> State:
     """Return the state before the first token: one live hypothesis in every row that holds a sentence."""
     rows = rules.limit.shape[0]
     first = (jnp.arange(beam) == 0) & (rules.limit > 0)[:, None]
@@ -52,15 +61,17 @@ def start(model: InferenceModel, rules: Rules, beam: int, kept: int, steps: int)
         tokens=jnp.zeros((rows, beam, steps), jnp.int32),
         ancestor=jnp.zeros((rows, beam, steps), jnp.int32),
         cache=empty_cache(model, rows, beam, steps),
-        finished_score=jnp.full((rows, kept), -jnp.inf),
-        finished_length=jnp.zeros((rows, kept), jnp.int32),
-        finished_tokens=jnp.zeros((rows, kept, steps), jnp.int32),
+        finished=Finished(
+            score=jnp.full((rows, kept), -jnp.inf),
+            length=jnp.zeros((rows, kept), jnp.int32),
+            tokens=jnp.zeros((rows, kept, steps), jnp.int32),
+        ),
     )
 
 
 def _write(table: jax.Array, column: jax.Array, step: jax.Array) -> jax.Array:
     """Write a column [B,K] into a table [B,K,T] at a step."""
-    return jax.lax.dynamic_update_slice(table, column[..., None].astype(table.dtype), (0, 0, step))
+    return jax.lax.dynamic_update_slice(table, column[..., None], (0, 0, step))
 
 
 def _take(table: jax.Array, index: jax.Array) -> jax.Array:
@@ -68,56 +79,74 @@ def _take(table: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(table, index[..., None], axis=1)
 
 
-def _finish(state: State, ended: jax.Array, score: jax.Array, parent: jax.Array, exponent: jax.Array) -> State:
-    """Merge the hypotheses that just ended into the finished ones, and keep the best."""
-    kept = state.finished_score.shape[1]
-    normalised = jnp.where(ended, score / normaliser(state.step + 1.0, exponent), -jnp.inf)
-    best, place = top_k(jnp.concatenate([state.finished_score, normalised], axis=1), kept)
-    lengths = jnp.concatenate([state.finished_length, jnp.broadcast_to(state.step, parent.shape)], axis=1)
-    tokens = jnp.concatenate([state.finished_tokens, _take(state.tokens, parent)], axis=1)
-    return replace(
-        state,
-        finished_score=best,
-        finished_length=jnp.take_along_axis(lengths, place, axis=1),
-        finished_tokens=_take(tokens, place),
-    )
+def _finish(finished: Finished, score: jax.Array, length: jax.Array, tokens: jax.Array) -> Finished:
+    """Add hypotheses of normalised scores [B,K], one length and tokens [B,K,T]; keep the best."""
+    best, place = top_k(jnp.concatenate([finished.score, score], axis=1), finished.score.shape[1])
+    lengths = jnp.concatenate([finished.length, jnp.broadcast_to(length, score.shape)], axis=1)
+    tokens = jnp.concatenate([finished.tokens, tokens], axis=1)
+    return Finished(best, jnp.take_along_axis(lengths, place, axis=1), _take(tokens, place))
 
 
-def advance(model: InferenceModel, memory: Memory, rules: Rules, end: int, state: State) -> State:
+def _advance(model: InferenceModel, memory: Memory, rules: Rules, state: State) -> State:
     """Extend every live hypothesis by one token.
 
-    Of all extensions of a row's hypotheses the K best survive, and those of them that end are finished. So with K = 1
-    this is greedy search. A row is done, all its scores -inf, when no live hypothesis can beat the worst kept finished
-    one any more: log probability only falls, and is divided by at most the normaliser of the longest hypothesis allowed.
+    Of all extensions of a row's hypotheses the K best survive, and those of them that end are finished: with K = 1
+    this is greedy search. A row is done, all its scores -inf, when no live hypothesis can beat the worst of the
+    finished ones that are kept: a log probability only falls, and is divided by at most the longest one's normaliser.
     """
-    step, beam = state.step, state.token.shape[1]
-    slots = jnp.broadcast_to(jnp.arange(beam), state.token.shape)
+    step = state.step
+    slots = jnp.broadcast_to(jnp.arange(state.token.shape[1], dtype=jnp.int32), state.token.shape)
     ancestor = _write(state.ancestor, slots, step)
-    live = state.score > -jnp.inf
-    logits, cache = decode_step(model, state.token, step, live, ancestor, memory, state.cache)
-    score, parent, token = best_extensions(
-        logits, state.score, rules.allowed, end, jnp.broadcast_to(step > 0, rules.limit.shape), step < rules.limit
-    )
-    ended = (token == end) & (score > -jnp.inf)
-    state = _finish(state, ended, score, parent, rules.length_penalty)
-    score = jnp.where(token == end, -jnp.inf, score)
+    logits, cache = decode_step(model, state.token, step, state.score > -jnp.inf, ancestor, memory, state.cache)
+    may_end = jnp.broadcast_to(step > 0, rules.limit.shape)
+    score, parent, token = best_extensions(logits, state.score, rules.allowed, rules.end, may_end, step < rules.limit)
+    tokens = _take(state.tokens, parent)
+    ended = token == rules.end
+    complete = jnp.where(ended, score / normaliser(step + 1.0, rules.length_penalty), -jnp.inf)
+    finished = _finish(state.finished, complete, step, tokens)
+    score = jnp.where(ended, -jnp.inf, score)
     bound = score.max(axis=1) / normaliser(rules.limit + 1.0, rules.length_penalty)
-    done = bound <= state.finished_score[:, -1]
+    done = bound <= finished.score[:, -1]
     return replace(
         state,
         step=step + 1,
         token=token,
         score=jnp.where(done[:, None], -jnp.inf, score),
-        tokens=_write(_take(state.tokens, parent), token, step),
+        tokens=_write(tokens, token, step),
         ancestor=_take(ancestor, parent),
         cache=cache,
+        finished=finished,
     )
 
 
-def search(model: InferenceModel, memory: Memory, rules: Rules, *, end: int, beam: int, kept: int, steps: int) -> State:
-    """Search until every row is done, or for so many steps (T)."""
-    return jax.lax.while_loop(
+def beam_search(
+    model: InferenceModel,
+    source: jax.Array,
+    length: jax.Array,
+    rules: Rules,
+    *,
+    beam: int,
+    kept: int,
+    steps: int,
+) -> tuple[Finished, jax.Array]:
+    """Search until every row is done, for so many steps (T) at most.
+
+    Args:
+      model: the model.
+      source: int32 [B,S], one sentence a row.
+      length: int32 [B], tokens of each source.
+      rules: what the search obeys.
+      beam: K.
+      kept: F, hypotheses wanted of each row.
+      steps: T; a row whose limit is below needs no more.
+
+    Returns:
+      The finished hypotheses, and whether each row is done, bool [B].
+    """
+    memory = memory_of(model, encode(model, source, length))
+    state = jax.lax.while_loop(
         lambda state: (state.step < steps) & (state.score > -jnp.inf).any(),
-        lambda state: advance(model, memory, rules, end, state),
-        start(model, rules, beam, kept, steps),
+        lambda state: _advance(model, memory, rules, state),
+        _start(model, rules, beam, kept, steps),
     )
+    return state.finished, ~(state.score > -jnp.inf).any(axis=1)

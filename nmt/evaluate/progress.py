@@ -32,7 +32,7 @@ class Display:
 
 @contextmanager
 def shown(console: Console) -> Iterator[Display]:
-    """Show the progress of an evaluation while the block runs."""
+    """Show the progress of an evaluation while the block runs; without a terminal only the results."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Display(progress)

@@ -30,7 +30,7 @@ class Result:
     cell: Cell
     source: Source
     hypotheses: str  # SHA-256 of the file of hypotheses
-    seconds: float  # of translation
+    seconds: float  # of translation, compilation included
     date: str  # ISO 8601, UTC
     reused: bool = field(default=False, compare=False)  # read from the run, not translated now
 

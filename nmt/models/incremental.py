@@ -1,11 +1,12 @@
 """One decoding step from caches: the decoder unrolled, its weights in the compute type, keys and values kept.
 
-Hypotheses never move. Cell (t, k) of a cache holds the key and value of what hypothesis k read at step t, and a table of
-ancestors says which cells belong to whom: when hypotheses are exchanged only that small table is, and the K
+Hypotheses never move. Cell (t, k) of a cache holds the key and value of what hypothesis k read at step t, and a table
+of ancestors says which cells belong to whom: when hypotheses are exchanged only that small table is, and the K
 hypotheses of a sentence attend to their common cells in one product.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi"}  # what only `product` reads, and ro
 class DecoderLayer:
     """One decoder layer for inference: the attention's weights as matrices, so that no step transposes them."""
 
-    layer: Layer  # norms, feed-forward, and the projection of the memory
+    layer: Layer
     self_in: jax.Array  # compute type [M,3*A*D]: query, key, value
     self_out: jax.Array  # compute type [A*D,M]
     cross_in: jax.Array  # compute type [M,A*D]: query
@@ -45,8 +46,17 @@ class InferenceModel:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Encoded:
+    """Encoded sources."""
+
+    hidden: jax.Array  # float32 [`B,S,M]
+    segment: jax.Array  # int32 [B,S], 0 where padding
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Memory:
-    """What the decoder reads of the encoded sources, per layer."""
+    """What decoding reads of the encoded sources, per layer."""
 
     keys: list[jax.Array]  # cache type [`B,A,D,S]
     values: list[jax.Array]  # cache type [`B,A,S,D]
@@ -78,7 +88,7 @@ def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
       multiple: V' is the next multiple of this.
     """
 
-    def cast(path: tuple[jax.tree_util.GetAttrKey, ...], weight: jax.Array) -> jax.Array:
+    def cast(path: tuple[Any, ...], weight: jax.Array) -> jax.Array:
         return weight.astype(model.dtype) if path[-2].name in PRODUCT_WEIGHTS else weight
 
     encoder, decoder = jax.tree_util.tree_map_with_path(cast, (model.encoder, model.decoder))
@@ -91,11 +101,9 @@ def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
 def _decoder_layer(layer: Layer) -> DecoderLayer:
     own, cross = layer.self_attention, layer.cross_attention
     width = own.wq[...].shape[0]
-    q, kv = (w[...].reshape(width, -1) for w in (own.wq, own.wkv))
-    own_out, cross_out = (w[...].reshape(-1, width) for w in (own.wo, cross.wo))
-    return DecoderLayer(
-        layer, jnp.concatenate([q, kv], axis=1), own_out, cross.wq[...].reshape(width, -1), cross_out
-    )
+    self_in = jnp.concatenate([w[...].reshape(width, -1) for w in (own.wq, own.wkv)], axis=1)
+    self_out, cross_out = (w[...].reshape(-1, width) for w in (own.wo, cross.wo))
+    return DecoderLayer(layer, self_in, self_out, cross.wq[...].reshape(width, -1), cross_out)
 
 
 def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int) -> jax.Array:
@@ -104,20 +112,45 @@ def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longes
     return shard(x, "batch", "length", "embed")
 
 
-def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Memory:
-    """Encode sources.
+def _rows(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return positions and segments [B,S] of rows that hold one sequence each, of lengths [B]."""
+    position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    return position, (position < length[:, None]).astype(jnp.int32)
+
+
+def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Encoded:
+    """Encode sources, int32 [B,S], one a row, of lengths [B]; the rest of a row is padding."""
+    position, segment = _rows(source, length)
+    x = _embed(model, source, position, source.shape[1])
+    hidden, _ = model.encoder(x, attention_bias(segment, segment), segment > 0)
+    return Encoded(hidden, segment)
+
+
+def log_probabilities(model: InferenceModel, encoded: Encoded, target: jax.Array, length: jax.Array) -> jax.Array:
+    """Return log p(target[t] | target[:t], source), float32 [B,T-1] for t from 1 on, by reading all of it at once.
 
     Args:
       model: the model.
-      source: int32 [B,S], one sequence a row.
-      length: int32 [B], tokens of each row; the rest of a row is padding.
+      encoded: the sources.
+      target: int32 [B,T], from the begin token to the end token, one a row.
+      length: int32 [B], tokens of each target; 0 is returned for what is beyond.
     """
-    position = jnp.broadcast_to(jnp.arange(source.shape[1]), source.shape)
-    segment = (position < length[:, None]).astype(jnp.int32)
-    x = _embed(model, source, position, source.shape[1])
-    hidden, _ = model.encoder(x, attention_bias(segment, segment), segment > 0)
-    cells = [_cells(*layer.layer.cross_attention.keys_values(hidden)) for layer in model.layers]
-    bias = jnp.where(segment > 0, 0.0, MASKED)[:, None, None]
+    tokens = target[:, :-1]
+    position, segment = _rows(tokens, length - 1)
+    x = _embed(model, tokens, position, tokens.shape[1])
+    own = attention_bias(segment, segment, causal=True)
+    cross = attention_bias(jnp.ones_like(segment), encoded.segment)
+    for weights in model.layers:
+        x, _ = weights.layer(x, own, segment > 0, encoded.hidden, cross, None, False)
+    logits = _multiply(model.norm(x), model.output.T)[..., : model.embedding.shape[0]]
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
+    return jnp.where(segment > 0, chosen, 0.0)
+
+
+def memory_of(model: InferenceModel, encoded: Encoded) -> Memory:
+    """Project encoded sources to the keys and values of every layer."""
+    cells = [_cells(*layer.layer.cross_attention.keys_values(encoded.hidden)) for layer in model.layers]
+    bias = jnp.where(encoded.segment > 0, 0.0, MASKED)[:, None, None]
     return Memory([keys for keys, _ in cells], [values for _, values in cells], bias)
 
 
@@ -132,6 +165,7 @@ def empty_cache(model: InferenceModel, rows: int, beam: int, steps: int) -> Cach
     """Return a cache for so many rows (B), hypotheses a row (K) and steps (T)."""
     heads, width = model.layers[0].layer.self_attention.wq[...].shape[1:]
     keys = jnp.zeros((rows, heads, width, steps * beam), cache_dtype(model.output.dtype))
+    keys = shard(keys, "batch", "heads", None, None)
     return Cache([keys for _ in model.layers], [keys.swapaxes(2, 3) for _ in model.layers])
 
 
@@ -143,7 +177,7 @@ def _attend(q: jax.Array, keys: jax.Array, values: jax.Array, bias: jax.Array) -
 
 
 def _multiply(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Return x [B,K,...] times a matrix."""
+    """Return x [B,K,I] times a matrix [I,O]."""
     rows = x.reshape(-1, x.shape[-1])
     return product("ni,io->no", rows, weight, weight.dtype).reshape(*x.shape[:-1], -1)
 
@@ -176,13 +210,13 @@ def decode_step(
       model: the model.
       tokens: int32 [B,K].
       step: int32 [], their position.
-      live: bool [B,K]; hypotheses that are not get meaningless numbers and take no expert's time.
+      live: bool [B,K]; hypotheses that are not get meaningless numbers and no experts.
       ancestor: int32 [B,K,T], see `ancestry_bias`; at `step` every hypothesis has its own cell.
       memory: the sources.
       cache: what was read so far.
 
     Returns:
-      Logits, float32 [B,K,V'], and the cache with the new cells.
+      Logits, float32 [B,K,V'], meaningless from V on, and the cache with the new cells.
     """
     rows, beam, steps = ancestor.shape
     x = _embed(model, tokens, jnp.broadcast_to(step, tokens.shape), steps)
@@ -202,5 +236,5 @@ def decode_step(
         x = shard(x + y, "batch", "length", "embed")
         all_keys.append(keys)
         all_values.append(values)
-    logits = product("nm,vm->nv", model.norm(x).reshape(rows * beam, -1), model.output, model.output.dtype)
-    return logits.reshape(rows, beam, -1), Cache(all_keys, all_values)
+    logits = product("bkm,vm->bkv", model.norm(x), model.output, model.output.dtype)
+    return logits, Cache(all_keys, all_values)

@@ -64,7 +64,8 @@ class Layer(nnx.Module):
         y = self.self_norm(x)
         x = x + dropout(self.self_attention(y, y, bias), self.rate, self_key)
         if self.decoder:
-            assert memory is not None and memory_bias is not None
+            assert memory is not None
+            assert memory_bias is not None
             y = self.cross_attention(self.cross_norm(x), memory, memory_bias)
             x = x + dropout(y, self.rate, cross_key)
         y, stats = self.feed_forward(x, real, ff_key, train)

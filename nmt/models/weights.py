@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from nmt.config import ModelConfig
 from nmt.errors import UserError
 from nmt.models.transformer import Transformer
-from nmt.sharding import partition_spec
+from nmt.sharding import named_sharding
 
 WEIGHTS = "model"  # the item of a checkpoint that holds the trained weights
 AVERAGE = "average"  # the item that holds their moving average, where a recipe keeps one
@@ -23,7 +24,7 @@ Arrays = dict[str, Any]  # nested dictionaries of arrays
 
 
 def resolve_dtype(name: str) -> str:
-    """Return `auto` as bfloat16 where the machine multiplies it natively and float32 elsewhere, other names as they are."""
+    """Return what `auto` is on this machine: bfloat16 where it is multiplied natively, else float32."""
     if name != "auto":
         return name
     if jax.default_backend() != "cpu":
@@ -34,10 +35,10 @@ def resolve_dtype(name: str) -> str:
 def _cpu_has_bfloat16() -> bool:
     if platform.system() != "Linux":
         return False
-    flags = next(
-        (line for line in open("/proc/cpuinfo", encoding="ascii", errors="replace") if line.startswith("flags")), ""
+    flags = (
+        line for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines() if line.startswith("flags")
     )
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(next(flags, "").split())
 
 
 def resolve(config: ModelConfig) -> ModelConfig:
@@ -57,11 +58,15 @@ def abstract_model(config: ModelConfig, vocabulary: int) -> tuple[nnx.GraphDef[T
 
 
 def shardings(parameters: nnx.State, mesh: Mesh) -> nnx.State:
-    """Return where each parameter lives, from the logical axes that it carries."""
+    """Return where each parameter lives, from the logical axes that it carries.
+
+    Raises:
+      UserError: the mesh does not divide the model.
+    """
 
     def place(variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
-        spec = partition_spec(variable.get_metadata()["logical_axes"])
-        return variable.replace(NamedSharding(mesh, spec))
+        axes, shape = variable.get_metadata()["logical_axes"], variable.get_value().shape
+        return variable.replace(named_sharding(mesh, axes, shape))
 
     return jax.tree.map(place, parameters, is_leaf=lambda x: isinstance(x, nnx.Variable))
 

@@ -65,6 +65,6 @@ def _estimated(corpus: Corpus, recipe: Recipe) -> Stats:
     directions = {}
     for direction, splits in corpus.pairs.items():
         train = splits["train"]
-        pieces = [int(sum(len(pair[side]) for pair in train) / _CHARACTERS_PER_PIECE) for side in (0, 1)]
-        directions[str(direction)] = DirectionStats(0, {}, {"train": SplitStats(len(train), *pieces, [])})
+        source, target = (int(sum(len(pair[side]) for pair in train) / _CHARACTERS_PER_PIECE) for side in (0, 1))
+        directions[str(direction)] = DirectionStats(0, {}, {"train": SplitStats(len(train), source, target, [])})
     return Stats({}, RowLengths(recipe.data.source_length, recipe.data.target_length), directions, [])

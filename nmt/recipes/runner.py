@@ -92,17 +92,17 @@ def _lock(folder: epath.Path) -> Iterator[None]:
     """Hold the run's folder for this process; other machines are not kept out."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(os.fspath(folder / ".lock"), "w")
+        lock = os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
     except OSError as error:
         raise UserError(f"cannot write to the run's folder {folder}: {error.strerror}") from None
-    with lock:
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(
-                f"another nmt-train is working in {folder}; wait for it, or choose another run_dir"
-            ) from None
+            raise UserError(f"another nmt-train is working in {folder}: wait, or choose another run_dir") from None
         yield
+    finally:
+        os.close(lock)
 
 
 def _train(recipe: Recipe, preparation: Preparation, vocabulary: Vocabulary, stats: Stats, console: Console) -> Result:

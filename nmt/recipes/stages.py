@@ -111,9 +111,7 @@ class Preparation:
                 self.store,
                 digests=inputs,
                 lengths=lengths,
-                rejected={
-                    d: {str(reason): n for reason, n in counts.items()} for d, counts in corpus.rejections.items()
-                },
+                rejected=corpus.rejections,
                 corpora=[asdict(source) for source in corpus.provenance],
             )
         pairs = sum(direction.splits["train"].pairs for direction in stats.directions.values())

@@ -13,8 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nmt.config import Recipe
 from nmt.data.batch import Batch
 from nmt.models.transformer import Transformer
-from nmt.models.weights import initialise
-from nmt.sharding import partition_spec
+from nmt.models.weights import abstract_model, initialise
+from nmt.sharding import named_sharding
 from nmt.train.objective import Metrics, objective
 from nmt.train.optimizer import make_optimizer, make_schedule
 
@@ -42,11 +42,6 @@ class Trainer:
     place: Callable[[Batch], Batch]
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return where the rows of a batch live."""
-    return NamedSharding(mesh, partition_spec(("batch", None)))
-
-
 def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
     """Give optimizer moments and the average the place of the parameter whose shape they have."""
 
@@ -54,8 +49,8 @@ def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
         if not isinstance(leaf, nnx.Variable):
             return NamedSharding(mesh, PartitionSpec())
         axes = leaf.get_metadata()["logical_axes"]
-        spec = partition_spec(axes) if len(axes) == len(leaf.shape) else PartitionSpec()
-        return leaf.replace(NamedSharding(mesh, spec))
+        whole = NamedSharding(mesh, PartitionSpec())
+        return leaf.replace(named_sharding(mesh, axes, leaf.shape) if len(axes) == len(leaf.shape) else whole)
 
     return jax.tree.map(place, abstract, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
@@ -67,18 +62,27 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
       recipe: the resolved recipe.
       vocabulary: V.
       mesh: the mesh to train on; also to be set by `jax.set_mesh` around every call.
+
+    Raises:
+      UserError: the mesh does not divide the model, or the rows of a batch.
     """
     train = recipe.train
     directions = len(recipe.data.directions)
     schedule = make_schedule(train.schedule, train.steps)
     optimizer = make_optimizer(train.optimizer, schedule)
-    graph, first = initialise(recipe.model, vocabulary, recipe.seed, mesh)
+    graph, abstract = abstract_model(recipe.model, vocabulary)
+    rows = train.tokens_per_batch // recipe.data.target_length
+    batches = named_sharding(mesh, ("batch", None), (rows, recipe.data.target_length))
 
     def begin(parameters: nnx.State) -> TrainState:
         average = None if train.ema_decay is None else jax.tree.map(jnp.copy, parameters)
         return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), average)
 
-    place = _state_sharding(jax.eval_shape(begin, first), mesh)
+    place = _state_sharding(jax.eval_shape(begin, abstract), mesh)
+
+    def initial() -> TrainState:
+        parameters = initialise(recipe.model, vocabulary, recipe.seed, mesh)[1]
+        return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
@@ -99,15 +103,15 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
         return objective(nnx.merge(graph, parameters), batch, directions, 0.0, None, train=False)[1]
 
     return Trainer(
-        initial=lambda: jax.jit(begin, out_shardings=place)(first),
+        initial=initial,
         step=jax.jit(step, donate_argnums=0, out_shardings=(place, None, None)),
         evaluate=jax.jit(evaluate),
-        place=lambda batch: jax.device_put(batch, batch_sharding(mesh)),
+        place=lambda batch: jax.device_put(batch, batches),
     )
 
 
 def _averaged(state: TrainState, parameters: nnx.State, decay: float | None) -> nnx.State | None:
-    """Move the average towards new parameters; early on the decay is (1 + t) / (10 + t), so that the start is forgotten."""
+    """Move the average towards new parameters; early on with decay (1 + t) / (10 + t), to forget the start."""
     if decay is None or state.average is None:
         return None
     t = state.step.astype(jnp.float32)

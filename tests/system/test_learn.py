@@ -1,4 +1,4 @@
-"""A tiny sparse model learns four made-up directions to near-zero loss, from the wheel of a corpus to translated files."""
+"""A tiny sparse model learns four made-up directions to near-zero loss, from a corpus to translated text."""
 
 import json
 import random

@@ -6,6 +6,7 @@
   the work grows with the tokens and not with the number of experts.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +52,7 @@ def _run(inputs: jax.Array, apply: Experts) -> jax.Array:
 
 def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, apply: Experts) -> jax.Array:
     """Move tokens by index; arguments and result as for `einsum_dispatch`."""
-    groups, tokens, width = x.shape
+    groups, _, width = x.shape
     nowhere = experts * slots
     place = jnp.where(routing.kept, routing.expert * slots + routing.slot, nowhere)  # [G,N,K]
     occupant = jax.vmap(lambda p: _invert(p, nowhere))(place)  # [G,E*C] -> token, N where empty
@@ -75,7 +76,8 @@ def _take(rows: jax.Array, index: jax.Array) -> jax.Array:
 def _weighted(rows: jax.Array, index: jax.Array, weight: jax.Array) -> jax.Array:
     """Return, for each token, the sum of its K rows [R,M] at index [N,K] by weight [N,K]: [N,M]."""
     # A sum over an axis of two would be a pass of its own; written out it is part of the gather.
-    return sum(_take(rows, index[:, k]) * weight[:, k, None] for k in range(index.shape[1]))
+    parts = [_take(rows, index[:, k]) * weight[:, k, None] for k in range(index.shape[1])]
+    return functools.reduce(jnp.add, parts)
 
 
 # The derivative of a gather is a scatter-add, which is slow on every accelerator. Both directions of the map between
@@ -133,7 +135,7 @@ def _no_gradient(x: jax.Array) -> np.ndarray:
 
 def block_rows(choices: int, experts: int) -> int:
     """Return the rows of a block: near the mean rows of an expert, so that padding stays below the work itself."""
-    return max(8, min(128, 2 ** round(math.log2(max(1.0, choices / experts)))))
+    return max(8, min(128, int(2 ** round(math.log2(max(1.0, choices / experts))))))
 
 
 def blocked_dispatch(

@@ -1,0 +1,198 @@
+"""Several systems measured in one run: each in a process of its own, asked in turn, so that drift hits all alike.
+
+Standard library only. A benchmark starts one `Worker` per system and calls `measure`; the worker's process calls
+`serve`. The two speak JSON, one object a line.
+"""
+
+import datetime
+import json
+import os
+import platform
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Facts = dict[str, Any]
+
+
+class WorkerError(Exception):
+    """The process of a system has ended before its time; the message is the end of what it wrote."""
+
+
+class Worker:
+    """The process of one system: started, warmed up and waiting.
+
+    Args:
+      name: of the system.
+      command: the process to start; it calls `serve`.
+      environment: its environment.
+
+    Raises:
+      WorkerError: the process ended before it was ready.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]):
+        self.name = name
+        self.seconds: list[float] = []
+        self._errors = tempfile.TemporaryFile("w+")
+        began = time.perf_counter()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment, text=True
+        )
+        try:
+            self._read()
+            self.first_step = time.perf_counter() - began  # seconds, with imports and compilation
+            self.facts = self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self) -> None:
+        """Have one step done, and keep how long it took."""
+        assert self._process.stdin is not None
+        try:
+            print("step", file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            pass
+        answer = self._read()
+        self.seconds.append(answer["seconds"])
+        self.peak = answer["peak"]  # bytes
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            try:
+                if stream is not None:
+                    stream.close()
+            except BrokenPipeError:
+                pass
+
+    def _read(self) -> Facts:
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline():
+            return dict(json.loads(line))
+        status = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()[-15:]
+        raise WorkerError("\n".join([f"{self.name}: ended with status {status}", *lines]))
+
+
+def measure(workers: Sequence[Worker], rounds: int) -> None:
+    """Ask every worker for one step a round; who is first changes from round to round."""
+    for number in range(rounds):
+        first = number % len(workers)
+        for worker in [*workers[first:], *workers[:first]]:
+            worker.ask()
+
+
+def serve(step: Callable[[], None], warmup: int, facts: Facts) -> None:
+    """Be a worker: do a first step and `warmup` more, then one for every line of standard input, and tell its time.
+
+    Args:
+      step: does one step and returns when its results are there.
+      warmup: untimed steps after the first.
+      facts: what is to be known of the system.
+    """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+
+    def answer(content: Facts) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
+    step()
+    answer({})
+    for _ in range(warmup):
+        step()
+    answer(facts)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        step()
+        answer({"seconds": time.perf_counter() - began, "peak": _peak_memory()})
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cores() -> int:
+    """Return how many processors this process may use; `taskset` narrows it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def circumstances(packages: Sequence[str]) -> dict[str, str]:
+    """Return what is to be known of a run besides its figures: command, date, machine, load, versions."""
+    load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    versions = " ".join(f"{package} {version(package)}" for package in packages)
+    return {
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "machine": f"{_processor()}, {cores()} cores used, {_memory_gib():.0f} GiB, {platform.platform()}",
+        "load before": f"{load} (1, 5, 15 minutes)",
+        "versions": f"Python {platform.python_version()} {versions}",
+    }
+
+
+def version(package: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    """Return the processor's name, and by which instructions it multiplies bfloat16."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+    native = [flag for flag in ("avx512_bf16", "amx_bf16", "bf16") if flag in fields.get("flags", "").split()]
+    name = fields.get("model name", platform.machine())
+    family = f"family {fields['cpu family']} model {fields['model']}" if "cpu family" in fields else ""
+    return ", ".join(part for part in (name, family, *native) if part)
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table, the first column flush left and the others flush right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        return "| " + " | ".join([cells[0].ljust(widths[0]), *rest]) + " |"
+
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    print(line(header), f"|{rule}|", *map(line, rows), sep="\n", flush=True)

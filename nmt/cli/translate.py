@@ -1,0 +1,246 @@
+"""nmt-translate: text in, text out, line by line."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple
+
+import typer
+
+from nmt.cli.shell import command_name, prepare_process, run_command
+from nmt.errors import UserError
+
+if TYPE_CHECKING:
+    from nmt.decode.stream import Report
+    from nmt.decode.translator import Translation, Translator
+    from nmt.languages import Direction
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+class Request(NamedTuple):
+    """What the arguments ask for."""
+
+    run: str
+    source: str
+    target: str
+    file: str | None
+    output: str | None
+    beam: int | None
+    length_penalty: float | None
+    step: int | None
+    scores: bool
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def translate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart.")],
+    source: Annotated[
+        str, typer.Option("--from", metavar="LANGUAGE", help="Language of the text: de, deu, de-DE, ...")
+    ],
+    target: Annotated[str, typer.Option("--to", metavar="LANGUAGE", help="Language wanted.")],
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="UTF-8 text. Default, and for -: standard input.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write here, once all is done. Default: standard output."),
+    ] = None,
+    beam: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Beam width, 1 is greedy. Default: the recipe's.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="X", help="Exponent of the length normalisation. Default: the recipe's."),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Step of the checkpoint. Default: the newest.")
+    ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Before each line its score (normalised log probability) and a tab.")
+    ] = False,
+) -> Request:
+    """Translate text, one line at a time: N lines in, N lines out, and a blank line stays blank."""
+    return Request(run, source, target, file, output, beam, length_penalty, step, scores)
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    run_command(_main)
+
+
+def _main() -> None:
+    # Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
+    try:
+        request = app(standalone_mode=False)
+    except Exception as error:
+        # Its usage errors have no public class that all its versions share, but they all explain themselves.
+        if (explain := getattr(error, "format_message", None)) is None:
+            raise
+        raise UserError(f"{' '.join(explain().split())} (see nmt-translate --help)") from None
+    if isinstance(request, Request):  # and not the status of --help
+        run(request)
+
+
+def run(request: Request) -> None:
+    """Translate as requested, from and to the streams of the process or files.
+
+    Raises:
+      UserError: a mistake in what was asked; nothing has been written then.
+    """
+    _check(request)
+    prepare_process()
+    from nmt.decode.translator import Translator
+
+    translator = Translator(request.run, step=request.step)
+    direction = translator.direction(request.source, request.target)
+    if not translator.is_trained(direction):
+        _note(f"the model was not trained on {direction}, only on its languages: expect less")
+    if _is_interactive(request):
+        _converse(request, translator, direction)
+        return
+    with _reader(request) as reader, _writer(request) as writer, _progress_bar(request) as progress:
+        report = _translate(request, translator, reader, writer, progress)
+    _tell(report, translator)
+
+
+def _check(request: Request) -> None:
+    """Raise UserError for the mistakes that show before anything is loaded."""
+    from etils import epath
+
+    from nmt.config import read_run_recipe
+    from nmt.data.vocab import Vocabulary
+    from nmt.decode.direction import known_direction
+    from nmt.languages import get
+
+    read_run_recipe(request.run)
+    get(request.source), get(request.target)
+    if (vocabulary := epath.Path(request.run) / "vocab" / "vocab.model").exists():
+        known_direction(Vocabulary.load(vocabulary), request.source, request.target)
+    if request.file not in (None, "-") and not (file := epath.Path(request.file)).exists():
+        raise UserError(f"cannot read {file}: there is no such file")
+    if request.output is not None and not (parent := epath.Path(request.output).parent).is_dir():
+        raise UserError(f"cannot write {request.output}: there is no folder {parent}")
+    if request.output is not None and epath.Path(request.output).is_dir():
+        raise UserError(f"cannot write {request.output}: it is a folder")
+
+
+def _is_interactive(request: Request) -> bool:
+    return request.file in (None, "-") and request.output is None and sys.stdin.isatty()
+
+
+@contextlib.contextmanager
+def _reader(request: Request) -> Iterator[BinaryIO]:
+    if request.file is None or request.file == "-":
+        yield sys.stdin.buffer
+        return
+    from etils import epath
+
+    try:
+        file = epath.Path(request.file).open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read {request.file}: {error.strerror or error}") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _writer(request: Request) -> Iterator[BinaryIO]:
+    if request.output is None:
+        yield sys.stdout.buffer
+        return
+    from nmt.files import atomic_write
+
+    try:
+        with atomic_write(request.output) as temporary, temporary.open("wb") as file:
+            yield file
+    except PermissionError as error:
+        raise UserError(f"cannot write {request.output}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _progress_bar(request: Request) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar on standard error for a file of known size, unless the translations appear on the same terminal."""
+    free = request.output is not None or not sys.stdout.isatty()
+    if request.file in (None, "-") or not sys.stderr.isatty() or not free:
+        yield None
+        return
+    from etils import epath
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(str(request.file), total=epath.Path(str(request.file)).stat().length)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _translate(
+    request: Request,
+    translator: "Translator",
+    lines: Iterator[bytes] | BinaryIO,
+    writer: BinaryIO,
+    progress: Callable[[int], None] | None = None,
+    chunk_lines: int | None = None,
+) -> "Report":
+    from nmt.decode.stream import CHUNK_LINES, translate_stream
+
+    def write(output: bytes) -> None:
+        writer.write(output)
+        writer.flush()
+
+    return translate_stream(
+        lines,
+        write,
+        lambda texts, told: translator.translate_scored(
+            texts,
+            request.source,
+            request.target,
+            beam=request.beam,
+            length_penalty=request.length_penalty,
+            progress=told,
+        ),
+        _with_score if request.scores else _text,
+        chunk_lines=chunk_lines or CHUNK_LINES,
+        progress=progress,
+    )
+
+
+def _text(translation: "Translation") -> str:
+    return translation.text
+
+
+def _with_score(translation: "Translation") -> str:
+    return f"{translation.score:.4f}\t{translation.text}"
+
+
+def _converse(request: Request, translator: "Translator", direction: "Direction") -> None:
+    """Translate what is typed, line by line."""
+
+    def typed() -> Iterator[bytes]:
+        while True:
+            print(f"{direction}> ", end="", file=sys.stderr, flush=True)
+            if not (line := sys.stdin.buffer.readline()):
+                print(file=sys.stderr)
+                return
+            yield line
+
+    _tell(_translate(request, translator, typed(), sys.stdout.buffer, chunk_lines=1), translator)
+
+
+def _tell(report: "Report", translator: "Translator") -> None:
+    if report.undecodable:
+        lines = "1 line was" if report.undecodable == 1 else f"{report.undecodable} lines were"
+        _note(f"{lines} not UTF-8, the first of them line {report.first_undecodable}; U+FFFD stands for wrong bytes")
+    if report.split:
+        lines = "1 line was" if report.split == 1 else f"{report.split} lines were"
+        longest = translator.recipe.data.source_length
+        _note(f"{lines} longer than the {longest} tokens the model was trained on, and translated in parts")
+
+
+def _note(text: str) -> None:
+    print(f"{command_name()}: note: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Streams of lines: bytes in, bytes out, N lines in and N lines out, in bounded memory.
+
+Only "\\n" ends a line; a "\\r" before it is kept. Whatever else editors or Python take for a line break is part of its
+line. Bytes that are not UTF-8 become U+FFFD.
+"""
+
+import codecs
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nmt.decode.translator import Translation
+
+CHUNK_LINES = 4096
+CHUNK_BYTES = 1 << 22
+
+Translate = Callable[[Sequence[str], Callable[[int], None]], Sequence[Translation]]  # lines, progress
+
+
+@dataclass
+class Report:
+    """What a person should know about a stream."""
+
+    lines: int = 0
+    undecodable: int = 0  # lines that were not UTF-8
+    first_undecodable: int = 0  # number of the first of them, from 1
+    split: int = 0  # lines that were translated in parts
+
+
+class _Line(NamedTuple):
+    text: str
+    end: bytes
+    size: int  # bytes read
+
+
+def translate_stream(
+    lines: Iterable[bytes],
+    write: Callable[[bytes], object],
+    translate: Translate,
+    render: Callable[[Translation], str],
+    *,
+    chunk_lines: int = CHUNK_LINES,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Translate lines chunk by chunk.
+
+    Args:
+      lines: lines with their ends, such as a binary file; the last may have none.
+      write: takes the output, one call a chunk.
+      translate: translates lines of text.
+      render: makes one line of text of a translation.
+      chunk_lines: most lines that are read before their translations are written.
+      progress: told how many bytes of the input are done.
+    """
+    report = Report()
+    before = 0
+    for chunk in _chunks(_decoded(lines, report), chunk_lines):
+        after = before + sum(line.size for line in chunk)
+        translations = translate([line.text for line in chunk], _scaled(progress, before, after, len(chunk)))
+        report.split += sum(translation.parts > 1 for translation in translations)
+        write(b"".join(render(t).encode() + line.end for t, line in zip(translations, chunk, strict=True)))
+        before = after
+    return report
+
+
+def _scaled(progress: Callable[[int], None] | None, before: int, after: int, lines: int) -> Callable[[int], None]:
+    """Turn progress by lines of a chunk into progress by bytes of the input."""
+
+    def report(done: int) -> None:
+        if progress:
+            progress(before + (after - before) * done // lines)
+
+    return report
+
+
+def _decoded(lines: Iterable[bytes], report: Report) -> Iterator[_Line]:
+    for number, raw in enumerate(lines, start=1):
+        content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        body = content.removesuffix(b"\n").removesuffix(b"\r")
+        report.lines = number
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            text = body.decode(errors="replace")
+            report.undecodable += 1
+            report.first_undecodable = report.first_undecodable or number
+        yield _Line(text, content[len(body) :], len(raw))
+
+
+def _chunks(lines: Iterable[_Line], most: int) -> Iterator[list[_Line]]:
+    chunk: list[_Line] = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += line.size
+        if len(chunk) == most or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,190 @@
+"""The translator: a run's newest model, text in and text out."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from nmt.config import DecodeConfig, Recipe, read_run_recipe
+from nmt.data.vocab import Vocabulary
+from nmt.decode.direction import known_direction
+from nmt.decode.search import Hypothesis, Searcher, Tokens
+from nmt.decode.split import join, split
+from nmt.errors import UserError
+from nmt.languages import Direction, get, parse_directions
+from nmt.models.weights import checkpoint_steps, load_model
+from nmt.sharding import make_mesh
+
+SPECIALS = 2  # tokens of a source besides its pieces: the tag of the target language, and the end
+
+
+class Translation(NamedTuple):
+    """What became of one line."""
+
+    text: str  # one line; empty for a blank one
+    score: float  # log probability over GNMT's length normaliser; mean over the parts
+    parts: int  # how many parts the line was translated in; 0 if it was blank
+
+
+class Translator:
+    """Translates with the model of a run.
+
+    Args:
+      run: the run directory.
+      step: step of the checkpoint; None: the newest.
+      mesh: the devices; None: the recipe's mesh if that fits the devices there are, else one device.
+
+    Attributes:
+      recipe: the run's recipe.
+      vocabulary: its vocabulary.
+      step: step of the checkpoint that was loaded.
+
+    Raises:
+      UserError: no run directory, no such checkpoint, or a damaged one.
+    """
+
+    def __init__(self, run: os.PathLike[str] | str, *, step: int | None = None, mesh: Mesh | None = None):
+        folder = epath.Path(run)
+        self.recipe: Recipe = read_run_recipe(folder)
+        self.vocabulary = _vocabulary(folder)
+        mesh = _mesh(self.recipe) if mesh is None else mesh
+        with jax.set_mesh(mesh):
+            model, self.step = load_model(folder, self.recipe.model, self.vocabulary.size, mesh, step)
+        self._searcher = Searcher(
+            model, _tokens(self.vocabulary), self.recipe.data.source_length, self.recipe.decode, mesh
+        )
+        self._trained = parse_directions(self.recipe.data.directions)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Canonical codes of the languages that the model knows."""
+        return self.vocabulary.languages
+
+    def direction(self, source: str, target: str) -> Direction:
+        """Return the direction of two languages in any spelling.
+
+        Raises:
+          UserError: a language is unknown, or unknown to the model, or both are the same.
+        """
+        return known_direction(self.vocabulary, source, target)
+
+    def is_trained(self, direction: Direction) -> bool:
+        """Return whether the model was trained on a direction; others of its languages are possible, if worse."""
+        return direction in self._trained
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        source: str,
+        target: str,
+        *,
+        beam: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[str]:
+        """Return one translation a line; see `translate_scored`."""
+        return [t.text for t in self.translate_scored(lines, source, target, beam=beam, progress=progress)]
+
+    def translate_scored(
+        self,
+        lines: Sequence[str],
+        source: str,
+        target: str,
+        *,
+        beam: int | None = None,
+        length_penalty: float | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Translation]:
+        """Translate lines of text.
+
+        Blank lines stay blank. A line with more pieces than the model was trained on is translated in parts.
+
+        Args:
+          lines: any texts; a line break within one counts as a space.
+          source: their language, in any spelling: `de`, `deu`, `de-DE`, `deu_Latn`, `German`.
+          target: the language wanted.
+          beam: beam width; None: the recipe's.
+          length_penalty: exponent of the length normalisation; None: the recipe's.
+          progress: told how many lines are done.
+
+        Returns:
+          One translation a line.
+
+        Raises:
+          UserError: see `direction`; or the model gives no finite probabilities.
+        """
+        if isinstance(lines, str):
+            raise TypeError("lines must be a sequence of texts, not one text")
+        direction = self.direction(source, target)
+        longest = self._searcher.longest - SPECIALS
+        parts = [split(line, longest, self.vocabulary.encode) for line in lines]
+        owner = [number for number, line in enumerate(parts) for _ in line]
+        tag, end = self.vocabulary.tag(direction.target), self.vocabulary.end
+        found = self._searcher.search(
+            [[tag, *part.pieces, end] for line in parts for part in line],
+            config=self._config(beam, length_penalty),
+            progress=_by_line(owner, len(lines), progress),
+        )
+        best = [hypotheses[0] for hypotheses in found]
+        texts = self.vocabulary.decode([hypothesis.tokens for hypothesis in best])
+        result, used = [], 0
+        for line in parts:
+            here = slice(used, used := used + len(line))
+            text = join(texts[here], line, get(direction.source), get(direction.target))
+            result.append(Translation(text, _mean_score(best[here]), len(line)))
+        return result
+
+    def _config(self, beam: int | None, length_penalty: float | None) -> DecodeConfig:
+        given = {"beam": beam, "length_penalty": length_penalty}
+        for name, value in given.items():
+            if value is not None and value < (least := 1 if name == "beam" else 0):
+                raise UserError(f"{name} must be at least {least} (not {value})")
+        return self.recipe.decode.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+
+def _vocabulary(folder: epath.Path) -> Vocabulary:
+    try:
+        return Vocabulary.load(folder / "vocab" / "vocab.model")
+    except UserError:
+        if checkpoint_steps(folder):
+            raise
+        raise UserError(f"{folder} has no checkpoint yet: its training has not begun (nmt-train)") from None
+
+
+def _tokens(vocabulary: Vocabulary) -> Tokens:
+    tags = map(vocabulary.tag, vocabulary.languages)
+    return Tokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags}))
+
+
+def _mesh(recipe: Recipe) -> Mesh:
+    """Return the recipe's mesh, or one device where it does not fit: a run is often used on a smaller machine."""
+    try:
+        mesh = make_mesh(**recipe.mesh.model_dump())
+    except UserError:
+        return make_mesh(devices=jax.devices()[:1])
+    experts = recipe.model.moe.experts if recipe.model.moe else mesh.shape["expert"]
+    fits = experts % mesh.shape["expert"] == 0 and recipe.model.heads % mesh.shape["model"] == 0
+    return mesh if fits else make_mesh(devices=jax.devices()[:1])
+
+
+def _by_line(
+    owner: Sequence[int], lines: int, progress: Callable[[int], None] | None
+) -> Callable[[Sequence[int]], None] | None:
+    """Turn progress by parts, of which `owner` says the line, into progress by lines."""
+    if progress is None:
+        return None
+    left = Counter(owner)
+    tell = progress
+
+    def report(parts: Sequence[int]) -> None:
+        left.subtract(owner[part] for part in parts)
+        tell(lines - sum(count > 0 for count in left.values()))
+
+    return report
+
+
+def _mean_score(hypotheses: Sequence[Hypothesis]) -> float:
+    return sum(hypothesis.score for hypothesis in hypotheses) / len(hypotheses) if hypotheses else 0.0

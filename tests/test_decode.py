@@ -1,0 +1,355 @@
+"""Beam search against slow searches that read every hypothesis whole, and the promise that neighbours do not matter."""
+
+import itertools
+import os
+import subprocess
+import sys
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from toy_model import model_config, moe_config, weights
+
+from nmt.config import DecodeConfig
+from nmt.decode import search
+from nmt.decode.beam import normaliser
+from nmt.decode.search import Searcher, Tokens
+from nmt.decode.selection import COLUMNS, best_extensions, top_k
+from nmt.errors import UserError
+from nmt.models import incremental
+from nmt.sharding import make_mesh
+
+BEGIN, END, TAG = 1, 2, 4
+FORBIDDEN = frozenset({0, 3, TAG})
+FEW_LAYERS = {"encoder_layers": 2, "decoder_layers": 2}
+
+
+@cache
+def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
+    config = model_config(**FEW_LAYERS, dtype=dtype, moe=moe_config() if sparse else None)
+    return nnx.merge(*weights(config, vocabulary, seed))
+
+
+@cache
+def searcher(vocabulary=41, longest=32, **config):
+    decode = DecodeConfig(**({"batch_tokens": 64 * 16} | config))
+    return Searcher(toy(vocabulary), Tokens(BEGIN, END, FORBIDDEN), longest, decode, make_mesh())
+
+
+def sources_of(number, vocabulary=41, longest=28, seed=0):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, longest + 1, number)
+    return [[TAG, *rng.integers(5, vocabulary, length).tolist(), END] for length in lengths]
+
+
+def tokens_of(found):
+    return [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in found]
+
+
+class Oracle:
+    """Probabilities of one source's translations from the model as it is trained, without caches."""
+
+    def __init__(self, source, vocabulary=41, longest=16):
+        self.model, self.longest = toy(vocabulary), longest
+        self.source = np.array([source])
+        self.read = jax.jit(partial(self._read, self.model))
+
+    def _read(self, model, source, targets):
+        ones = jnp.ones_like(source)
+        memory, _ = model.encode(source, ones, jnp.arange(source.shape[1])[None])
+        segment = jnp.ones_like(targets)
+        position = jnp.broadcast_to(jnp.arange(targets.shape[1]), targets.shape)
+        memory, ones = (jnp.repeat(x, len(targets), axis=0) for x in (memory, ones))
+        hidden, _ = model.decode(targets, segment, position, memory, ones)
+        return jax.nn.log_softmax(model.logits(hidden))
+
+    def next(self, prefixes):
+        """log p of every next token after every prefix, [n,V]."""
+        targets = np.zeros((64, self.longest), int)
+        for row, prefix in enumerate(prefixes):
+            targets[row, : len(prefix) + 1] = [BEGIN, *prefix]
+        table = np.asarray(self.read(self.source, targets), np.float64)
+        return np.array([table[row, len(prefix)] for row, prefix in enumerate(prefixes)])
+
+    def log_probability(self, target):
+        prefixes = [target[:n] for n in range(len(target) + 1)]
+        table = self.next(prefixes)
+        return sum(row[token] for row, token in zip(table, [*target, END], strict=True))
+
+
+def beam_oracle(oracle, beam, limit, penalty, vocabulary=41):
+    """Textbook beam search without any early end; finished hypotheses as (score, tokens), best first."""
+    live, finished = [(0.0, [])], []
+    for step in range(limit + 1):
+        table = oracle.next([tokens for _, tokens in live])
+        extensions = [
+            (score + table[row, token], [*tokens, token])
+            for row, (score, tokens) in enumerate(live)
+            for token in range(vocabulary)
+            if token not in FORBIDDEN | {BEGIN} and (step > 0 if token == END else step < limit)
+        ]
+        best = sorted(extensions, key=lambda pair: -pair[0])[:beam]
+        finished += [(score / ((6 + step) / 6) ** penalty, tokens[:-1]) for score, tokens in best if tokens[-1] == END]
+        live = [(score, tokens) for score, tokens in best if tokens[-1] != END]
+        if not live:
+            break
+    return sorted(finished, key=lambda pair: -pair[0])
+
+
+# The parts.
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_best_extensions_are_those_of_a_full_sort(seed):
+    rng = np.random.default_rng(seed)
+    rows, beam, vocabulary = 5, int(rng.integers(1, 9)), int(rng.choice([5, 127, 128, 300]))
+    padded = -(-vocabulary // COLUMNS) * COLUMNS
+    logits = rng.normal(size=(rows, beam, padded)).astype(np.float32)
+    logits[..., vocabulary:] = 50  # meaningless, so it must not matter
+    score = rng.normal(size=(rows, beam)).astype(np.float32)
+    score[rng.random((rows, beam)) < 0.3] = -np.inf
+    allowed = rng.random(vocabulary) < 0.8
+    may_end, may_go_on = rng.random((2, rows)) < 0.7
+
+    found = jax.jit(best_extensions)(logits, score, allowed, END, may_end, may_go_on)
+
+    logits = logits[..., :vocabulary].astype(np.float64)
+    total = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)) + score[..., None]
+    total[..., ~allowed] = -np.inf
+    total[~may_go_on] = -np.inf
+    exact = logits[..., END] - np.log(np.exp(logits).sum(axis=-1)) + score
+    total[..., END] = np.where(may_end[:, None], exact, -np.inf)
+    flat = total.reshape(rows, -1)
+    order = np.argsort(-flat, axis=1)[:, :beam]
+    best = np.full((rows, beam), -np.inf)
+    best[:, : order.shape[1]] = np.take_along_axis(flat, order, axis=1)
+    np.testing.assert_allclose(found[0], best, rtol=1e-5)
+    real = np.isfinite(best)
+    np.testing.assert_array_equal(np.asarray(found[1])[real], (order // vocabulary)[real])
+    np.testing.assert_array_equal(np.asarray(found[2])[real], (order % vocabulary)[real])
+
+
+def test_top_k_is_not_a_sort():
+    """Two different slices of its results made XLA:CPU sort everything, a hundred times slower."""
+
+    def best_and_runners_up(x):
+        values, index = top_k(x, 8)
+        return values[:, :4], index[:, :8]
+
+    text = jax.jit(best_and_runners_up).lower(jnp.zeros((4, 4096))).compile().as_text()
+    assert "TopK" in text
+    assert " sort(" not in text
+
+
+def test_normaliser_is_that_of_gnmt():
+    assert normaliser(jnp.float32(7.0), jnp.float32(0.5)) == pytest.approx(2**0.5)
+    assert normaliser(jnp.float32(1.0), jnp.float32(3.0)) == 1
+    assert normaliser(jnp.float32(99.0), jnp.float32(0.0)) == 1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.1)])
+def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, tolerance):
+    model = toy(dtype=dtype)
+    fast = jax.jit(incremental.inference_model)(model)
+    rng = np.random.default_rng(1)
+    rows, beam, steps = 3, 4, 7
+    source = rng.integers(5, 41, (rows, 9))
+    length = np.array([9, 4, 1])
+    encoded = jax.jit(incremental.encode)(fast, source, length)
+    memory, cache = incremental.memory_of(fast, encoded), incremental.empty_cache(fast, rows, beam, steps)
+    ancestor = np.zeros((rows, beam, steps), np.int32)
+    history = np.zeros((rows, beam, 0), int)
+    advance = jax.jit(incremental.decode_step)
+    for step in range(steps):
+        token = rng.integers(0, 41, (rows, beam))
+        history = np.concatenate([history, token[..., None]], axis=2)
+        ancestor[..., step] = np.arange(beam)
+        live = np.ones((rows, beam), bool)
+        logits, cache = advance(fast, token, jnp.int32(step), live, ancestor.copy(), memory, cache)
+        if step < steps - 1:  # exchange hypotheses, some of them twice
+            parent = rng.integers(0, beam, (rows, beam))
+            ancestor, history = (np.take_along_axis(x, parent[..., None], axis=1) for x in (ancestor, history))
+
+    position = np.broadcast_to(np.arange(9), source.shape)
+    segment = (position < length[:, None]).astype(int)
+    encoding, _ = model.encode(source, segment, position)
+    targets = history.reshape(rows * beam, steps)
+    ones, encoding = np.ones_like(targets), np.repeat(encoding, beam, axis=0)
+    places = np.broadcast_to(np.arange(steps), targets.shape)
+    hidden, _ = model.decode(targets, ones, places, encoding, np.repeat(segment, beam, axis=0))
+    expected = np.asarray(model.logits(hidden[:, -1]))
+    found = np.asarray(logits).reshape(rows * beam, -1)
+    np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_weights_are_cast_to_what_products_round_them_to_anyway():
+    model = toy(dtype="bfloat16")
+    fast = jax.jit(incremental.inference_model)(model)
+    assert fast.layers[1].self_in.dtype == fast.layers[1].layer.moe.wi[...].dtype == jnp.bfloat16
+    source = np.array([sources_of(1, longest=8, seed=5)[0]])
+    ones, position = np.ones_like(source), np.arange(source.shape[1])[None]
+    slow, _ = jax.jit(lambda m: m.encode(source, ones, position))(model)
+    quick = jax.jit(incremental.encode)(fast, source, np.array([source.shape[1]]))
+    np.testing.assert_array_equal(quick.hidden, slow)
+
+
+# The search.
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6, 2.0])
+def test_a_wide_beam_finds_the_best_of_all_hypotheses(penalty):
+    vocabulary, limit = 8, 4  # three pieces, so 3 + 9 + 27 + 81 hypotheses; the beam is wider than the vocabulary
+    source = [TAG, 5, 7, 7, 6, END]
+    oracle = Oracle(source, vocabulary)
+    pieces = [token for token in range(5, vocabulary)]
+    everything = [list(t) for n in range(1, limit + 1) for t in itertools.product(pieces, repeat=n)]
+    prefixes = [[], *everything]
+    table = np.concatenate([oracle.next(prefixes[i : i + 64]) for i in range(0, len(prefixes), 64)])
+    after = {tuple(prefix): row for prefix, row in zip(prefixes, table, strict=True)}
+
+    def score(target):
+        total = sum(after[tuple(target[:n])][token] for n, token in enumerate([*target, END]))
+        return total / ((5 + len(target) + 1) / 6) ** penalty
+
+    best = sorted(everything, key=score, reverse=True)[:4]
+    wide = searcher(vocabulary, beam=30, max_length_ratio=0.5, max_length_extra=2, batch_tokens=128)
+    config = wide.config.model_copy(update={"length_penalty": penalty})
+    found = wide.search([source], config=config, hypotheses=4)[0]
+    assert [hypothesis.tokens for hypothesis in found] == best
+    assert [hypothesis.score for hypothesis in found] == pytest.approx([score(target) for target in best], rel=1e-4)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_search_is_the_textbook_search(beam):
+    """Which goes on to the last step: so ending early loses nothing. With a beam of 1 it is greedy search."""
+    fast = searcher(beam=beam, max_length_ratio=0.3, max_length_extra=5)
+    sources = sources_of(6, longest=14, seed=3)
+    for source, found in zip(sources, fast.search(sources), strict=True):
+        limit = int(0.3 * (len(source) - 2)) + 5
+        score, tokens = beam_oracle(Oracle(source), beam, limit, 0.6)[0]
+        assert found[0].tokens == tokens
+        assert found[0].score == pytest.approx(score, rel=1e-4)
+        assert found[0].log_probability == pytest.approx(Oracle(source).log_probability(tokens), rel=1e-4)
+
+
+def test_greedy_search_takes_the_likeliest_token_each_time():
+    source = sources_of(1, longest=10, seed=11)[0]
+    oracle, limit, tokens = Oracle(source), 9, []
+    while len(tokens) < limit:
+        row = oracle.next([tokens])[0]
+        row[[*FORBIDDEN, BEGIN, *([] if tokens else [END])]] = -np.inf
+        if (token := int(row.argmax())) == END:
+            break
+        tokens.append(token)
+    greedy = searcher(beam=1, max_length_ratio=0.01, max_length_extra=9)
+    assert tokens_of(greedy.search([source])) == [[tokens]]
+
+
+@pytest.fixture(scope="module")
+def sources():
+    return sources_of(64)
+
+
+@pytest.fixture(scope="module")
+def alone(sources):
+    """Every source translated by itself."""
+    return [searcher().search([source])[0] for source in sources]
+
+
+@pytest.mark.parametrize("size", [7, 64])
+def test_a_translation_does_not_depend_on_its_neighbours(size, sources, alone):
+    found = [h for start in range(0, 64, size) for h in searcher().search(sources[start : start + size])]
+    assert tokens_of(found) == tokens_of(alone)
+    np.testing.assert_allclose([h[0].score for h in found], [h[0].score for h in alone], rtol=1e-4)
+
+
+def test_a_translation_does_not_depend_on_the_order(sources, alone):
+    order = np.random.default_rng(4).permutation(64)
+    found = searcher().search([sources[i] for i in order])
+    assert tokens_of(found) == [tokens_of(alone)[i] for i in order]
+
+
+def test_a_translation_does_not_depend_on_the_shape_of_batches(sources, alone, monkeypatch):
+    monkeypatch.setattr(search, "SHORTEST", 32)
+    other = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 32, DecodeConfig(batch_tokens=1000), make_mesh())
+    assert other.buckets == [32]
+    assert tokens_of(other.search(sources[:20])) == tokens_of(alone[:20])
+
+
+def test_scores_are_those_of_reading_the_translation(sources, alone):
+    scores = searcher().score(sources, [hypotheses[0].tokens for hypotheses in alone])
+    np.testing.assert_allclose(scores, [hypotheses[0].log_probability for hypotheses in alone], rtol=1e-4)
+
+
+def test_scores_are_those_of_the_trained_model():
+    source, target = sources_of(1, longest=10, seed=8)[0], [9, 30, 9, 5]
+    assert searcher().score([source], [target]) == pytest.approx([Oracle(source).log_probability(target)], rel=1e-4)
+
+
+def test_hypotheses_obey_the_rules(sources, alone):
+    limits = [2 * (len(source) - 2) + 10 for source in sources]
+    lengths = [len(hypotheses[0].tokens) for hypotheses in alone]
+    assert all(1 <= length <= limit for length, limit in zip(lengths, limits, strict=True))
+    assert any(length == limit for length, limit in zip(lengths, limits, strict=True))
+    assert not {token for hypotheses in alone for token in hypotheses[0].tokens} & (FORBIDDEN | {BEGIN, END})
+
+
+def test_hypotheses_are_different_and_the_best_comes_first(sources):
+    for hypotheses in searcher().search(sources[:8], hypotheses=4):
+        assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == 4
+        scores = [hypothesis.score for hypothesis in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_progress_tells_every_source_once(sources):
+    told = []
+    searcher().search(sources, progress=told.extend)
+    assert sorted(told) == list(range(64))
+
+
+def test_nothing_gives_nothing():
+    assert searcher().search([]) == []
+    assert searcher().score([], []) == []
+
+
+def test_sources_and_hypotheses_beyond_what_is_possible_are_refused():
+    with pytest.raises(ValueError, match="a source of 33 tokens; at most 32"):
+        searcher().search([[TAG, *[9] * 31, END]])
+    with pytest.raises(ValueError, match="5 hypotheses of a beam of 4"):
+        searcher().search([[TAG, 9, END]], hypotheses=5)
+
+
+def test_a_model_that_diverged_is_told():
+    model = jax.tree.map(lambda x: x * jnp.nan, toy(sparse=False))
+    broken = Searcher(model, Tokens(BEGIN, END, FORBIDDEN), 16, DecodeConfig(), make_mesh())
+    with pytest.raises(UserError, match="no finite probabilities"):
+        broken.search([[TAG, 9, END]])
+
+
+_SEVERAL_DEVICES = """
+import json, sys
+sys.path.insert(0, "tests")
+from test_decode import *
+mesh = make_mesh(data=2, expert=2, model=2)
+with jax.set_mesh(mesh):
+    shared = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 32, DecodeConfig(), mesh)
+    print(json.dumps(tokens_of(shared.search(sources_of(64)[:6]))))
+"""
+
+
+def test_eight_devices_translate_as_one(alone):
+    flags = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-c", _SEVERAL_DEVICES],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == str(tokens_of(alone[:6]))
