@@ -17,7 +17,7 @@ from nmt.config import (
 from nmt.data.batch import Batch
 from nmt.models.weights import abstract_model
 
-VOCABULARY = 41
+VOCABULARY = 42
 DIRECTIONS = ("de-en", "en-de")
 LENGTH = 16  # S and T
 

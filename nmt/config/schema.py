@@ -156,7 +156,7 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     ema_decay: Fraction | None = Field(
         None,
-        description="Decay of a moving average of the weights, with which the run is evaluated and translates; null: none.",
+        description="Decay of a moving average of the weights, which is what is evaluated and translates; null: none.",
     )
     log_every: Positive = Field(50, description="Steps between two lines of metrics.jsonl.")
     dev_batches: Positive = Field(16, description="Most batches of the development set per loss.")

@@ -1,7 +1,6 @@
 """The batch: the contract between the data pipeline and the training step."""
 
 from dataclasses import dataclass
-
 from typing import Any
 
 import jax

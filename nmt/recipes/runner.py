@@ -3,11 +3,10 @@
 import contextlib
 import fcntl
 import os
-import random
 import shlex
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import jax
 from etils import epath
@@ -17,13 +16,17 @@ from nmt.config import Recipe
 from nmt.config.runs import RECIPE_FILE, read_run_recipe, resume_conflicts, save_recipe
 from nmt.data.mixture import mixing_table
 from nmt.data.pipeline import dev_batches, train_batches
-from nmt.data.store import Stats, read_text
+from nmt.data.store import Stats
 from nmt.data.vocab import Vocabulary
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.evaluate.matrix import evaluate
+from nmt.evaluate.plot import draw_run
 from nmt.evaluate.progress import shown
 from nmt.evaluate.report import show
+from nmt.evaluate.samples import read_samples
+from nmt.evaluate.sets import stored_set
+from nmt.languages import Direction
 from nmt.models.weights import checkpoint_steps, resolve
 from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
@@ -64,7 +67,7 @@ def run(recipe: Recipe, *, dry_run: bool, command: str) -> None:
                 f"stopped after step {result.progress.step}, checkpointed; to go on: {command}", soft_wrap=True
             )
             raise KeyboardInterrupt
-        _evaluate(recipe, folder, preparation, console)
+        _evaluate(recipe, folder, console)
     console.print(f"done in {clock(time.monotonic() - began)}", highlight=False)
 
 
@@ -126,7 +129,7 @@ def _train(recipe: Recipe, preparation: Preparation, vocabulary: Vocabulary, sta
     return result
 
 
-def _evaluate(recipe: Recipe, folder: epath.Path, preparation: Preparation, console: Console) -> None:
+def _evaluate(recipe: Recipe, folder: epath.Path, console: Console) -> None:
     """Score every direction, show the table, two translations, and how to get more."""
     translator = Translator(folder)
     with shown(console) as display:
@@ -139,16 +142,19 @@ def _evaluate(recipe: Recipe, folder: epath.Path, preparation: Preparation, cons
         )
     show(matrix)
     out = Console(soft_wrap=True, highlight=False, markup=False)
-    out.print(f"report: {matrix.folder / 'report.html'}")
-    shuffled = list(matrix.cells)
-    random.Random(recipe.seed).shuffle(shuffled)
-    for cell in shuffled[: recipe.evaluate.samples]:
-        direction = cell.direction
-        pairs = read_text(preparation.store, recipe.evaluate.split, direction)
-        source, reference = random.Random(recipe.seed).choice(pairs)
-        hypothesis = translator.translate([source], direction.source, direction.target)[0]
-        command = (
-            f"echo {shlex.quote(source)} | nmt-translate {folder} --from {direction.source} --to {direction.target}"
-        )
-        out.print(f"\n{command}\n  {hypothesis}\n  (reference: {reference})")
-    sys.stdout.flush()
+    picture = matrix.folder / "run.svg"
+    draw_run(folder, matrix, picture)
+    out.print(f"report: {matrix.folder / 'report.html'}\npicture: {picture}")
+    chosen = stored_set(folder, recipe.evaluate.split)
+    for direction in _alternating([cell.direction for cell in matrix.cells])[: recipe.evaluate.samples]:
+        for sample in read_samples(matrix.folder, chosen, direction, 1):
+            options = f"--from {direction.source} --to {direction.target}"
+            out.print(f"\necho {shlex.quote(sample.source)} | nmt-translate {shlex.quote(str(folder))} {options}")
+            out.print(f"  {sample.hypothesis}\n  (reference: {sample.reference})")
+
+
+def _alternating(directions: Sequence[Direction]) -> list[Direction]:
+    """Return directions into English and others by turns, so that a few of them show both."""
+    into = [direction for direction in directions if direction.target == "en"]
+    others = [direction for direction in directions if direction.target != "en"]
+    return [direction for pair in zip_longest(into, others) for direction in pair if direction is not None]

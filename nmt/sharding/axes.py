@@ -54,7 +54,7 @@ def named_sharding(mesh: Mesh, axes: tuple[str | None, ...], shape: Sequence[int
         names = (split,) if isinstance(split, str) else split or ()
         parts = math.prod(mesh.shape[name] for name in names)
         if axis is not None and size % parts:
-            over = " * ".join(f"mesh.{name}={mesh.shape[name]}" for name in names)
+            over = " * ".join(f"mesh.{name}={mesh.shape[name]}" for name in names if mesh.shape[name] > 1)
             raise UserError(
                 f"{SIZES.get(axis, axis)} is {size}, which {over} does not divide: choose a multiple of {parts}, "
                 "or another mesh"

@@ -97,7 +97,7 @@ class Window:
             eta_seconds=(total_steps - progress.step) * per_step,
             learning_rate=self.learning_rate,
             gradient_norm=self.gradient_norm / self.steps,
-            experts={stack: self._experts(sums) for stack, sums in self.routing.items()},
+            experts={stack: self._experts(sums) for stack, sums in sorted(self.routing.items(), reverse=True)},
         )
 
     def _experts(self, sums: dict[str, Any]) -> Experts:
