@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Worker:
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]):
         self.name = name
         self.seconds: list[float] = []
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process lives
         began = time.perf_counter()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment, text=True
@@ -58,10 +59,8 @@ class Worker:
     def ask(self) -> None:
         """Have one step done, and keep how long it took."""
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):
             print("step", file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass
         answer = self._read()
         self.seconds.append(answer["seconds"])
         self.peak = answer["peak"]  # bytes
@@ -71,11 +70,9 @@ class Worker:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            try:
-                if stream is not None:
-                    stream.close()
-            except BrokenPipeError:
-                pass
+            assert stream is not None
+            with suppress(BrokenPipeError):
+                stream.close()
 
     def _read(self) -> Facts:
         assert self._process.stdout is not None

@@ -3,135 +3,172 @@
     pip install -e '.[bench]'
     python benchmarks/train_throughput.py
 
-A step is forward, backward and Adam's update on a batch of random tokens without padding, without clipping, on CPUs.
-Ours is the train step of `nmt-train`. Theirs is what is fastest here: PyTorch without torch.compile, scaled dot-product
-attention, fused Adam, for bf16 `torch.autocast`. Both sides keep float32 parameters and have the same dropout (on
-embeddings, residuals and feed-forward hidden units), label smoothing, processors and allocator settings.
+A step is forward, backward and Adam's update, without clipping, on a batch of random tokens without padding, on CPUs.
+Ours is the train step of `nmt-train`. Theirs is what is fastest: PyTorch without torch.compile, attention in one
+kernel, fused Adam, `torch.autocast` for bf16. On both sides parameters are float32, and dropout (of embeddings,
+residuals and hidden units), label smoothing, processors and the allocator's settings are the same.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import os
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from pathlib import Path
 
-from harness import Facts, Worker, WorkerError, circumstances, measure, print_table, quartiles, serve
+from harness import Facts, Worker, WorkerError, circumstances, measure, print_table, quartiles
+from train_worker import SYSTEMS, Shape
+
 from nmt.cli.shell import merged_tunables
 
-
-@dataclass(frozen=True)
-class Shape:
-    """The shape that all models have, and the batch."""
-
-    width: int = 256
-    hidden: int = 1024
-    heads: int = 4
-    layers: int = 4  # of the encoder, and of the decoder
-    vocabulary: int = 8000
-    rows: int = 64
-    source_length: int = 32
-    target_length: int = 32
-    dropout: float = 0.1
-    label_smoothing: float = 0.1
-
-    @property
-    def tokens(self) -> int:
-        """Source and target tokens of a batch."""
-        return self.rows * (self.source_length + self.target_length)
-
-
-@dataclass(frozen=True)
-class System:
-    """A model of one side.
-
-    Every second layer of a sparse model has experts. A `wide` dense model has feed-forward layers 1.5 times as wide: it
-    does the arithmetic of a sparse one whose tokens go to two experts each.
-    """
-
-    architecture: str  # "nmt", or of `transformers`
-    experts: int = 0
-    wide: bool = False
-
-
-SYSTEMS = {
-    "nmt-dense": System("nmt"),
-    "nmt-dense-wide": System("nmt", wide=True),
-    "nmt-moe8": System("nmt", experts=8),
-    "nmt-moe32": System("nmt", experts=32),
-    "hf-m2m100": System("m2m100"),
-    "hf-m2m100-wide": System("m2m100", wide=True),
-    "hf-marian": System("marian"),
-    "hf-marian-wide": System("marian", wide=True),
-    "hf-nllb-moe8": System("nllb-moe", experts=8),
-    "hf-nllb-moe32": System("nllb-moe", experts=32),
-    "hf-switch8": System("switch", experts=8),
-    "hf-switch32": System("switch", experts=32),
+DEFAULT = ["nmt-dense", "nmt-moe8", "nmt-moe32", "hf-m2m100", "hf-m2m100-wide", "hf-marian", "hf-nllb-moe8"]
+PRECISIONS = ["fp32", "bf16"]
+HF_DENSE = ["hf-m2m100", "hf-marian"]
+HF_WIDE = ["hf-m2m100-wide", "hf-marian-wide"]
+# What is compared with the fastest of what.
+COMPARISONS = {
+    "nmt-dense": [HF_DENSE],
+    "nmt-dense-wide": [HF_WIDE],
+    "nmt-moe8": [HF_WIDE, ["hf-nllb-moe8"], ["nmt-dense-wide"], ["nmt-dense"]],
+    "nmt-moe32": [HF_WIDE, ["hf-nllb-moe32"], ["nmt-dense-wide"], ["nmt-dense"]],
+    "hf-nllb-moe8": [HF_WIDE],
+    "hf-nllb-moe32": [HF_WIDE],
 }
-DEFAULT = "nmt-dense nmt-moe8 nmt-moe32 hf-m2m100 hf-m2m100-wide hf-marian hf-nllb-moe8".split()
-PEERS = {"nmt-dense": "", "nmt-dense-wide": "-wide", "nmt-moe8": "-wide", "nmt-moe32": "-wide"}
-PRECISIONS = ("fp32", "bf16")
-PACKAGES = ("nmt-moe", "jax", "jaxlib", "flax", "numpy", "torch", "transformers")
+# Their code stops at a mixture of types under autocast.
+NO_AUTOCAST = ["hf-switch8", "hf-switch32"]
+PACKAGES = ["nmt-moe", "jax", "jaxlib", "flax", "numpy", "torch", "transformers"]
 
 
 def main() -> None:
     arguments = _parser().parse_args()
-    shape = Shape(**{field.name: getattr(arguments, field.name) for field in fields(Shape)})
-    if arguments.worker:
-        _work(shape, SYSTEMS[arguments.worker], arguments.precision[0], arguments.warmup)
-        return
-    needed = {"torch", "transformers"} if any(name.startswith("hf-") for name in arguments.systems) else set()
-    if missing := sorted(package for package in needed if importlib.util.find_spec(package) is None):
-        sys.exit(f"{' and '.join(missing)} not installed: pip install -e '.[bench]'")
+    theirs = any(name.startswith("hf-") for name in arguments.systems)
+    missing = [package for package in ("torch", "transformers") if theirs and not importlib.util.find_spec(package)]
+    if missing:
+        sys.exit(f"not installed: {', '.join(missing)}; pip install -e '.[bench]'")
     about = circumstances(PACKAGES)
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", flush=True)
-    groups = []
-    for pages in ("on", "off") if arguments.huge_pages == "both" else (arguments.huge_pages,):
-        for precision in arguments.precision:
-            groups.append(_run_group(arguments, shape, precision, pages))
+    shape = Shape(**{field.name: getattr(arguments, field.name) for field in fields(Shape)})
+    pages = ["on", "off"] if arguments.huge_pages == "both" else [arguments.huge_pages]
+    groups = [_run(arguments, shape, precision, setting) for setting in pages for precision in arguments.precision]
     if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump({**about, "shape": asdict(shape), "groups": groups}, file, indent=1)
+        content = {**about, "shape": asdict(shape), "groups": groups}
+        Path(arguments.json).write_text(json.dumps(content, indent=1) + "\n")
     sys.exit(1 if any(group["failed"] for group in groups) else 0)
 
 
 def _parser() -> argparse.ArgumentParser:
+    description = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=DEFAULT, metavar="NAME", help=" ".join(SYSTEMS))
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="input of products")
-    parser.add_argument("--huge-pages", choices=("on", "off", "both"), default="on", help="as nmt-train sets malloc up")
-    parser.add_argument("--rounds", type=_positive, default=15, help="timed steps of every system")
-    parser.add_argument("--warmup", type=int, default=3, help="untimed steps after the first")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--worker", choices=SYSTEMS, help=argparse.SUPPRESS)
+    add = parser.add_argument
+    add("--systems", nargs="+", choices=SYSTEMS, default=DEFAULT, metavar="NAME", help=f"among {' '.join(SYSTEMS)}")
+    add("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="input type of matrix products")
+    add("--huge-pages", choices=["on", "off", "both"], default="on", help="whether malloc uses them, as in nmt-train")
+    add("--rounds", type=_count, default=15, help="timed steps of every system")
+    add("--warmup", type=_count, default=3, help="untimed steps of every system after its first")
+    add("--json", metavar="FILE", help="write every figure there")
     for field in fields(Shape):
-        flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=type(field.default), default=field.default, help="shape")
+        number = float if isinstance(field.default, float) else _count
+        add(f"--{field.name.replace('_', '-')}", type=number, default=field.default, help="shape, for all systems")
     return parser
 
 
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
 
 
-def _work(shape: Shape, system: System, precision: str, warmup: int) -> None:
-    # Only the worker imports JAX or PyTorch, and only one of them.
-    if system.architecture == "nmt":
-        from systems.ours import build
-    else:
-        from systems.transformers import build
-    ...
+def _run(arguments: argparse.Namespace, shape: Shape, precision: str, pages: str) -> Facts:
+    """Measure all systems in one precision, print their table and return its figures."""
+    batch = f"{shape.rows} x ({shape.source_length} + {shape.target_length}) tokens"
+    print(f"\n## {precision}, huge pages {pages}: {batch} a step, {arguments.rounds} rounds\n", flush=True)
+    failed = {}
+    with ExitStack() as stack:
+        workers = []
+        for name in arguments.systems:
+            if precision == "bf16" and name in NO_AUTOCAST:
+                print(f"{name} cannot be trained with torch.autocast and is left out\n", flush=True)
+                continue
+            job = {"system": name, "precision": precision, "warmup": arguments.warmup, "shape": asdict(shape)}
+            command = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
+            try:
+                workers.append(Worker(name, command, _environment(pages)))
+            except WorkerError as error:
+                failed[name] = str(error)
+                print(f"{name} failed:\n{error}\n", flush=True)
+                continue
+            stack.callback(workers[-1].close)
+        measure(workers, arguments.rounds)
+        rows = {worker.name: _figures(worker, shape) for worker in workers}
+    ratios = _compare(rows)
+    _report(rows, ratios)
+    return {"precision": precision, "huge_pages": pages, "systems": rows, "ratios": ratios, "failed": failed}
 
 
-def _run_group(arguments: argparse.Namespace, shape: Shape, precision: str, pages: str) -> Facts:
-    ...
+def _environment(pages: str) -> dict[str, str]:
+    """Return the environment of a worker, the same for both sides: no accelerator, nothing compiled in advance."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "GLIBC_TUNABLES"))}
+    if pages == "on":
+        environment["GLIBC_TUNABLES"] = merged_tunables("")
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "USE_FLAX": "0"}
+    return environment | quiet | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _figures(worker: Worker, shape: Shape) -> Facts:
+    median = statistics.median(worker.seconds)
+    return {
+        **worker.facts,
+        "median_seconds": median,
+        "tokens_per_second": shape.tokens / median,
+        "peak_bytes": worker.peak,
+        "first_step_seconds": worker.first_step,
+        "seconds": worker.seconds,
+    }
+
+
+def _compare(rows: dict[str, Facts]) -> list[Facts]:
+    """Return how many times as fast our systems are as the fastest peers: quartiles over rounds, and of the medians."""
+    ratios = []
+    for name, rivals in COMPARISONS.items():
+        for candidates in rivals:
+            present = [candidate for candidate in candidates if candidate in rows]
+            if name not in rows or not present:
+                continue
+            peer = min(present, key=lambda candidate: rows[candidate]["median_seconds"])
+            pairs = zip(rows[peer]["seconds"], rows[name]["seconds"], strict=True)
+            low, _, high = quartiles([theirs / ours for theirs, ours in pairs])
+            ratio = rows[peer]["median_seconds"] / rows[name]["median_seconds"]
+            ratios.append({"system": name, "peer": peer, "ratio": ratio, "low": low, "high": high})
+    return ratios
+
+
+def _report(rows: dict[str, Facts], ratios: list[Facts]) -> None:
+    dense = [row["median_seconds"] for name, row in rows.items() if name in HF_DENSE]
+    base = min(dense, default=None)
+    header = ["system", "parameters", "s/step", "min..max", "tokens/s", "x best HF dense", "peak MiB", "first step, s"]
+    table = [
+        [
+            name,
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['median_seconds']:.3f}",
+            f"{min(row['seconds']):.3f}..{max(row['seconds']):.3f}",
+            f"{row['tokens_per_second']:,.0f}",
+            "-" if base is None else f"{base / row['median_seconds']:.2f}",
+            f"{row['peak_bytes'] / 2**20:,.0f}",
+            f"{row['first_step_seconds']:.1f}",
+        ]
+        for name, row in rows.items()
+    ]
+    print_table(header, table)
+    print()
+    for ratio in ratios:
+        spread = f"middle half of rounds {ratio['low']:.2f}..{ratio['high']:.2f}"
+        print(f"- {ratio['system']} trains {ratio['ratio']:.2f} x as fast as {ratio['peer']} ({spread})", flush=True)
 
 
 if __name__ == "__main__":

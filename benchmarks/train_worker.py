@@ -1,6 +1,6 @@
 """One system of `train_throughput.py`, in a process of its own: a model of ours, or of Hugging Face `transformers`.
 
-    python benchmarks/train_worker.py '{"system": "nmt-dense", "precision": "fp32", "warmup": 3, "shape": {}}'
+python benchmarks/train_worker.py '{"system": "nmt-dense", "precision": "fp32", "warmup": 3, "shape": {}}'
 """
 
 import json
@@ -212,7 +212,12 @@ def _model_of_transformers(shape: Shape, system: System) -> Any:
     if system.architecture == "marian":
         return transformers.MarianMTModel(transformers.MarianConfig(**common))
     # No capacity given: 2N/E slots an expert, as ours.
-    sparse = {"num_experts": system.experts, "encoder_sparse_step": 2, "decoder_sparse_step": 2, "expert_capacity": None}
+    sparse = {
+        "num_experts": system.experts,
+        "encoder_sparse_step": 2,
+        "decoder_sparse_step": 2,
+        "expert_capacity": None,
+    }
     config = transformers.NllbMoeConfig(**common, **sparse, moe_token_dropout=0.0)
     return transformers.NllbMoeForConditionalGeneration(config)
 

@@ -29,7 +29,7 @@ RECIPE = {
         "source_length": 32,
         "target_length": 32,
     },
-    "vocab": {"size": 380},
+    "vocab": {"size": 350},
     "model": {
         "width": 64,
         "hidden": 128,
@@ -54,10 +54,10 @@ RECIPE = {
 
 
 def lexicon() -> list[str]:
-    """Return 48 words of two syllables; none is a shifted other."""
+    """Return 32 words of two syllables; none is a shifted other."""
     syllables = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
     generator = random.Random(5)
-    return sorted({"".join(generator.sample(syllables, 2)) for _ in range(48)})
+    return sorted({"".join(generator.sample(syllables, 2)) for _ in range(32)})
 
 
 def sentence(generator: random.Random, words: list[str]) -> str:
@@ -128,7 +128,7 @@ class Playground:
         }
 
     def command(
-        self, *arguments: str, given: str = "", timeout: float = 300, **environment: str
+        self, *arguments: str, given: str = "", timeout: float = 600, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run an installed command to its end."""
         return subprocess.run(

@@ -4,7 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -15,8 +15,7 @@ from flax import nnx
 from toy_model import model_config, moe_config, weights
 
 from nmt.config import DecodeConfig
-from nmt.decode import search
-from nmt.decode.beam import normaliser
+from nmt.decode import beam, search
 from nmt.decode.search import Searcher, Tokens
 from nmt.decode.selection import COLUMNS, best_extensions, top_k
 from nmt.errors import UserError
@@ -28,6 +27,14 @@ FORBIDDEN = frozenset({0, 3, TAG})
 FEW_LAYERS = {"encoder_layers": 2, "decoder_layers": 2}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """Compile in a third of the time what runs for milliseconds."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @cache
 def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
     config = model_config(**FEW_LAYERS, dtype=dtype, moe=moe_config() if sparse else None)
@@ -35,53 +42,57 @@ def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
 
 
 @cache
-def searcher(vocabulary=41, longest=32, **config):
-    decode = DecodeConfig(**({"batch_tokens": 64 * 16} | config))
-    return Searcher(toy(vocabulary), Tokens(BEGIN, END, FORBIDDEN), longest, decode, make_mesh())
+def searcher(vocabulary=41, **config):
+    decode = DecodeConfig(**({"max_length_ratio": 1.0, "max_length_extra": 4, "batch_tokens": 64 * 16} | config))
+    return Searcher(toy(vocabulary), Tokens(BEGIN, END, FORBIDDEN), 16, decode, make_mesh())
 
 
-def sources_of(number, vocabulary=41, longest=28, seed=0):
+def limit_of(source):
+    return len(source) - 2 + 4
+
+
+def sources_of(number, vocabulary=41, seed=0):
     rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, longest + 1, number)
-    return [[TAG, *rng.integers(5, vocabulary, length).tolist(), END] for length in lengths]
+    return [[TAG, *rng.integers(5, vocabulary, length).tolist(), END] for length in rng.integers(1, 15, number)]
 
 
 def tokens_of(found):
     return [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in found]
 
 
+@jax.jit
+def read(model, source, length, targets):
+    """log p of every next token, [n,T,V], after targets [n,T] of one source [1,S]: the model as it is trained."""
+    position = jnp.arange(source.shape[1])[None]
+    segment = (position < length).astype(int)
+    memory, _ = model.encode(source, segment, position)
+    memory, segment = (jnp.repeat(x, len(targets), axis=0) for x in (memory, segment))
+    places = jnp.broadcast_to(jnp.arange(targets.shape[1]), targets.shape)
+    hidden, _ = model.decode(targets, jnp.ones_like(targets), places, memory, segment)
+    return jax.nn.log_softmax(model.logits(hidden))
+
+
 class Oracle:
-    """Probabilities of one source's translations from the model as it is trained, without caches."""
+    """Probabilities of one source's translations, without caches."""
 
-    def __init__(self, source, vocabulary=41, longest=16):
-        self.model, self.longest = toy(vocabulary), longest
-        self.source = np.array([source])
-        self.read = jax.jit(partial(self._read, self.model))
-
-    def _read(self, model, source, targets):
-        ones = jnp.ones_like(source)
-        memory, _ = model.encode(source, ones, jnp.arange(source.shape[1])[None])
-        segment = jnp.ones_like(targets)
-        position = jnp.broadcast_to(jnp.arange(targets.shape[1]), targets.shape)
-        memory, ones = (jnp.repeat(x, len(targets), axis=0) for x in (memory, ones))
-        hidden, _ = model.decode(targets, segment, position, memory, ones)
-        return jax.nn.log_softmax(model.logits(hidden))
+    def __init__(self, source, vocabulary=41):
+        self.model, self.length = toy(vocabulary), len(source)
+        self.source = np.array([source + [0] * (16 - len(source))])
 
     def next(self, prefixes):
         """log p of every next token after every prefix, [n,V]."""
-        targets = np.zeros((64, self.longest), int)
+        targets = np.zeros((64, 20), int)
         for row, prefix in enumerate(prefixes):
             targets[row, : len(prefix) + 1] = [BEGIN, *prefix]
-        table = np.asarray(self.read(self.source, targets), np.float64)
+        table = np.asarray(read(self.model, self.source, self.length, targets), np.float64)
         return np.array([table[row, len(prefix)] for row, prefix in enumerate(prefixes)])
 
     def log_probability(self, target):
-        prefixes = [target[:n] for n in range(len(target) + 1)]
-        table = self.next(prefixes)
+        table = self.next([target[:n] for n in range(len(target) + 1)])
         return sum(row[token] for row, token in zip(table, [*target, END], strict=True))
 
 
-def beam_oracle(oracle, beam, limit, penalty, vocabulary=41):
+def beam_oracle(oracle, width, limit, penalty, vocabulary=41):
     """Textbook beam search without any early end; finished hypotheses as (score, tokens), best first."""
     live, finished = [(0.0, [])], []
     for step in range(limit + 1):
@@ -92,7 +103,7 @@ def beam_oracle(oracle, beam, limit, penalty, vocabulary=41):
             for token in range(vocabulary)
             if token not in FORBIDDEN | {BEGIN} and (step > 0 if token == END else step < limit)
         ]
-        best = sorted(extensions, key=lambda pair: -pair[0])[:beam]
+        best = sorted(extensions, key=lambda pair: -pair[0])[:width]
         finished += [(score / ((6 + step) / 6) ** penalty, tokens[:-1]) for score, tokens in best if tokens[-1] == END]
         live = [(score, tokens) for score, tokens in best if tokens[-1] != END]
         if not live:
@@ -106,12 +117,12 @@ def beam_oracle(oracle, beam, limit, penalty, vocabulary=41):
 @pytest.mark.parametrize("seed", range(8))
 def test_best_extensions_are_those_of_a_full_sort(seed):
     rng = np.random.default_rng(seed)
-    rows, beam, vocabulary = 5, int(rng.integers(1, 9)), int(rng.choice([5, 127, 128, 300]))
+    rows, width, vocabulary = 5, int(rng.integers(1, 9)), int(rng.choice([5, 127, 128, 300]))
     padded = -(-vocabulary // COLUMNS) * COLUMNS
-    logits = rng.normal(size=(rows, beam, padded)).astype(np.float32)
+    logits = rng.normal(size=(rows, width, padded)).astype(np.float32)
     logits[..., vocabulary:] = 50  # meaningless, so it must not matter
-    score = rng.normal(size=(rows, beam)).astype(np.float32)
-    score[rng.random((rows, beam)) < 0.3] = -np.inf
+    score = rng.normal(size=(rows, width)).astype(np.float32)
+    score[rng.random((rows, width)) < 0.3] = -np.inf
     allowed = rng.random(vocabulary) < 0.8
     may_end, may_go_on = rng.random((2, rows)) < 0.7
 
@@ -124,8 +135,8 @@ def test_best_extensions_are_those_of_a_full_sort(seed):
     exact = logits[..., END] - np.log(np.exp(logits).sum(axis=-1)) + score
     total[..., END] = np.where(may_end[:, None], exact, -np.inf)
     flat = total.reshape(rows, -1)
-    order = np.argsort(-flat, axis=1)[:, :beam]
-    best = np.full((rows, beam), -np.inf)
+    order = np.argsort(-flat, axis=1)[:, :width]
+    best = np.full((rows, width), -np.inf)
     best[:, : order.shape[1]] = np.take_along_axis(flat, order, axis=1)
     np.testing.assert_allclose(found[0], best, rtol=1e-5)
     real = np.isfinite(best)
@@ -140,57 +151,52 @@ def test_top_k_is_not_a_sort():
         values, index = top_k(x, 8)
         return values[:, :4], index[:, :8]
 
+    jax.config.update("jax_disable_most_optimizations", False)
     text = jax.jit(best_and_runners_up).lower(jnp.zeros((4, 4096))).compile().as_text()
+    jax.config.update("jax_disable_most_optimizations", True)
     assert "TopK" in text
     assert " sort(" not in text
 
 
 def test_normaliser_is_that_of_gnmt():
-    assert normaliser(jnp.float32(7.0), jnp.float32(0.5)) == pytest.approx(2**0.5)
-    assert normaliser(jnp.float32(1.0), jnp.float32(3.0)) == 1
-    assert normaliser(jnp.float32(99.0), jnp.float32(0.0)) == 1
+    assert beam.normaliser(jnp.float32(7.0), jnp.float32(0.5)) == pytest.approx(2**0.5)
+    assert beam.normaliser(jnp.float32(1.0), jnp.float32(3.0)) == 1
+    assert beam.normaliser(jnp.float32(99.0), jnp.float32(0.0)) == 1
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.2)])
 def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, tolerance):
     model = toy(dtype=dtype)
     fast = jax.jit(incremental.inference_model)(model)
     rng = np.random.default_rng(1)
-    rows, beam, steps = 3, 4, 7
+    rows, width, steps = 3, 4, 7
     source = rng.integers(5, 41, (rows, 9))
     length = np.array([9, 4, 1])
     encoded = jax.jit(incremental.encode)(fast, source, length)
-    memory, cache = incremental.memory_of(fast, encoded), incremental.empty_cache(fast, rows, beam, steps)
-    ancestor = np.zeros((rows, beam, steps), np.int32)
-    history = np.zeros((rows, beam, 0), int)
+    memory, cache = incremental.memory_of(fast, encoded), incremental.empty_cache(fast, rows, width, steps)
+    ancestor = np.zeros((rows, width, steps), np.int32)
+    history = np.zeros((rows, width, 0), int)
     advance = jax.jit(incremental.decode_step)
     for step in range(steps):
-        token = rng.integers(0, 41, (rows, beam))
+        token = rng.integers(0, 41, (rows, width))
         history = np.concatenate([history, token[..., None]], axis=2)
-        ancestor[..., step] = np.arange(beam)
-        live = np.ones((rows, beam), bool)
+        ancestor[..., step] = np.arange(width)
+        live = np.ones((rows, width), bool)
         logits, cache = advance(fast, token, jnp.int32(step), live, ancestor.copy(), memory, cache)
         if step < steps - 1:  # exchange hypotheses, some of them twice
-            parent = rng.integers(0, beam, (rows, beam))
+            parent = rng.integers(0, width, (rows, width))
             ancestor, history = (np.take_along_axis(x, parent[..., None], axis=1) for x in (ancestor, history))
 
-    position = np.broadcast_to(np.arange(9), source.shape)
-    segment = (position < length[:, None]).astype(int)
-    encoding, _ = model.encode(source, segment, position)
-    targets = history.reshape(rows * beam, steps)
-    ones, encoding = np.ones_like(targets), np.repeat(encoding, beam, axis=0)
-    places = np.broadcast_to(np.arange(steps), targets.shape)
-    hidden, _ = model.decode(targets, ones, places, encoding, np.repeat(segment, beam, axis=0))
-    expected = np.asarray(model.logits(hidden[:, -1]))
-    found = np.asarray(logits).reshape(rows * beam, -1)
-    np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+    for row in range(rows):
+        expected = np.asarray(read(model, source[row : row + 1], length[row], history[row]))[:, -1]
+        np.testing.assert_allclose(jax.nn.log_softmax(logits[row]), expected, atol=tolerance)
 
 
 def test_weights_are_cast_to_what_products_round_them_to_anyway():
     model = toy(dtype="bfloat16")
     fast = jax.jit(incremental.inference_model)(model)
     assert fast.layers[1].self_in.dtype == fast.layers[1].layer.moe.wi[...].dtype == jnp.bfloat16
-    source = np.array([sources_of(1, longest=8, seed=5)[0]])
+    source = np.array([sources_of(1, seed=5)[0]])
     ones, position = np.ones_like(source), np.arange(source.shape[1])[None]
     slow, _ = jax.jit(lambda m: m.encode(source, ones, position))(model)
     quick = jax.jit(incremental.encode)(fast, source, np.array([source.shape[1]]))
@@ -205,7 +211,7 @@ def test_a_wide_beam_finds_the_best_of_all_hypotheses(penalty):
     vocabulary, limit = 8, 4  # three pieces, so 3 + 9 + 27 + 81 hypotheses; the beam is wider than the vocabulary
     source = [TAG, 5, 7, 7, 6, END]
     oracle = Oracle(source, vocabulary)
-    pieces = [token for token in range(5, vocabulary)]
+    pieces = range(5, vocabulary)
     everything = [list(t) for n in range(1, limit + 1) for t in itertools.product(pieces, repeat=n)]
     prefixes = [[], *everything]
     table = np.concatenate([oracle.next(prefixes[i : i + 64]) for i in range(0, len(prefixes), 64)])
@@ -223,30 +229,51 @@ def test_a_wide_beam_finds_the_best_of_all_hypotheses(penalty):
     assert [hypothesis.score for hypothesis in found] == pytest.approx([score(target) for target in best], rel=1e-4)
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_search_is_the_textbook_search(beam):
-    """Which goes on to the last step: so ending early loses nothing. With a beam of 1 it is greedy search."""
-    fast = searcher(beam=beam, max_length_ratio=0.3, max_length_extra=5)
-    sources = sources_of(6, longest=14, seed=3)
-    for source, found in zip(sources, fast.search(sources), strict=True):
-        limit = int(0.3 * (len(source) - 2)) + 5
-        score, tokens = beam_oracle(Oracle(source), beam, limit, 0.6)[0]
+@pytest.mark.parametrize("width", [1, 3])
+def test_search_is_the_textbook_search(width):
+    """Which goes on to the last step."""
+    sources = sources_of(6, seed=3)
+    for source, found in zip(sources, searcher(beam=width).search(sources), strict=True):
+        score, tokens = beam_oracle(Oracle(source), width, limit_of(source), 0.6)[0]
         assert found[0].tokens == tokens
         assert found[0].score == pytest.approx(score, rel=1e-4)
         assert found[0].log_probability == pytest.approx(Oracle(source).log_probability(tokens), rel=1e-4)
 
 
+@pytest.mark.parametrize(("stops", "best", "steps"), [(0.6, [5] * 13, 14), (0.99, [5], 2)])
+def test_a_search_ends_when_nothing_can_win_any_more(stops, best, steps, monkeypatch):
+    """After one token it ends with probability `stops`, or goes on for nothing until the limit, 13 tokens."""
+    ran = []
+
+    def decode_step(model, tokens, step, live, ancestor, memory, cache):
+        jax.debug.callback(lambda step: ran.append(int(step)), step)
+        odds = jnp.full((COLUMNS,), -100.0).at[5].set(0.0)
+        odds = jnp.where(step == 1, odds.at[jnp.array([5, END])].set(jnp.log(jnp.array([1 - stops, stops]))), odds)
+        return jnp.broadcast_to(jnp.where(step == 13, odds.at[END].set(100.0), odds), (*tokens.shape, COLUMNS)), cache
+
+    monkeypatch.setattr(beam, "decode_step", decode_step)
+    for name in ("encode", "memory_of", "empty_cache"):
+        monkeypatch.setattr(beam, name, lambda *_: ())
+    rules = beam.Rules(*map(jnp.asarray, (BEGIN, END, np.arange(8) != BEGIN, np.array([13]), 2.0)))
+    finished, done = jax.jit(lambda: beam.beam_search(None, None, None, rules, beam=2, kept=1, steps=14))()
+    assert finished.tokens[0, 0, : finished.length[0, 0]].tolist() == best
+    probability = stops if len(best) == 1 else 1 - stops
+    assert finished.score[0, 0] == pytest.approx(np.log(probability) / ((6 + len(best)) / 6) ** 2, rel=1e-3)
+    assert done.all()
+    jax.effects_barrier()
+    assert len(ran) == steps
+
+
 def test_greedy_search_takes_the_likeliest_token_each_time():
-    source = sources_of(1, longest=10, seed=11)[0]
-    oracle, limit, tokens = Oracle(source), 9, []
-    while len(tokens) < limit:
+    source = sources_of(1, seed=11)[0]
+    oracle, tokens = Oracle(source), []
+    while len(tokens) < limit_of(source):
         row = oracle.next([tokens])[0]
         row[[*FORBIDDEN, BEGIN, *([] if tokens else [END])]] = -np.inf
         if (token := int(row.argmax())) == END:
             break
         tokens.append(token)
-    greedy = searcher(beam=1, max_length_ratio=0.01, max_length_extra=9)
-    assert tokens_of(greedy.search([source])) == [[tokens]]
+    assert tokens_of(searcher(beam=1).search([source])) == [[tokens]]
 
 
 @pytest.fixture(scope="module")
@@ -275,9 +302,17 @@ def test_a_translation_does_not_depend_on_the_order(sources, alone):
 
 def test_a_translation_does_not_depend_on_the_shape_of_batches(sources, alone, monkeypatch):
     monkeypatch.setattr(search, "SHORTEST", 32)
-    other = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 32, DecodeConfig(batch_tokens=1000), make_mesh())
-    assert other.buckets == [32]
-    assert tokens_of(other.search(sources[:20])) == tokens_of(alone[:20])
+    other = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 32, searcher().config, make_mesh())
+    assert (searcher().buckets, other.buckets) == ([16], [32])
+    assert tokens_of(other.search(sources)) == tokens_of(alone)
+
+
+def test_a_translation_does_not_depend_on_how_often_it_was_begun(sources, monkeypatch):
+    config = searcher().config.model_copy(update={"max_length_ratio": 2.0, "max_length_extra": 12})
+    in_two_goes = searcher().search(sources[:8], config=config)
+    assert {len(hypotheses[0].tokens) > 16 + search.MARGIN for hypotheses in in_two_goes} == {True, False}
+    monkeypatch.setattr(search, "MARGIN", 100)
+    assert tokens_of(searcher().search(sources[:8], config=config)) == tokens_of(in_two_goes)
 
 
 def test_scores_are_those_of_reading_the_translation(sources, alone):
@@ -286,23 +321,16 @@ def test_scores_are_those_of_reading_the_translation(sources, alone):
 
 
 def test_scores_are_those_of_the_trained_model():
-    source, target = sources_of(1, longest=10, seed=8)[0], [9, 30, 9, 5]
+    source, target = sources_of(1, seed=8)[0], [9, 30, 9, 5]
     assert searcher().score([source], [target]) == pytest.approx([Oracle(source).log_probability(target)], rel=1e-4)
 
 
 def test_hypotheses_obey_the_rules(sources, alone):
-    limits = [2 * (len(source) - 2) + 10 for source in sources]
+    limits = [limit_of(source) for source in sources]
     lengths = [len(hypotheses[0].tokens) for hypotheses in alone]
     assert all(1 <= length <= limit for length, limit in zip(lengths, limits, strict=True))
     assert any(length == limit for length, limit in zip(lengths, limits, strict=True))
     assert not {token for hypotheses in alone for token in hypotheses[0].tokens} & (FORBIDDEN | {BEGIN, END})
-
-
-def test_hypotheses_are_different_and_the_best_comes_first(sources):
-    for hypotheses in searcher().search(sources[:8], hypotheses=4):
-        assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == 4
-        scores = [hypothesis.score for hypothesis in hypotheses]
-        assert scores == sorted(scores, reverse=True)
 
 
 def test_progress_tells_every_source_once(sources):
@@ -317,8 +345,8 @@ def test_nothing_gives_nothing():
 
 
 def test_sources_and_hypotheses_beyond_what_is_possible_are_refused():
-    with pytest.raises(ValueError, match="a source of 33 tokens; at most 32"):
-        searcher().search([[TAG, *[9] * 31, END]])
+    with pytest.raises(ValueError, match="a source of 17 tokens; at most 16"):
+        searcher().search([[TAG, *[9] * 15, END]])
     with pytest.raises(ValueError, match="5 hypotheses of a beam of 4"):
         searcher().search([[TAG, 9, END]], hypotheses=5)
 
@@ -336,16 +364,20 @@ sys.path.insert(0, "tests")
 from test_decode import *
 mesh = make_mesh(data=2, expert=2, model=2)
 with jax.set_mesh(mesh):
-    shared = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 32, DecodeConfig(), mesh)
+    shared = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 16, searcher.__wrapped__().config, mesh)
     print(json.dumps(tokens_of(shared.search(sources_of(64)[:6]))))
 """
 
 
 def test_eight_devices_translate_as_one(alone):
-    flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", _SEVERAL_DEVICES],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ
+        | {
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,

@@ -169,6 +169,12 @@ def test_python_compiles(block: Block) -> None:
     compile(block.text, str(block), "exec")
 
 
+@pytest.mark.parametrize("block", [block for block in ALL if "\n  corpora: " in block.text], ids=str)
+def test_recipes_can_be_loaded(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "page.yaml").write_text(block.text)
+    load_recipe(str(tmp_path / "page.yaml"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_mentioned_exist(page: Path) -> None:
     """Names in capitals, as in data/NAME.yaml, stand for others."""

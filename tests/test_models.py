@@ -5,13 +5,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
+import toy_model as toy
 from flax import nnx
 
 import nmt.models.layers
 import nmt.models.transformer
-import oracles
-import toy_model as toy
 from nmt.config import ModelConfig, MoEConfig
 from nmt.models.attention import MASKED, attention_bias
 from nmt.models.layers import RMSNorm, parameter, sinusoids
@@ -186,9 +186,7 @@ FIELDS = ("src", "src_segment", "src_position", "tgt_in", "tgt_segment", "tgt_po
 
 def forward(model, batch):
     memory, _ = model.encode(batch["src"], batch["src_segment"], batch["src_position"])
-    hidden, _ = model.decode(
-        batch["tgt_in"], batch["tgt_segment"], batch["tgt_position"], memory, batch["src_segment"]
-    )
+    hidden, _ = model.decode(batch["tgt_in"], batch["tgt_segment"], batch["tgt_position"], memory, batch["src_segment"])
     return model.logits(hidden)
 
 

@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+import toy_model as toy
+from flax import nnx
+from jax.sharding import AbstractMesh, PartitionSpec
 
 import nmt.train.step
-import toy_model as toy
 from nmt.errors import UserError
+from nmt.models.layers import FeedForward, parameter
 from nmt.models.numerics import dropout
-from nmt.models.weights import abstract_model, load_model, shardings, split_model
+from nmt.models.weights import load_model, shardings, split_model
 from nmt.sharding import AXES, RULES, make_mesh, named_sharding, partition_spec, replicate, shard, split
 from nmt.train.checkpoints import Checkpoints, Progress
 from nmt.train.step import make_trainer
@@ -33,7 +35,9 @@ MESHES = {
     "expert_model": {"data": 1, "expert": 4, "model": 2},
 }
 STEPS = 3
-RECIPE = toy.recipe(model=toy.model_config(moe=toy.moe_config(experts=8)), rows=8)
+# A layer of each kind would take twice as long to compile: dense layers are tried by themselves.
+MODEL = toy.model_config(encoder_layers=2, decoder_layers=2, moe=toy.moe_config(experts=8, every=1))
+RECIPE = toy.recipe(model=MODEL, rows=8)
 
 
 # What is computed on eight devices
@@ -47,36 +51,29 @@ def collectives(text):
     return counts | {"gathered": sorted(set(gathered))}
 
 
-def train_on(name, facts, arrays, first):
-    """Take a few steps on a mesh; the facts and arrays of them are added to what is reported."""
+def mesh_of(name):
     sizes = MESHES[name]
-    mesh = make_mesh(**sizes, devices=jax.devices()[: np.prod(list(sizes.values()))])
-    with jax.set_mesh(mesh):
-        if first is not None:  # drawing the parameters once more would mostly be waiting for a compiler
-            nmt.train.step.initialise = lambda config, vocabulary, seed, mesh: (
-                None,
-                jax.device_put(first, shardings(abstract_model(config, vocabulary)[1], mesh)),
-            )
-        trainer = make_trainer(RECIPE, toy.VOCABULARY, mesh)
-        state = trainer.initial()
-        arrays |= {f"{name}/first/{path}": array for path, array in toy.flat(state.parameters).items()}
-        batches = [trainer.place(toy.batch(seed, rows=8)) for seed in range(STEPS + 1)]
-        step = trainer.step.lower(state, batches[0]).compile()
-        losses = []
-        for batch in batches[:STEPS]:
-            state, metrics, scalars = step(state, batch)
-            losses.append([float(metrics.loss), float(scalars["gradient_norm"])])
-            losses[-1] += [float(stats.dropped_first.sum()) for stats in metrics.routing.values()]
-        facts[name] = {"losses": losses, "program": collectives(step.as_text())}
-        facts[name]["shard"] = {
-            path: list(leaf.addressable_shards[0].data.shape)
-            for path, leaf in [("wi", state.parameters.encoder.blocks[1].moe.wi[...])]
-        }
-        arrays |= {f"{name}/parameters/{path}": array for path, array in toy.flat(state.parameters).items()}
-        arrays |= {f"{name}/average/{path}": array for path, array in toy.flat(state.average).items()}
-        if name in ("one", "expert_model"):
-            facts[name]["evaluation"] = float(trainer.evaluate(state, batches[STEPS]).loss)
-    return mesh, trainer, state
+    return make_mesh(**sizes, devices=jax.devices()[: np.prod(list(sizes.values()))])
+
+
+def train_on(mesh, evaluate):
+    """Take a few steps on a mesh; return the facts of them, arrays, and the last state."""
+    trainer = make_trainer(RECIPE, toy.VOCABULARY, mesh)
+    state = trainer.initial()
+    batches = [trainer.place(toy.batch(seed, rows=8)) for seed in range(STEPS + 1)]
+    step = trainer.step.lower(state, batches[0]).compile()
+    facts = {"steps": [], "program": collectives(step.as_text())}
+    for batch in batches[:STEPS]:
+        state, metrics, scalars = step(state, batch)
+        dropped = [float(stats.dropped_first.sum()) for stats in metrics.routing.values()]
+        facts["steps"].append([float(metrics.loss), float(scalars["gradient_norm"]), *dropped])
+    if evaluate:
+        facts["evaluation"] = float(trainer.evaluate(state, batches[STEPS]).loss)
+    expert = state.parameters.encoder.blocks[0].moe.wi[...]
+    facts["expert_part"] = list(expert.addressable_shards[0].data.shape)
+    arrays = {f"parameters/{path}": array for path, array in toy.flat(state.parameters).items()}
+    arrays |= {f"average/{path}": array for path, array in toy.flat(state.average).items()}
+    return facts, arrays, state
 
 
 def annotated(mesh):
@@ -103,36 +100,249 @@ def masks(mesh):
     }
 
 
+def drawn(mesh):
+    """A parameter drawn in one place, and over the devices."""
+
+    def draw():
+        return parameter(nnx.Rngs(3), (8, 16, 24), ("expert", "embed", "mlp"), 16)[...]
+
+    place = named_sharding(mesh, ("expert", "embed", "mlp"), (8, 16, 24))
+    return {"drawn/one": jax.jit(draw)(), "drawn/parts": jax.jit(draw, out_shardings=place)()}
+
+
+def dense(mesh):
+    """A dense layer, dropout included, and its gradients, in one place and over the devices."""
+    graph, state = nnx.split(FeedForward(16, 24, 0.2, jnp.dtype(jnp.float32), nnx.Rngs(0)))
+    x = np.random.default_rng(0).normal(size=(8, 6, 16)).astype(np.float32)
+
+    def loss(state, x):
+        return jnp.square(nnx.merge(graph, state)(x, jax.random.key(1))).sum()
+
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    parts = jax.device_put((state, x), (shardings(state, mesh), named_sharding(mesh, ("batch", None, None), x.shape)))
+    results = {"one": step(state, x), "parts": step(*parts)}
+    return {f"dense/{name}/{i}": leaf for name, tree in results.items() for i, leaf in enumerate(jax.tree.leaves(tree))}
+
+
 def compute(out):
-    facts, arrays = {"devices": jax.device_count()}, {}
-    single, _, state = train_on("one", facts, arrays, None)
-    # The parameters of this mesh are drawn on it; those of the others are the same, put in their places.
-    mesh, trainer, state = train_on("expert_model", facts, arrays, None)
-    run, batches = out / "run", iter(grain.MapDataset.range(3).to_iter_dataset())
-    with jax.set_mesh(mesh), Checkpoints(run, keep=1) as checkpoints:
-        checkpoints.save(state, batches, Progress(step=STEPS))
-    _, first = abstract_model(RECIPE.model, toy.VOCABULARY)
-    first = jax.tree.unflatten(
-        jax.tree.structure(first),
-        [arrays[f"one/first/{'.'.join(map(str, path))}"] for path, _ in nmt_flat(first)],
+    facts, arrays, states = {"devices": jax.device_count()}, {}, {}
+    _, first = toy.weights(MODEL)
+    # Drawing the weights would mostly be waiting for a compiler.
+    nmt.train.step.initialise = lambda config, vocabulary, seed, mesh: (
+        None,
+        jax.device_put(jax.tree.map(np.asarray, first), shardings(first, mesh)),
     )
-    for name in ("data", "expert"):
-        other, trainer, state = train_on(name, facts, arrays, first)
-    with jax.set_mesh(other), Checkpoints(run, keep=1) as checkpoints:
-        moved = checkpoints.restore(state, batches)
+    for name in MESHES:
+        with jax.set_mesh(mesh_of(name)):
+            facts[name], mine, states[name] = train_on(mesh_of(name), evaluate=name in ("one", "expert_model"))
+            arrays |= {f"{name}/{path}": array for path, array in mine.items()}
+    batches = iter(grain.MapDataset.range(3).to_iter_dataset())
+    with jax.set_mesh(mesh_of("expert_model")), Checkpoints(out / "run", keep=1) as checkpoints:
+        checkpoints.save(states["expert_model"], batches, Progress(step=STEPS))
+    with jax.set_mesh(mesh_of("expert")), Checkpoints(out / "run", keep=1) as checkpoints:
+        moved = checkpoints.restore(states["expert"], batches)
         arrays |= {f"moved/{path}": array for path, array in toy.flat(moved.parameters).items()}
-    model, facts["loaded_step"] = load_model(run, RECIPE.model, toy.VOCABULARY, single)
+    model, facts["loaded"] = load_model(out / "run", MODEL, toy.VOCABULARY, mesh_of("one"))
     arrays |= {f"loaded/{path}": array for path, array in toy.flat(split_model(model)[1]).items()}
+    mesh = mesh_of("expert_model")
     facts["annotated"] = annotated(mesh)
-    arrays |= masks(mesh)
+    arrays |= masks(mesh) | drawn(mesh) | dense(mesh)
     (out / "facts.json").write_text(json.dumps(facts))
     np.savez(out / "arrays.npz", **arrays)
 
 
-def nmt_flat(state):
-    from flax import nnx
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """The facts and the arrays that eight devices computed."""
+    out = tmp_path_factory.mktemp("eight")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    subprocess.run(
+        [sys.executable, __file__, str(out)],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        check=True,
+        timeout=500,
+    )
+    with np.load(out / "arrays.npz") as arrays:
+        yield json.loads((out / "facts.json").read_text()), dict(arrays)
 
-    return nnx.to_flat_state(state)
+
+def part(arrays, prefix):
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+# One device and eight
+
+
+@pytest.mark.parametrize("name", ["data", "expert", "expert_model"])
+def test_any_mesh_trains_as_one_device_does(eight, name):
+    facts, arrays = eight
+    assert facts["devices"] == 8
+    np.testing.assert_allclose(facts[name]["steps"], facts["one"]["steps"], rtol=1e-5)
+    # Dropped tokens, or else capacity was not tried.
+    assert all(0.0 < share < 1.0 for step in facts["one"]["steps"] for share in step[2:])
+    _, first = toy.weights(MODEL)
+    first = toy.flat(first)
+    for kind in ("parameters", "average"):
+        one, other = (part(arrays, f"{mesh}/{kind}/") for mesh in ("one", name))
+        assert one.keys() == other.keys() == first.keys()
+        for path in one:
+            # Adam moves every weight by about the learning rate, 1e-2, however small its gradient.
+            np.testing.assert_allclose(other[path], one[path], rtol=0, atol=1e-4, err_msg=path)
+            assert np.abs(one[path] - first[path]).max() > 1e-3, path
+
+
+def test_any_mesh_evaluates_as_one_device_does(eight):
+    facts, _ = eight
+    assert facts["expert_model"]["evaluation"] == pytest.approx(facts["one"]["evaluation"], rel=1e-5)
+
+
+def test_experts_live_where_the_mesh_says(eight):
+    facts, _ = eight
+    layers, experts, width, hidden = 2, 8, 16, 24
+    assert facts["one"]["expert_part"] == [layers, experts, width, hidden]
+    assert facts["data"]["expert_part"] == [layers, experts, width, hidden]
+    assert facts["expert"]["expert_part"] == [layers, experts // 8, width, hidden]
+    assert facts["expert_model"]["expert_part"] == [layers, experts // 4, width, hidden // 2]
+
+
+def test_tokens_travel_to_experts_and_nothing_else_is_gathered(eight):
+    facts, _ = eight
+    for name in ("expert", "expert_model"):
+        # To the experts and back, forward and backward, in the one scanned layer of encoder and of decoder.
+        assert facts[name]["program"]["all-to-all"] == 8
+    assert facts["data"]["program"]["all-to-all"] == 0
+    for name in ("data", "expert", "expert_model"):
+        assert facts[name]["program"]["all-gather"] == 0
+        assert facts[name]["program"]["all-reduce"] > 0
+    assert not any(facts["one"]["program"].values())
+
+
+def test_dropout_has_one_mask_however_the_array_is_split(eight):
+    _, arrays = eight
+    assert 0.3 < (arrays["mask/one"] == 0).mean() < 0.5
+    for name in ("rows", "units", "both"):
+        np.testing.assert_array_equal(arrays[f"mask/{name}"], arrays["mask/one"])
+
+
+def test_parameters_are_drawn_the_same_wherever_they_live(eight):
+    _, arrays = eight
+    assert arrays["drawn/one"].std() > 0.1
+    np.testing.assert_array_equal(arrays["drawn/parts"], arrays["drawn/one"])
+
+
+def test_a_dense_layer_is_the_same_in_parts(eight):
+    _, arrays = eight
+    for i in range(4):  # value, gradients of wi, wo, x
+        np.testing.assert_allclose(arrays[f"dense/parts/{i}"], arrays[f"dense/one/{i}"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_moves_between_meshes(eight):
+    facts, arrays = eight
+    written = part(arrays, "expert_model/parameters/")
+    moved, loaded = part(arrays, "moved/"), part(arrays, "loaded/")
+    averages = part(arrays, "expert_model/average/")
+    assert facts["loaded"] == STEPS
+    for path in written:
+        np.testing.assert_array_equal(moved[path], written[path])
+        np.testing.assert_array_equal(loaded[path], averages[path])  # what translates is the average
+
+
+def test_annotations_split_and_replicate(eight):
+    facts, _ = eight
+    assert facts["annotated"] == {"shard": [8 // 4, 16 // 2], "split": [8, 16 // 2], "replicate": [8, 16]}
+
+
+# Rules, meshes and their mistakes
+
+
+def test_rules_name_mesh_axes_and_use_none_twice():
+    for axis, split_over in RULES.items():
+        names = (split_over,) if isinstance(split_over, str) else split_over or ()
+        assert set(names) <= set(AXES), axis
+        assert len(set(names)) == len(names), axis
+
+
+def test_partition_spec():
+    assert partition_spec(("batch", "length", "embed")) == PartitionSpec(("data", "expert"), None, None)
+    assert partition_spec(("layers", "expert", "embed", "mlp")) == PartitionSpec(None, "expert", None, "model")
+    assert partition_spec((None, "heads")) == PartitionSpec(None, "model")
+    with pytest.raises(KeyError, match="width"):
+        partition_spec(("width",))
+
+
+def test_annotations_without_a_mesh_say_nothing():
+    x = jnp.zeros((4, 6))
+    assert shard(x, "batch", "mlp") is x
+    assert split(x, 0, "batch") is x
+    assert replicate(x) is x
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        assert shard(x, "batch", "mlp") is x
+
+
+def test_annotations_are_checked_even_without_a_mesh():
+    with pytest.raises(ValueError, match=r"1 logical axes .* shape \(4, 6\)"):
+        shard(jnp.zeros((4, 6)), "batch")
+    with pytest.raises(KeyError, match="hidden"):
+        split(jnp.zeros((4, 6)), 1, "hidden")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [
+        ({}, {"data": 1, "expert": 1, "model": 1}),
+        ({"data": -1, "expert": 1}, {"data": 1, "expert": 1, "model": 1}),
+    ],
+)
+def test_a_mesh_of_one_device(sizes, wanted):
+    mesh = make_mesh(**sizes, devices=jax.devices()[:1])
+    assert dict(mesh.shape) == wanted
+    assert mesh.axis_names == AXES
+
+
+@pytest.mark.parametrize(
+    ("sizes", "devices", "message"),
+    [
+        ({"data": 3, "expert": 2}, 8, r"mesh.data=3, mesh.expert=2, mesh.model=1 does not fit 8 device"),
+        ({"data": 3, "expert": -1}, 8, r"mesh.data=3, mesh.expert=-1, mesh.model=1 does not fit 8 device"),
+        ({"data": 16, "expert": -1}, 8, r"mesh.data=16, .* does not fit 8 device"),
+        ({"data": 2, "expert": 2, "model": 1}, 8, "does not fit 8 device"),
+        ({"data": -1, "expert": -1}, 8, "only one axis may be -1"),
+        ({"data": 0}, 8, "at least one device"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_a_mistake(sizes, devices, message):
+    with pytest.raises(UserError, match=message) as caught:
+        make_mesh(**sizes, devices=[object()] * devices)
+    assert "\n" not in str(caught.value)
+
+
+EIGHT = AbstractMesh((2, 2, 2), AXES)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "message"),
+    [
+        (("expert", "embed", "mlp"), (7, 16, 24), "model.moe.experts is 7, which mesh.expert=2 does not divide"),
+        (("expert", "embed", "mlp"), (8, 16, 25), "model.hidden is 25, which mesh.model=2 does not divide"),
+        (("embed", "heads", None), (16, 3, 8), "model.heads is 3, which mesh.model=2 does not divide"),
+        (("vocab", "embed"), (8001, 16), "vocab.size is 8001, which mesh.model=2 does not divide"),
+        (("batch", None), (6, 64), r"tokens_per_batch .* is 6, which mesh.data=2 \* mesh.expert=2 does not divide"),
+    ],
+)
+def test_sizes_that_devices_do_not_divide_are_a_mistake(axes, shape, message):
+    with pytest.raises(UserError, match=message):
+        named_sharding(EIGHT, axes, shape)
+
+
+def test_sizes_that_devices_divide():
+    assert named_sharding(EIGHT, ("batch", None), (8, 3)).spec == PartitionSpec(("data", "expert"), None)
+    assert named_sharding(EIGHT, ("layers", "embed"), (3, 5)).spec == PartitionSpec(None, None)
+
+
+def test_a_trainer_says_at_once_that_its_mesh_does_not_divide_it():
+    mesh = AbstractMesh((8, 1, 1), AXES)
+    with pytest.raises(UserError, match=r"is 4, which mesh.data=8 does not divide"):
+        make_trainer(toy.recipe(rows=4), toy.VOCABULARY, mesh)
 
 
 if __name__ == "__main__":

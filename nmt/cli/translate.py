@@ -117,12 +117,16 @@ def _check(request: Request) -> None:
     get(request.source), get(request.target)
     if (vocabulary := epath.Path(request.run) / "vocab" / "vocab.model").exists():
         known_direction(Vocabulary.load(vocabulary), request.source, request.target)
-    if request.file not in (None, "-") and not (file := epath.Path(request.file)).exists():
-        raise UserError(f"cannot read {file}: there is no such file")
-    if request.output is not None and not (parent := epath.Path(request.output).parent).is_dir():
-        raise UserError(f"cannot write {request.output}: there is no folder {parent}")
-    if request.output is not None and epath.Path(request.output).is_dir():
-        raise UserError(f"cannot write {request.output}: it is a folder")
+    if request.file is not None and request.file != "-":
+        if not (file := epath.Path(request.file)).exists():
+            raise UserError(f"cannot read {request.file}: there is no such file")
+        if file.is_dir():
+            raise UserError(f"cannot read {request.file}: it is a folder")
+    if request.output is not None:
+        if not (parent := epath.Path(request.output).parent).is_dir():
+            raise UserError(f"cannot write {request.output}: there is no folder {parent}")
+        if epath.Path(request.output).is_dir():
+            raise UserError(f"cannot write {request.output}: it is a folder")
 
 
 def _is_interactive(request: Request) -> bool:

@@ -104,6 +104,9 @@ class _Loop:
         every = self.recipe.train.checkpoint_every
         step = saved = self.progress.step
         running: tuple[Metrics, dict[str, jax.Array]] | None = None
+        if step and step % every == 0 and not self.recorder.has("dev", step):
+            self._dev(state)  # whoever wrote this checkpoint was stopped before it could
+            self.clock = time.monotonic()
         while True:
             due = step % every == 0 and step > saved
             if due or self.preemption or self._over(step):
@@ -140,9 +143,10 @@ class _Loop:
         self.clock = now
         config = self.recipe.train
         report = self.window.report(self.progress, config.steps)
-        if not np.isfinite(report.loss):
+        if not np.isfinite(report.loss + report.gradient_norm):
             raise UserError(
-                f"the loss is {report.loss} at step {self.progress.step}: training has diverged; "
+                f"the loss is {report.loss} and the norm of the gradient {report.gradient_norm} "
+                f"at step {self.progress.step}: training has diverged; "
                 "lower train.schedule.learning_rate, or raise warmup_steps, and start from an earlier checkpoint"
             )
         full = self.progress.step % config.log_every == 0 or self.progress.step == config.steps

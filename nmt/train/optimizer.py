@@ -40,9 +40,8 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     decay = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
     if config.name == "adam":
-        adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
-        return optax.chain(*clip, adam, *decay, optax.scale_by_learning_rate(schedule))
-    rule = optax.adafactor(
-        learning_rate=schedule, momentum=config.beta1 or None, weight_decay_rate=config.weight_decay or None
-    )
-    return optax.chain(*clip, rule)
+        rule = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+    else:
+        # Optax's weight decay would come after the learning rate. Its last step is a change of sign, which is undone.
+        rule = optax.chain(optax.adafactor(learning_rate=None, momentum=config.beta1 or None), optax.scale(-1.0))
+    return optax.chain(*clip, rule, *decay, optax.scale_by_learning_rate(schedule))

@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from nmt.files import atomic_write
 from nmt.train.checkpoints import Progress
 from nmt.train.objective import Metrics
 
@@ -135,12 +136,15 @@ class Recorder:
     """
 
     def __init__(self, run: epath.PathLike, step: int):
-        self._path = epath.Path(run) / "metrics.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        if kept != lines:
-            self._path.write_text("".join(line + "\n" for line in kept))
-        self._file = self._path.open("a")
+        path = epath.Path(run) / "metrics.jsonl"
+        before = path.read_text() if path.exists() else ""
+        kept = [line for line in before.splitlines() if _step_of(line) <= step]
+        after = "".join(line + "\n" for line in kept)
+        if after != before:
+            with atomic_write(path) as temporary:
+                temporary.write_text(after)
+        self._kept = {(line.get("kind"), line["step"]) for line in map(json.loads, kept)}
+        self._file = path.open("a")
         self._board = SummaryWriter(str(epath.Path(run) / "tensorboard"), purge_step=step + 1, flush_secs=20)
 
     def __enter__(self) -> Self:
@@ -151,6 +155,10 @@ class Recorder:
     ) -> None:
         self._file.close()
         self._board.close()
+
+    def has(self, kind: str, step: int) -> bool:
+        """Return whether there was a line of a kind for a step before the run went on."""
+        return (kind, step) in self._kept
 
     def write(self, progress: Progress, numbers: dict[str, float], kind: str) -> None:
         """Append one line: the step, seconds and tokens so far, and numbers by name.

@@ -1,0 +1,727 @@
+"""The objective, the optimizer, the step and the loop; run as a script, this file is a training run to be killed."""
+
+import functools
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import toy_model as toy
+from flax import nnx
+
+from nmt.config import OptimizerConfig, ScheduleConfig
+from nmt.errors import UserError
+from nmt.models.moe.routing import RoutingStats
+from nmt.models.weights import checkpoint_steps, load_model, split_model
+from nmt.sharding import make_mesh
+from nmt.train import loop
+from nmt.train.checkpoints import Progress
+from nmt.train.loop import Data, Outcome, train
+from nmt.train.objective import Metrics, cross_entropy, objective
+from nmt.train.optimizer import make_optimizer, make_schedule
+from nmt.train.preemption import Preemption
+from nmt.train.step import make_trainer
+from nmt.train.telemetry import Recorder, Window, flatten
+
+FLOAT32, BFLOAT16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
+
+
+# Cross-entropy
+
+
+@functools.partial(jax.jit, static_argnames=("smoothing", "dtype"))
+def ours(hidden, table, target, weight, scale, smoothing, dtype):
+    def total(hidden, table):
+        loss, nll = cross_entropy(hidden, table, target, weight, smoothing, dtype)
+        return scale * loss, nll
+
+    (loss, nll), gradients = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(hidden, table)
+    return loss, nll, *gradients
+
+
+def formula(hidden, table, target, weight, scale, smoothing):
+    """The same by the textbook, in float64."""
+    hidden, table = (np.asarray(x, np.float64) for x in (hidden, table))
+    logits = hidden @ table.T
+    log_probability = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    wanted = (1 - smoothing) * np.eye(len(table))[target] + smoothing / len(table)
+    loss = scale * (weight[:, None] * -wanted * log_probability).sum()
+    of_logits = scale * weight[:, None] * (np.exp(log_probability) - wanted)
+    nll = -log_probability[np.arange(len(target)), target]
+    return loss, nll, of_logits @ table, of_logits.T @ hidden
+
+
+def entropy_case(rows, vocabulary):
+    rng = np.random.default_rng([rows, vocabulary])
+    hidden, table = (rng.normal(size=(n, 6)).astype(np.float32) for n in (rows, vocabulary))
+    weight = (rng.random(rows) > 0.3).astype(np.float32)
+    assert set(weight) == {0.0, 1.0}
+    return hidden, table, rng.integers(0, vocabulary, rows), weight, 0.37
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("rows", "vocabulary"), [(12, 10), (9, 11)])
+def test_cross_entropy_and_its_gradients(rows, vocabulary, smoothing):
+    case = entropy_case(rows, vocabulary)
+    for got, wanted in zip(ours(*case, smoothing, FLOAT32), formula(*case, smoothing), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_cross_entropy_of_rounded_inputs():
+    hidden, table, *rest = entropy_case(12, 10)
+    rounded = [np.asarray(jnp.asarray(x).astype(BFLOAT16).astype(FLOAT32)) for x in (hidden, table)]
+    loss, nll, *gradients = ours(hidden, table, *rest, 0.1, BFLOAT16)
+    expected_loss, expected_nll, *expected = formula(*rounded, *rest, 0.1)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-4)
+    np.testing.assert_allclose(nll, expected_nll, rtol=1e-4, atol=1e-4)
+    for got, wanted in zip(gradients, expected, strict=True):  # the gradient of the logits is rounded to 8 bits
+        np.testing.assert_allclose(got, wanted, atol=0.02 * np.abs(wanted).max())
+
+
+def test_cross_entropy_of_the_ignorant_and_of_the_sure():
+    ignorant, table = np.zeros((4, 6), np.float32), entropy_case(4, 10)[1]
+    loss, nll, *_ = ours(ignorant, table, np.arange(4), np.array([1, 1, 0, 1], np.float32), 1.0, 0.1, FLOAT32)
+    np.testing.assert_allclose(loss, 3 * math.log(10), rtol=1e-5)
+    np.testing.assert_allclose(nll, math.log(10), rtol=1e-5)
+    sure = 1e4 * np.eye(6, dtype=np.float32)
+    loss, nll, *gradients = ours(sure, np.eye(6, dtype=np.float32), np.arange(6), np.ones(6), 1.0, 0.0, FLOAT32)
+    assert float(loss) == 0.0
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+# The objective
+
+
+def eval_loss(config, key=None, train=False, smoothing=0.0, gradient=False):
+    """The objective as a compiled function of parameters and a batch."""
+    graph, parameters = toy.weights(config)
+
+    def loss(parameters, batch):
+        return objective(nnx.merge(graph, parameters), batch, len(toy.DIRECTIONS), smoothing, key, train)
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True) if gradient else loss)
+    return functools.partial(run, parameters)
+
+
+def assert_same_metrics(one, other):
+    (names, mine), (its_names, its) = (
+        zip(*jax.tree_util.tree_leaves_with_path(metrics), strict=True) for metrics in (one, other)
+    )
+    assert names == its_names
+    for name, left, right in zip(names, mine, its, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5, err_msg=jax.tree_util.keystr(name))
+
+
+PLAIN = toy.model_config(
+    encoder_layers=2, decoder_layers=2, dropout=0.0, moe=toy.moe_config(second_expert="all", every=1, group_size=None)
+)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_appended_padding_changes_nothing(train):
+    # In training every group has its capacity, tight enough here to drop tokens: padding may come as whole groups.
+    moe = PLAIN.moe.model_copy(update={"group_size": toy.LENGTH, "capacity_factor": 1.0})
+    loss = eval_loss(PLAIN.model_copy(update={"moe": moe}), jax.random.key(0) if train else None, train)
+    rows = toy.pairs_of(np.random.default_rng(1), 3)
+    _, expected = loss(toy.pack(rows))
+    assert (float(expected.routing["encoder"].dropped_first.sum()) > 0) == train
+    assert_same_metrics(loss(toy.pack([*rows, [], []]))[1], expected)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_longer_rows_change_nothing(train):
+    moe = PLAIN.moe.model_copy(update={"capacity_factor": float(PLAIN.moe.experts)})  # room for everybody
+    loss = eval_loss(PLAIN.model_copy(update={"moe": moe}), None, train)
+    rows = toy.pairs_of(np.random.default_rng(1), 3)
+    expected = loss(toy.pack(rows))[1]
+    assert float(expected.tokens.sum()) > 20
+    assert_same_metrics(loss(toy.pack(rows, toy.LENGTH + 5, toy.LENGTH + 3))[1], expected)
+
+
+@pytest.fixture(scope="module")
+def balanced():
+    """Loss, metrics and gradients of a sparse model whose balance loss weighs a lot."""
+    moe = PLAIN.moe.model_copy(update={"balance_weight": 0.5, "group_size": 8})
+    return eval_loss(PLAIN.model_copy(update={"moe": moe}), jax.random.key(2), True, smoothing=0.1, gradient=True)
+
+
+def test_the_router_learns_from_the_balance_loss_alone(balanced):
+    batch = toy.batch()
+    nothing_to_say = replace(batch, tgt_segment=np.zeros_like(batch.tgt_segment))
+    (loss, metrics), gradients = balanced(nothing_to_say)
+    # Nothing to predict, and no tokens in the decoder: half the mean over the encoder's and the decoder's layers.
+    assert float(metrics.tokens.sum()) == 0.0
+    assert not np.asarray(metrics.routing["decoder"].balance_loss).any()
+    balance = np.asarray(metrics.routing["encoder"].balance_loss)
+    assert balance.shape == (2,)
+    assert balance.min() >= 0.5
+    np.testing.assert_allclose(loss, 0.5 * balance.sum() / 4, rtol=1e-5)
+    encoder, decoder = (np.asarray(side.blocks[0].moe.router[...]) for side in (gradients.encoder, gradients.decoder))
+    assert np.abs(encoder).max(axis=(1, 2)).min() > 1e-5  # every layer's router
+    assert not decoder.any()
+
+
+def test_metrics_count_by_direction(balanced):
+    batch = toy.batch()
+    (loss, metrics), _ = balanced(batch)
+    real = batch.tgt_segment > 0
+    counts = [int(((batch.direction == d) & real).sum()) for d in range(2)]
+    assert min(counts) > 0
+    np.testing.assert_allclose(metrics.tokens, counts)
+    assert float(metrics.source_tokens) == (batch.src_segment > 0).sum()
+    assert float(loss) == float(metrics.loss)
+    only = replace(batch, direction=np.zeros_like(batch.direction))
+    (_, together), _ = balanced(only)
+    np.testing.assert_allclose(together.nll, [np.asarray(metrics.nll).sum(), 0.0], rtol=1e-5)
+
+
+def test_loss_is_per_token_and_without_smoothing_the_mean_nll():
+    config = PLAIN.model_copy(update={"moe": None})
+    loss, metrics = eval_loss(config)(toy.batch())
+    np.testing.assert_allclose(loss, metrics.nll.sum() / metrics.tokens.sum(), rtol=1e-5)
+    assert metrics.routing == {}
+
+
+# Learning rates and optimizers
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+@pytest.mark.parametrize("name", ["rsqrt", "linear", "cosine"])
+def test_schedules(name, warmup):
+    steps, peak = 50, 0.3
+    rate = make_schedule(ScheduleConfig(name=name, learning_rate=peak, warmup_steps=warmup), steps)
+    rates = [float(rate(jnp.asarray(step))) for step in range(steps)]
+    w = max(warmup, 1)
+    for step, got in enumerate(rates, start=1):
+        if step <= w:
+            wanted = peak * step / w
+        elif name == "rsqrt":
+            wanted = peak * math.sqrt(w / step)
+        elif name == "linear":
+            wanted = peak * (steps - step) / (steps - w)
+        else:
+            wanted = peak * (1 + math.cos(math.pi * (step - w) / (steps - w))) / 2
+        assert got == pytest.approx(wanted, rel=1e-4, abs=1e-7), step
+    assert max(rates) == rates[w - 1] == pytest.approx(peak)
+
+
+def updates_of(config, gradients, parameters, rate=0.1):
+    """The updates that an optimizer makes of some gradients in turn, the parameters standing still."""
+    optimizer = make_optimizer(config, lambda step: jnp.asarray(rate))
+    state, updates = optimizer.init(parameters), []
+    for gradient in gradients:
+        update, state = optimizer.update(gradient, state, parameters)
+        updates.append(np.asarray(update["w"]))
+    return updates
+
+
+PARAMETERS = {"w": jnp.array([[2.0, -1.0], [0.5, 4.0]])}
+
+
+def test_adam():
+    config = OptimizerConfig(beta1=0.8, beta2=0.9, epsilon=1e-3, clip_norm=None)
+    gradients = [np.array([[1.0, -2.0], [0.1, 0.0]]), np.array([[3.0, 1.0], [0.1, 0.0]])]
+    m = v = np.zeros((2, 2))
+    for t, (g, got) in enumerate(
+        zip(gradients, updates_of(config, [{"w": jnp.asarray(g)} for g in gradients], PARAMETERS), strict=True), 1
+    ):
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+        wanted = -0.1 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-3)
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_are_clipped_to_a_norm():
+    # With a huge epsilon Adam's first update is the clipped gradient, by epsilon.
+    config = OptimizerConfig(epsilon=1e4, clip_norm=1.0)
+    long, short = ({"w": jnp.full((2, 2), size)} for size in (6.0, 0.25))
+    (of_long,), (of_short,) = (updates_of(config, [g], PARAMETERS, rate=1e4) for g in (long, short))
+    np.testing.assert_allclose(of_long, -0.5, rtol=1e-3)  # norm 12 -> 1
+    np.testing.assert_allclose(of_short, -0.25, rtol=1e-3)  # norm 0.5 stays
+
+
+@pytest.mark.parametrize("name", ["adam", "adafactor"])
+def test_weight_decay_is_decoupled_and_scaled_by_the_learning_rate(name):
+    gradient = {"w": jnp.array([[1.0, -2.0], [0.1, 0.7]])}
+    plain, decayed = (
+        updates_of(OptimizerConfig(name=name, weight_decay=decay), [gradient] * 2, PARAMETERS) for decay in (0.0, 0.3)
+    )
+    for without, with_decay in zip(plain, decayed, strict=True):
+        np.testing.assert_allclose(with_decay - without, -0.1 * 0.3 * PARAMETERS["w"], rtol=1e-4, atol=1e-6)
+
+
+def test_adafactor_moves_by_the_scale_of_the_parameter():
+    config = OptimizerConfig(name="adafactor", beta1=0.0, clip_norm=None)
+    gradient = np.array([[1.0, -2.0], [0.1, 0.7]])
+    (update,) = updates_of(config, [{"w": jnp.asarray(gradient)}], PARAMETERS)
+    # At the first step the second moment is the squared gradient: all moves are of one size, and clipped to RMS 1.
+    scale = np.sqrt(np.square(PARAMETERS["w"]).mean())
+    np.testing.assert_allclose(update, -0.1 * scale * np.sign(gradient), rtol=1e-3)
+    state = make_optimizer(config, lambda step: 0.1).init({"w": jnp.zeros((256, 512))})
+    assert sum(np.size(leaf) for leaf in jax.tree.leaves(state)) < 2 * (256 + 512)  # rows and columns
+
+
+# Runs
+
+# Layers of one kind, so that little has to be compiled.
+MODEL = toy.model_config(
+    encoder_layers=2, decoder_layers=2, moe=toy.moe_config(every=1, experts=2), width=8, hidden=8, heads=2, head_width=4
+)
+
+
+def recipe(**changes):
+    return toy.recipe(model=MODEL, **changes)
+
+
+def toy_data():
+    stream = grain.MapDataset.range(1000).seed(1).shuffle().repeat().map(toy.batch).to_iter_dataset()
+    return Data(iter(stream), lambda: (toy.batch(5000 + i) for i in range(3)))
+
+
+class Watcher:
+    """A display that remembers what it was shown and does something at a step."""
+
+    def __init__(self, at=None, do=None):
+        self.reports, self.said, self.at, self.do = [], [], at, do
+
+    def report(self, report, full):
+        self.reports.append(report)
+        if report.progress.step == self.at:
+            self.do()
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def tell_to_stop():
+    signal.raise_signal(signal.SIGTERM)
+
+
+def start(run, watcher=None, data=None, **changes):
+    mesh = make_mesh(devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        return train(recipe(**changes), run, toy.VOCABULARY, data or toy_data(), mesh, watcher or Watcher())
+
+
+def checkpoint(run, step=None):
+    """Everything in a run's newest checkpoint, by name."""
+    folder = Path(run) / "checkpoints" / str(checkpoint_steps(run)[-1] if step is None else step)
+    arrays = {"data": (folder / "data").glob("**/*.json")}
+    (state,) = arrays.pop("data")
+    contents = {"data": state.read_text()}
+    with ocp.StandardCheckpointer() as reader:
+        for item in ("model", "average", "optimizer"):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(reader.restore(folder / item)):
+                contents[f"{item}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+    return contents
+
+
+def assert_same_checkpoint(one, other):
+    assert one.keys() == other.keys()
+    assert len(one) > 50
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def lines(run):
+    """The lines of metrics.jsonl without what depends on the clock."""
+    parsed = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key not in ("seconds", "tokens_per_second")} for line in parsed
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """All runs of this file share what is compiled, those in other processes too."""
+    folder = tmp_path_factory.mktemp("compiled")
+    names = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    yield folder
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run of twelve steps without any accident."""
+    run = tmp_path_factory.mktemp("uninterrupted")
+    watcher = Watcher()
+    result = start(run, watcher)
+    assert result.outcome is Outcome.FINISHED
+    return run, result, watcher
+
+
+def test_a_run(uninterrupted):
+    run, result, watcher = uninterrupted
+    assert [report.progress.step for report in watcher.reports] == list(range(1, 13))
+    assert checkpoint_steps(run) == [4, 8, 12]
+    metrics = lines(run)
+    assert [(line["kind"], line["step"]) for line in metrics] == [
+        (kind, step) for step in range(1, 13) for kind in (("train", "dev") if step % 4 == 0 else ("train",))
+    ]
+    seen = [toy.batch(int(i)) for i in itertools.islice(iter(grain.MapDataset.range(1000).seed(1).shuffle()), 12)]
+    assert result.progress.source_tokens == sum((batch.src_segment > 0).sum() for batch in seen)
+    assert result.progress.target_tokens == sum((batch.tgt_segment > 0).sum() for batch in seen)
+    dev = [line["nll"] for line in metrics if line["kind"] == "dev"]
+    assert dev[-1] < dev[0]
+    assert {"loss", "gradient_norm", "learning_rate", "nll/de-en", "experts/encoder/busiest"} <= metrics[0].keys()
+    assert [line["learning_rate"] for line in metrics[:4]] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_a_finished_run_is_left_alone(uninterrupted):
+    run, result, _ = uninterrupted
+    before = (run / "metrics.jsonl").read_bytes()
+    watcher = Watcher()
+    again = start(run, watcher)
+    assert again == result
+    assert not watcher.reports
+    assert not watcher.said
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("step", [6, 8])
+def test_a_run_that_was_told_to_stop_goes_on_as_if_it_had_not_been(uninterrupted, tmp_path, step):
+    result = start(tmp_path, Watcher(step, tell_to_stop))
+    assert result.outcome is Outcome.PREEMPTED
+    # The step after it was already under way.
+    assert step <= result.progress.step <= step + 1
+    assert checkpoint_steps(tmp_path)[-1] == result.progress.step
+    again = start(tmp_path)
+    assert again.outcome is Outcome.FINISHED
+    assert replace(again.progress, seconds=0.0) == replace(uninterrupted[1].progress, seconds=0.0)
+    assert_same_checkpoint(checkpoint(tmp_path), checkpoint(uninterrupted[0]))
+    assert lines(tmp_path) == lines(uninterrupted[0])
+
+
+def test_a_run_of_fewer_steps_goes_on_to_more(uninterrupted, tmp_path):
+    assert start(tmp_path, steps=5).outcome is Outcome.FINISHED
+    assert checkpoint_steps(tmp_path) == [4, 5]
+    assert start(tmp_path).outcome is Outcome.FINISHED
+    assert_same_checkpoint(checkpoint(tmp_path), checkpoint(uninterrupted[0]))
+    mine = [line for line in lines(tmp_path) if (line["kind"], line["step"]) != ("dev", 5)]
+    assert mine == lines(uninterrupted[0])
+
+
+def test_what_was_done_after_the_last_checkpoint_is_done_again(uninterrupted, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill():
+        raise Killed
+
+    with pytest.raises(Killed):
+        start(tmp_path, Watcher(7, kill))
+    assert checkpoint_steps(tmp_path) == [4]
+    assert lines(tmp_path)[-1]["step"] == 6
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')  # as a killed process leaves it
+    # Orbax writes under another name first: what a killed process left of it is no checkpoint.
+    half = tmp_path / "checkpoints" / "8.orbax-checkpoint-tmp-0"
+    half.mkdir()
+    (half / "model").mkdir()
+    assert checkpoint_steps(tmp_path) == [4]
+    assert start(tmp_path).outcome is Outcome.FINISHED
+    assert_same_checkpoint(checkpoint(tmp_path), checkpoint(uninterrupted[0]))
+    assert lines(tmp_path) == lines(uninterrupted[0])
+
+
+def test_a_run_that_is_killed_again_and_again_ends_the_same(uninterrupted, tmp_path, compiled_once):
+    run = tmp_path / "run"
+    rng = np.random.default_rng(int(time.time()))
+    kills = 0
+    for attempt in itertools.count():
+        assert attempt < 20
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(run)],
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(compiled_once)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        if kills < 2:
+            # Steps 3 to 6 of this start, at any moment of them: while computing, reporting or writing a checkpoint.
+            for _ in itertools.takewhile(bool, (process.stdout.readline() for _ in range(int(rng.integers(3, 7))))):
+                pass
+            time.sleep(rng.random() * 0.2)
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        else:
+            process.communicate(timeout=120)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert kills > 0
+    assert_same_checkpoint(checkpoint(run), checkpoint(uninterrupted[0]))
+    assert lines(run) == lines(uninterrupted[0])
+
+
+def test_time_is_up_once_and_for_all(tmp_path, monkeypatch):
+    clock = itertools.count(step=25.0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    result = start(tmp_path, max_minutes=2.0)
+    assert result.outcome is Outcome.OUT_OF_TIME
+    assert 120 <= result.progress.seconds < 200
+    assert result.progress.step < 12
+    assert checkpoint_steps(tmp_path)[-1] == result.progress.step
+    watcher = Watcher()
+    assert start(tmp_path, watcher, max_minutes=2.0) == result
+    assert not watcher.reports
+    assert start(tmp_path, max_minutes=1e9).outcome is Outcome.FINISHED
+
+
+@pytest.mark.parametrize("log_every", [1, 5])
+def test_a_diverged_run_is_a_mistake_and_leaves_its_checkpoints(tmp_path, log_every):
+    # Ten times the weights at every step: soon nothing is finite.
+    with pytest.raises(UserError, match=r"diverged; lower train\.schedule\.learning_rate") as caught:
+        start(tmp_path, steps=100, log_every=log_every, schedule=ScheduleConfig(learning_rate=1e30, warmup_steps=0))
+    assert "\n" not in str(caught.value)
+    for step in checkpoint_steps(tmp_path):
+        for name, value in checkpoint(tmp_path, step).items():
+            if name.startswith("model"):
+                assert np.isfinite(value).all(), name
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    start(tmp_path, steps=8, checkpoint_every=2, keep_checkpoints=2)
+    assert checkpoint_steps(tmp_path) == [6, 8]
+
+
+def test_a_signal_is_a_flag_first_and_the_end_next():
+    def told_twice():
+        with Preemption() as preemption:
+            assert not preemption
+            signal.raise_signal(signal.SIGINT)
+            assert preemption
+            assert preemption.signal is signal.SIGINT
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        told_twice()
+    before = signal.getsignal(signal.SIGTERM)
+    with Preemption():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# The step
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """A trainer, and the states before and after two steps, copied to the host; the state before is donated."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        trainer = make_trainer(recipe(), toy.VOCABULARY, mesh)
+        state, states, scalars = trainer.initial(), [], []
+        for seed in range(3):
+            states.append(jax.tree.map(np.array, state))
+            before = state
+            state, _, numbers = trainer.step(state, trainer.place(toy.batch(seed)))
+            scalars.append(numbers)
+    return states, scalars, before
+
+
+def test_a_step_takes_the_buffers_of_the_state_before(stepped):
+    _, _, before = stepped
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.parameters, before.optimizer, before.average)))
+
+
+def test_the_average_of_the_weights(stepped):
+    states, _, _ = stepped
+    first = toy.flat(states[0].parameters)
+    mean = toy.flat(states[0].average)
+    for path in first:
+        np.testing.assert_array_equal(mean[path], first[path])
+    for t, state in enumerate(states[1:]):
+        decay = min(0.9, (1 + t) / (10 + t))
+        new, average = toy.flat(state.parameters), toy.flat(state.average)
+        mean = {path: decay * mean[path] + (1 - decay) * new[path] for path in mean}
+        for path in mean:
+            np.testing.assert_allclose(average[path], mean[path], rtol=1e-5, atol=1e-7)
+            assert np.abs(new[path] - first[path]).max() > 0, path
+    assert [int(state.step) for state in states] == [0, 1, 2]
+
+
+def test_the_first_weights(stepped):
+    states, _, _ = stepped
+    parameters = toy.flat(states[0].parameters)
+    for path, value in parameters.items():
+        if "scale" in path:
+            assert (value == 1.0).all(), path
+        elif "blocks" in path:  # layers are drawn one by one
+            assert np.abs(value[0] - value[1]).min() > 0, path
+    np.testing.assert_allclose(parameters["embedding"].std(), MODEL.width**-0.5, rtol=0.2)
+    width, hidden = MODEL.width, MODEL.hidden
+    for path, fan_in in {"moe.wi": width, "moe.wo": hidden, "moe.router": width, "cross_attention.wkv": width}.items():
+        value = parameters[f"decoder.blocks.0.{path}"]
+        assert np.abs(value).max() <= (3 / fan_in) ** 0.5
+        np.testing.assert_allclose(value.std(), (1 / fan_in) ** 0.5, rtol=0.25)
+
+
+def test_a_step_is_determined_by_the_seed_and_its_number(stepped):
+    mesh = make_mesh(devices=jax.devices()[:1])
+    states, scalars, _ = stepped
+    with jax.set_mesh(mesh):
+        trainer = make_trainer(recipe(), toy.VOCABULARY, mesh)
+        state = jax.tree.map(jnp.asarray, states[1])
+        state, _, numbers = trainer.step(state, trainer.place(toy.batch(1)))
+        _, _, other_numbers = trainer.step(
+            replace(jax.tree.map(jnp.asarray, states[1]), step=jnp.asarray(7)), trainer.place(toy.batch(1))
+        )
+    for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(states[2]), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert float(numbers["gradient_norm"]) == float(scalars[1]["gradient_norm"])
+    # Another number: other dropout, other second experts.
+    assert float(other_numbers["gradient_norm"]) != float(numbers["gradient_norm"])
+
+
+def test_without_an_average_there_is_none():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    abstract = jax.eval_shape(make_trainer(recipe(ema_decay=None), toy.VOCABULARY, mesh).initial)
+    assert abstract.average is None
+
+
+# Reading weights back
+
+
+def read(run, config=MODEL, vocabulary=toy.VOCABULARY, step=None):
+    return load_model(run, config, vocabulary, make_mesh(devices=jax.devices()[:1]), step)
+
+
+def test_a_model_is_read_from_its_newest_checkpoint(uninterrupted):
+    run, _, _ = uninterrupted
+    for wanted in (None, 4, 8):
+        model, step = read(run, step=wanted)
+        assert step == (wanted or 12)
+        contents = checkpoint(run, step)
+        parameters = toy.flat(split_model(model)[1])
+        assert len(parameters) > 20
+        for path, value in parameters.items():
+            key = "".join(f"['{part}']" for part in path.split("."))
+            np.testing.assert_array_equal(value, contents[f"average{key}"], err_msg=path)
+            assert not np.array_equal(value, contents[f"model{key}"]), path
+
+
+def test_without_an_average_the_weights_are_read(tmp_path):
+    start(tmp_path, steps=1, ema_decay=None)
+    model, _ = read(tmp_path)
+    assert np.isfinite(np.asarray(model.embedding[...])).all()
+    assert not (tmp_path / "checkpoints" / "1" / "average").exists()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"width": 16},
+        {"hidden": 16},
+        {"encoder_layers": 3},
+        {"moe": None},
+        {"moe": toy.moe_config(every=1, experts=4)},
+        {"moe": toy.moe_config(every=2, experts=2)},
+    ],
+)
+def test_another_model_is_a_mistake(uninterrupted, other):
+    with pytest.raises(UserError, match=r"holds another model than recipe\.yaml says") as caught:
+        read(uninterrupted[0], MODEL.model_copy(update=other))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_vocabulary_is_a_mistake(uninterrupted):
+    with pytest.raises(UserError, match="holds another model"):
+        read(uninterrupted[0], vocabulary=toy.VOCABULARY + 1)
+
+
+def test_checkpoints_that_are_not_there(uninterrupted, tmp_path):
+    with pytest.raises(UserError, match=r"has no checkpoint yet: train it first \(nmt-train recipe="):
+        read(tmp_path)
+    with pytest.raises(UserError, match=r"has no checkpoint of step 5 \(it has 4, 8, 12\)"):
+        read(uninterrupted[0], step=5)
+
+
+def test_a_damaged_checkpoint_is_a_mistake(tmp_path):
+    start(tmp_path, steps=1)
+    for path in (tmp_path / "checkpoints" / "1" / "average").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match="damaged"):
+        read(tmp_path)
+
+
+# Telemetry
+
+
+def metrics_of(loss, nll, tokens, load):
+    stats = RoutingStats(*(np.asarray(x, np.float32) for x in ([1.5, 0.5], load, [0.25, 0.0], [0.5, 0.25])))
+    return Metrics(np.float32(loss), np.asarray(nll), np.asarray(tokens), np.float32(30), {"encoder": stats})
+
+
+def test_a_window_of_steps():
+    window = Window(("de-en", "en-de"))
+    scalars = {"learning_rate": 0.1, "gradient_norm": 2.0}
+    window.add(metrics_of(3.0, [8.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [1.0, 0.0]]), scalars, seconds=2.0)
+    window.add(metrics_of(1.0, [4.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [0.0, 1.0]]), scalars, seconds=3.0)
+    report = window.report(Progress(step=10), total_steps=30)
+    assert (report.steps, report.loss, report.gradient_norm) == (2, 2.0, 2.0)
+    assert report.nll["de-en"] == 12 / 8
+    assert math.isnan(report.nll["en-de"])
+    assert report.tokens_per_second == (60 + 8) / 5
+    assert report.eta_seconds == 20 * 2.5
+    experts = report.experts["encoder"]
+    # Over the window both layers were balanced.
+    assert (experts.busiest, experts.idlest) == (1.0, 1.0)
+    assert (experts.dropped_first, experts.dropped_second, experts.balance_loss) == (0.125, 0.375, 1.0)
+    flat = flatten(report)
+    assert "nll/en-de" not in flat
+    assert flat["experts/encoder/dropped_second"] == 0.375
+
+
+def test_a_recorder_drops_what_no_checkpoint_kept(tmp_path):
+    with Recorder(tmp_path, 0) as recorder:
+        for step in (1, 2, 3):
+            recorder.write(Progress(step=step), {"loss": 1.0}, "train")
+        recorder.write(Progress(step=2), {"nll": 1.0}, "dev")
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"kind": "tr')
+    with Recorder(tmp_path, 2) as recorder:
+        assert recorder.has("dev", 2)
+        assert not recorder.has("train", 3)
+        recorder.write(Progress(step=3), {"loss": 2.0}, "train")
+    assert [(line["kind"], line["step"]) for line in lines(tmp_path)] == [
+        ("train", 1),
+        ("train", 2),
+        ("dev", 2),
+        ("train", 3),
+    ]
+    path.write_text(path.read_text().rstrip("\n"))  # all but the end of the last line was written
+    with Recorder(tmp_path, 3) as recorder:
+        recorder.write(Progress(step=4), {"loss": 3.0}, "train")
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 2, 3, 4]
+
+
+if __name__ == "__main__":
+
+    class Printer(Watcher):
+        def report(self, report, full):
+            print(report.progress.step, flush=True)
+
+    start(Path(sys.argv[1]), Printer())

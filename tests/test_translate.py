@@ -1,0 +1,459 @@
+"""Text in, text out: the translator, splitting and joining, and nmt-translate down to the last byte."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nmt.cli import translate as command
+from nmt.config import DataConfig, DecodeConfig, ModelConfig, MoEConfig, Recipe, VocabConfig, save_recipe
+from nmt.data.vocab import learn
+from nmt.decode import stream
+from nmt.decode.split import Part, join, split
+from nmt.decode.stream import translate_stream
+from nmt.decode.translator import Translation, Translator
+from nmt.errors import UserError
+from nmt.languages import Direction, get
+from nmt.models.weights import initialise, to_arrays
+from nmt.sharding import make_mesh
+
+SENTENCES = {
+    "de": ["Das Haus ist alt.", "Wir gehen heute nach Hause.", "Der Hund schläft.", "Das Licht ist aus."],
+    "en": ["The house is old.", "We are going home today.", "The dog sleeps.", "The light is off."],
+    "zh-Hans": ["房子很旧。", "我们今天回家。", "狗在睡觉。", "灯关了。"],
+}
+TEXT = ["The house is old.", "The dog sleeps.", "We go home, the light is off."]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """Compile in a third of the time what runs for milliseconds."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run whose model was never trained, with two checkpoints."""
+    folder = tmp_path_factory.mktemp("runs") / "ünïcode run"
+    recipe = Recipe(
+        name="toy",
+        data=DataConfig(corpora=("x",), directions=("de-en", "en-de", "zh-Hans-en"), source_length=16),
+        vocab=VocabConfig(size=320),
+        model=ModelConfig(
+            width=16,
+            hidden=16,
+            heads=2,
+            head_width=8,
+            encoder_layers=1,
+            decoder_layers=1,
+            dtype="float32",
+            moe=MoEConfig(experts=2, every=1),
+        ),
+        decode=DecodeConfig(beam=2, max_length_ratio=0.5, max_length_extra=3, batch_tokens=256),
+    )
+    save_recipe(recipe, folder)
+    vocabulary = learn(SENTENCES, list(SENTENCES), recipe.vocab, folder / "vocab" / "vocab.model", seed=1)
+    mesh = make_mesh()
+    with jax.set_mesh(mesh), ocp.CheckpointManager(folder / "checkpoints") as manager:
+        for step in (3, 7):
+            _, parameters = initialise(recipe.model, vocabulary.size, step, mesh)
+            arrays = jax.tree.map(lambda x: 3 * x, to_arrays(parameters))
+            manager.save(step, args=ocp.args.Composite(model=ocp.args.StandardSave(arrays)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def translator(run_dir):
+    return Translator(run_dir)
+
+
+# The translator.
+
+
+def test_every_line_has_its_translation(translator):
+    alone = [translator.translate([line], "en", "de")[0] for line in TEXT]
+    assert translator.translate(TEXT, "en", "de") == alone
+    assert translator.translate(TEXT[::-1], "en", "de") == alone[::-1]
+    assert len(set(alone)) > 1
+    assert all(alone)
+
+
+def test_blank_lines_among_others_stay_blank(translator):
+    first, second, _ = translator.translate(TEXT, "en", "de")
+    lines = ["", TEXT[0], " \t", "\u3000\u2028", TEXT[1], ""]
+    assert translator.translate(lines, "en", "de") == ["", first, "", "", second, ""]
+    assert [t.parts for t in translator.translate_scored(lines, "en", "de")] == [0, 1, 0, 0, 1, 0]
+
+
+def test_blank_lines_do_not_touch_the_model(translator, monkeypatch):
+    monkeypatch.setattr("nmt.decode.search._search", None)
+    assert translator.translate(["", "  ", "\u00a0"], "en", "de") == ["", "", ""]
+    assert translator.translate([], "en", "de") == []
+
+
+def test_the_target_language_matters_and_has_many_names(translator):
+    german = translator.translate(TEXT, "en", "de")
+    assert translator.translate(TEXT, "English", "deu_Latn") == german
+    assert translator.translate(TEXT, "eng", "de-DE") == german
+    assert translator.translate(TEXT, "en", "zh-CN") != german
+
+
+def test_directions(translator):
+    assert translator.languages == ("de", "en", "zh-Hans")
+    assert translator.is_trained(translator.direction("German", "eng"))
+    assert not translator.is_trained(translator.direction("en", "zh"))
+    assert translator.direction("de_DE", "zh-CN") == Direction("de", "zh-Hans")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("en", "germn", "unknown language 'germn'; did you mean de"),
+        ("en", "fr", "the model does not know fr.*it knows de, en, zh-Hans"),
+        ("pt", "en", "the model does not know pt"),
+        ("en", "eng_Latn", "the same: en"),
+    ],
+)
+def test_languages_that_cannot_be(source, target, message, translator):
+    with pytest.raises(UserError, match=message):
+        translator.translate(["x"], source, target)
+
+
+def test_options_of_the_search(translator):
+    wide = translator.translate_scored(TEXT, "en", "de", beam=400)  # wider than the vocabulary
+    narrow = translator.translate_scored(TEXT, "en", "de", beam=1, length_penalty=0.6)
+    assert all(a.score >= b.score - 1e-4 for a, b in zip(wide, narrow, strict=True))
+    plain = translator.translate_scored(TEXT, "en", "de", beam=1, length_penalty=0.0)
+    assert [t.text for t in plain] == [t.text for t in narrow]
+    assert all(a.score < b.score < 0 for a, b in zip(plain, narrow, strict=True))
+    with pytest.raises(UserError, match=r"beam must be at least 1 \(not 0\)"):
+        translator.translate(TEXT, "en", "de", beam=0)
+    with pytest.raises(UserError, match="length_penalty must be at least 0"):
+        translator.translate_scored(TEXT, "en", "de", length_penalty=-1)
+
+
+def test_one_text_is_not_a_sequence_of_lines(translator):
+    with pytest.raises(TypeError, match="not one text"):
+        translator.translate("The house", "en", "de")
+
+
+def test_progress_counts_lines(translator):
+    told = []
+    translator.translate([*TEXT, "", "The dog sleeps. " * 30], "en", "de", progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 5
+
+
+def test_long_lines_are_translated_in_parts(translator):
+    long = " ".join(SENTENCES["en"] * 3)
+    translation = translator.translate_scored([TEXT[0], long], "en", "de")[1]
+    longest = translator.recipe.data.source_length - 2
+    parts = split(long, longest, translator.vocabulary.encode)
+    assert translation.parts == len(parts) > 2
+    whole = [word for ids in parts for word in translator.vocabulary.decode([ids.pieces])[0].split()]
+    assert whole == long.split()
+    alone = translator.translate_scored(translator.vocabulary.decode([p.pieces for p in parts]), "en", "de")
+    assert translation.text == " ".join(t.text for t in alone)
+    assert translation.score == pytest.approx(np.mean([t.score for t in alone]), rel=1e-4)
+
+
+def test_checkpoints_differ_and_the_newest_is_taken(run_dir, translator):
+    older = Translator(run_dir, step=3)
+    assert (older.step, translator.step) == (3, 7)
+    assert older.translate(TEXT, "en", "de") != translator.translate(TEXT, "en", "de")
+    with pytest.raises(UserError, match=r"no checkpoint of step 5 \(it has 3, 7\)"):
+        Translator(run_dir, step=5)
+
+
+def test_a_mesh_that_does_not_fit_here_does_not_matter(run_dir, translator, tmp_path):
+    other = tmp_path / "run"
+    other.mkdir()
+    for name in ("vocab", "checkpoints"):
+        (other / name).symlink_to(run_dir / name)
+    recipe = translator.recipe
+    mesh = recipe.mesh.model_copy(update={"data": 64, "expert": 8})
+    save_recipe(recipe.model_copy(update={"mesh": mesh}), other)
+    assert Translator(other).translate(TEXT, "en", "de") == translator.translate(TEXT, "en", "de")
+
+
+def test_runs_that_are_none(run_dir, translator, tmp_path):
+    with pytest.raises(UserError, match="is not a run directory"):
+        Translator(tmp_path / "none")
+    save_recipe(translator.recipe, tmp_path / "unborn")
+    with pytest.raises(UserError, match="unborn has no checkpoint yet"):
+        Translator(tmp_path / "unborn")
+    (tmp_path / "unborn" / "vocab").symlink_to(run_dir / "vocab")
+    with pytest.raises(UserError, match="unborn has no checkpoint yet"):
+        Translator(tmp_path / "unborn")
+    (tmp_path / "unborn" / "vocab").unlink()
+    (tmp_path / "unborn" / "checkpoints").symlink_to(run_dir / "checkpoints")
+    with pytest.raises(UserError, match=r"cannot read the vocabulary .*unborn/vocab/vocab\.model"):
+        Translator(tmp_path / "unborn")
+
+
+# Splitting and joining.
+
+
+def by_characters(texts):
+    """A vocabulary of characters without white space."""
+    return [[ord(c) for c in text if not c.isspace()] for text in texts]
+
+
+def shown(parts):
+    return ["".join(map(chr, part.pieces)) + " " * part.spaced for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("text", "longest", "parts"),
+    [
+        ("short", 9, ["short"]),
+        (" \t ", 9, []),
+        ("Ab cd. Ef gh! Ij", 5, ["Abcd. ", "Efgh! ", "Ij"]),
+        ("Ab cd. Ef. Gh! Ij", 8, ["Abcd.Ef. ", "Gh!Ij"]),  # neighbours that fit stay together
+        ("He said “No.” Then, tired", 8, ["Hesaid ", "“No.” ", "Then, ", "tired"]),
+        ("one, two three", 8, ["one, ", "twothree"]),
+        ("3.14159 is pi", 7, ["3.14159 ", "ispi"]),  # a full stop without a space ends nothing
+        ("abcdefgh ij", 3, ["abc", "def", "gh ", "ij"]),
+        ("你好。再见。早", 4, ["你好。", "再见。早"]),
+        ("一二，三四五", 3, ["一二，", "三四五"]),
+    ],
+)
+def test_text_is_cut_where_it_hurts_least(text, longest, parts):
+    assert shown(split(text, longest, by_characters)) == parts
+
+
+@given(st.text(max_size=80), st.integers(1, 12))
+def test_no_part_is_too_long_and_nothing_is_lost(text, longest):
+    parts = split(text, longest, by_characters)
+    assert all(0 < len(part.pieces) <= longest for part in parts)
+    assert [piece for part in parts for piece in part.pieces] == by_characters([text])[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "spaced", "expected"),
+    [
+        ("en", "de", [True, True], "A B"),
+        ("en", "de", [False, False], "AB"),  # within a word
+        ("en", "zh", [True, True], "AB"),
+        ("zh", "ja", [False, False], "AB"),
+        ("zh", "en", [False, False], "A B"),
+    ],
+)
+def test_parts_are_joined_as_the_target_is_written(source, target, spaced, expected):
+    parts = [Part([1], each) for each in spaced]
+    assert join(["A", "B"], parts, get(source), get(target)) == expected
+
+
+# Streams: bytes in, bytes out.
+
+
+def in_capitals(lines, progress):
+    progress(len(lines))
+    return [Translation(line.upper().strip(), -1.5, len(line.split())) for line in lines]
+
+
+def streamed(data, translate=in_capitals, **options):
+    out = io.BytesIO()
+    report = translate_stream(io.BytesIO(data), out.write, translate, lambda t: t.text, **options)
+    return out.getvalue(), report
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        (b"", b""),
+        (b"\n", b"\n"),
+        (b"a", b"A"),
+        (b"a\nb", b"A\nB"),
+        (b"a\nb\n", b"A\nB\n"),
+        (b"a\r\n\r\nb\r\n", b"A\r\n\r\nB\r\n"),
+        (b"a\r\r\n", b"A\r\n"),  # the other is white space
+        (b"a\n\n  \nb", b"A\n\n\nB"),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", b"A\n\xef\xbb\xbfB\n"),
+        (b"a\x00b\n", b"A\x00B\n"),
+        ("a\u2028b\x85c\x0cd\x1ee\n".encode(), "A\u2028B\x85C\x0cD\x1eE\n".encode()),
+        (b"a\xffb\nc\n", "A\ufffdB\nC\n".encode()),
+    ],
+)
+def test_only_newlines_end_lines(given_, expected):
+    assert streamed(given_)[0] == expected
+
+
+def test_wrong_bytes_are_counted():
+    report = streamed(b"a\n\xff\nb c\n\xe4\xb8\n")[1]
+    assert (report.lines, report.undecodable, report.first_undecodable, report.split) == (4, 2, 2, 1)
+
+
+def test_a_stream_is_read_in_chunks(monkeypatch):
+    sizes, told = [], []
+
+    def translate(lines, progress):
+        sizes.append(len(lines))
+        return in_capitals(lines, progress)
+
+    data = b"".join(b"%d\n" % n for n in range(100, 110))
+    assert streamed(data, translate, chunk_lines=4, progress=told.append)[0] == data
+    assert sizes == [4, 4, 2]
+    assert told == [16, 32, 40]
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 7)
+    assert streamed(data, translate)[0] == data
+    assert sizes[3:] == [2] * 5
+
+
+# The command.
+
+
+class Streams:
+    """Standard streams of one run of the command in this process."""
+
+    def __init__(self, monkeypatch, given_=b"", terminal=False):
+        self.out, self.err = io.BytesIO(), io.StringIO()
+        stdin = io.BytesIO(given_)
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin, isatty=lambda: terminal))
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=self.out, isatty=lambda: False))
+        monkeypatch.setattr(sys, "stderr", self.err)
+
+
+def request(run_dir, **changes):
+    values = {"source": "en", "target": "de", **dict.fromkeys(command.Request._fields[3:]), "scores": False}
+    return command.Request(run=str(run_dir), **(values | changes))
+
+
+@pytest.fixture
+def loaded(translator, monkeypatch):
+    """The command's own translator, loaded already; and its process left as it is."""
+    monkeypatch.setattr("nmt.decode.translator.Translator", lambda run, step: translator)
+    monkeypatch.setattr(command, "prepare_process", lambda: None)
+
+
+pieces_of_text = st.sampled_from([b"\n", b"\r", b"\r\n", b" ", b"\x00", b"\xff", b"The dog ", "é。\u2028\x85".encode()])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(pieces_of_text, st.binary(max_size=8)), max_size=12).map(b"".join))
+def test_as_many_lines_come_out_as_went_in(run_dir, loaded, data):
+    with pytest.MonkeyPatch.context() as patch:
+        streams = Streams(patch, data)
+        command.run(request(run_dir, beam=1))
+    before, after = data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), streams.out.getvalue().split(b"\n")
+    assert len(before) == len(after)
+    for line, translation in zip(before, after, strict=True):
+        assert line.endswith(b"\r") == translation.endswith(b"\r")
+        if not line.strip():
+            assert not translation.strip()
+    assert ("not UTF-8" in streams.err.getvalue()) == any("\ufffd" in x.decode(errors="replace") for x in before)
+
+
+def test_files_scores_and_notes(run_dir, loaded, translator, tmp_path, monkeypatch):
+    text, out = tmp_path / "in.txt", tmp_path / "out.txt"
+    long = " ".join(SENTENCES["en"] * 3)
+    text.write_bytes(f"{TEXT[0]}\n\n{long}".encode() + b"\n\xff\n")
+    streams = Streams(monkeypatch)
+    command.run(request(run_dir, target="zh", file=str(text), output=str(out), scores=True))
+    assert streams.out.getvalue() == b""
+    lines = out.read_text().split("\n")
+    first = translator.translate_scored([TEXT[0]], "en", "zh")[0]
+    assert lines[0] == f"{first.score:.4f}\t{first.text}"
+    assert lines[1] == "0.0000\t"
+    assert len(lines) == 5
+    notes = streams.err.getvalue().splitlines()
+    assert len(notes) == 3
+    assert "not trained on en-zh-Hans" in notes[0]
+    assert "1 line was not UTF-8, the first of them line 4" in notes[1]
+    assert "1 line was longer than the 16 tokens" in notes[2]
+
+
+def test_output_is_all_or_nothing(run_dir, loaded, translator, tmp_path, monkeypatch):
+    out = tmp_path / "out.txt"
+    out.write_text("before")
+    Streams(monkeypatch, b"a\n")
+
+    def fail(*_, **__):
+        raise UserError("half-way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(translator), "translate_scored", fail)
+        with pytest.raises(UserError, match="half-way"):
+            command.run(request(run_dir, output=str(out)))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+    assert out.read_text() == "before"
+
+
+def test_a_terminal_is_answered_line_by_line(run_dir, loaded, translator, monkeypatch):
+    streams = Streams(monkeypatch, f"{TEXT[0]}\n\n{TEXT[1]}".encode(), terminal=True)
+    command.run(request(run_dir))
+    first, second = translator.translate(TEXT[:2], "en", "de")
+    assert streams.out.getvalue().decode() == f"{first}\n\n{second}"
+    assert streams.err.getvalue() == "en-de> " * 4 + "\n"
+
+
+def command_of(*arguments, given_=b""):
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "NMT_COMPILATION_CACHE": "0"}
+    script = [sys.executable, "-m", "nmt.cli.translate", *map(str, arguments)]
+    return subprocess.run(script, input=given_, capture_output=True, env=environment, check=False)
+
+
+def test_the_command_translates(run_dir, translator):
+    data = f"{TEXT[0]}\r\n\n{TEXT[1]}".encode()
+    done = command_of(run_dir, "--from", "eng", "--to", "German", "-", given_=data)
+    first, second = translator.translate(TEXT[:2], "en", "de")
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+    assert done.stdout.decode() == f"{first}\r\n\n{second}"
+
+
+def test_help_is_quick_because_it_imports_little():
+    code = (
+        "import sys, nmt.cli.translate as t\n"
+        "heavy = {'jax', 'flax', 'orbax', 'sentencepiece', 'numpy', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "sys.argv = ['nmt-translate', '--help']\n"
+        "try:\n    t.main()\nfinally:\n    print({'jax', 'numpy', 'sentencepiece'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("set()\n")
+    for option in ("--from", "--to", "--output", "--beam", "--length-penalty", "--step", "--scores"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none", "--from", "en", "--to", "de"), "none is not a run directory"),
+        (("RUN", "--from", "en", "--to", "fr"), "the model does not know fr"),
+        (("RUN", "--from", "englsh", "--to", "de"), "did you mean en"),
+        (("RUN", "--from", "en", "--to", "en"), "the same"),
+        (("RUN", "--from", "en", "--to", "de", "none.txt"), "cannot read none.txt: there is no such file"),
+        (("RUN", "--from", "en", "--to", "de", "."), "cannot read .: it is a folder"),
+        (("RUN", "--from", "en", "--to", "de", "-o", "none/out.txt"), "there is no folder none"),
+        (("RUN", "--from", "en", "--to", "de", "-o", "."), "cannot write .: it is a folder"),
+        (("RUN", "--from", "en"), "--to"),
+        (("RUN", "--from", "en", "--to", "de", "--beam", "0"), "--beam"),
+        (("RUN", "--from", "en", "--to", "de", "--bean", "1"), "--bean"),
+        ((), "RUN"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, run_dir, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["nmt-translate", *(str(run_dir) if a == "RUN" else a for a in arguments)])
+    monkeypatch.setattr(command, "prepare_process", lambda: pytest.fail("too late"))
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    assert end.value.code == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("nmt-translate: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(Path().iterdir()) == []
