@@ -1,5 +1,6 @@
 """Matrix products with a chosen input type, and dropout that costs no memory."""
 
+import math
 from functools import partial
 
 import jax
@@ -19,15 +20,15 @@ def product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Arra
 
 def _product_forward(
     spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     x, w = x.astype(dtype), w.astype(dtype)
-    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (x, w)
+    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (_bits(x), _bits(w))
 
 
 def _product_backward(
-    spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, ...], gradient: jax.Array
+    spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, w = saved
+    x, w = (_from_bits(kept, dtype) for kept in saved)
     inputs, result = spec.split("->")
     left, right = inputs.split(",")
     gradient = gradient.astype(dtype)
@@ -35,12 +36,28 @@ def _product_backward(
     return of_x, contract_rows(left, x, result, gradient, right)
 
 
+product.defvjp(_product_forward, _product_backward)
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    """Return the bits of a bfloat16 array as integers, to be kept for the backward pass.
+
+    XLA for CPUs writes into a bfloat16 array, as a scan does to keep something of every layer, by converting the whole
+    of it to float32 and back; it writes into integers as they are.
+    """
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+
+
+def _from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return jax.lax.bitcast_convert_type(x, dtype) if x.dtype == jnp.uint16 else x
+
+
 def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str) -> jax.Array:
     """Return `einsum(left,right->result)` in float32, the gradient of a weight: x and y share their leading indices.
 
-    An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the left
-    side in memory and uses its fast bfloat16 product; a product that contracts one leading index of both sides is
-    rounded up to float32 instead and takes up to four times as long.
+    An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the first
+    factor in memory and uses its fast bfloat16 product; a product that contracts one leading index of both sides is
+    rounded up to float32 instead and takes up to four times as long. The smaller factor comes first.
     """
     summed = [index for index in left if index in right and index not in result]
     if len(summed) == 1:
@@ -48,15 +65,15 @@ def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str
             return jnp.einsum(f"{left},{right}->{result}", x.astype(jnp.float32), y.astype(jnp.float32))
         x, left = _halve(x, left, summed[0])
         y, right = _halve(y, right, summed[0])
-    return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
-
-
-def turned(x: jax.Array) -> jax.Array:
-    """Return the transpose of a matrix as a copy that XLA will not push into the product that made it."""
-    rows, columns = x.shape
-    if rows % 2:
-        return x.T
-    return x.reshape(2, rows // 2, columns).transpose(2, 0, 1).reshape(columns, rows)
+    if x.size <= y.size:
+        return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
+    batch = "".join(index for index in result if index in left and index in right)
+    mine, other = ("".join(index for index in result if index in side and index not in batch) for side in (left, right))
+    product = jnp.einsum(f"{right},{left}->{batch}{other}{mine}", y, x, preferred_element_type=jnp.float32)
+    size = dict(zip(left, x.shape, strict=True)) | dict(zip(right, y.shape, strict=True))
+    rows, columns = (math.prod(size[index] for index in side) for side in (other, mine))
+    flat = _turned(product.reshape(*(size[index] for index in batch), rows, columns))
+    return jnp.einsum(f"{batch}{mine}{other}->{result}", flat.reshape([size[index] for index in batch + mine + other]))
 
 
 def _halve(x: jax.Array, indices: str, index: str) -> tuple[jax.Array, str]:
@@ -66,7 +83,13 @@ def _halve(x: jax.Array, indices: str, index: str) -> tuple[jax.Array, str]:
     return x.reshape(shape), f"{indices[:at]}Z{indices[at:]}"
 
 
-product.defvjp(_product_forward, _product_backward)
+def _turned(x: jax.Array) -> jax.Array:
+    """Transpose the last two dimensions as a copy that XLA will not push into the product that made them."""
+    *batch, rows, columns = x.shape
+    if rows % 2:
+        return x.swapaxes(-1, -2)
+    split = x.reshape(*batch, 2, rows // 2, columns)
+    return jnp.moveaxis(split, -1, -3).reshape(*batch, columns, rows)
 
 
 def _keep_mask(shape: tuple[int, ...], seed: jax.Array, rate: float) -> jax.Array:

@@ -150,12 +150,29 @@ def load_model(
         to_arrays(abstract),
         to_arrays(shardings(abstract, mesh)),
     )
+    return nnx.merge(graph, from_arrays(abstract, _read(folder / item, target))), step
+
+
+def _read(folder: epath.Path, target: Arrays) -> Arrays:
+    """Read the arrays of an item of a checkpoint."""
+    wanted = _shapes(target)
     try:
-        with ocp.StandardCheckpointer() as reader:
-            arrays = reader.restore(folder / item, target)
+        # Orbax would find a difference too, but only in the middle of reading, and not without noise.
+        stored = _shapes(ocp.StandardCheckpointHandler().metadata(folder).tree)
+        if stored == wanted:
+            with ocp.StandardCheckpointer() as reader:
+                return reader.restore(folder, target)
     except (ValueError, KeyError, FileNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(
-            f"cannot read {folder / item}: it is damaged, or holds another model than recipe.yaml says ({reason})"
-        ) from None
-    return nnx.merge(graph, from_arrays(abstract, arrays)), step
+        raise UserError(f"cannot read {folder}, it is damaged: {str(error).strip().splitlines()[0][:200]}") from None
+    name = next(name for name in sorted(wanted | stored) if wanted.get(name) != stored.get(name))
+    raise UserError(
+        f"{folder} holds another model than recipe.yaml says: "
+        f"{name} is {stored.get(name, 'missing')}, not {wanted.get(name, 'missing')}"
+    )
+
+
+def _shapes(arrays: Any) -> dict[str, tuple[int, ...]]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)
+    }

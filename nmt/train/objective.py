@@ -9,7 +9,7 @@ import numpy as np
 
 from nmt.data.batch import Batch
 from nmt.models.moe.routing import RoutingStats
-from nmt.models.numerics import contract_rows, turned
+from nmt.models.numerics import contract_rows
 from nmt.models.transformer import Transformer
 
 
@@ -67,7 +67,7 @@ def _cross_entropy_backward(
     wanted = jnp.where(is_target, 1 - smoothing, 0.0) + smoothing / vocabulary
     of_logits = (scale * (jnp.exp(logits - normaliser[:, None]) - wanted)).astype(dtype)
     of_hidden = jnp.einsum("rv,vm->rm", of_logits, table, preferred_element_type=jnp.float32)
-    of_table = turned(contract_rows("rm", hidden, "rv", of_logits, "mv"))
+    of_table = contract_rows("rv", of_logits, "rm", hidden, "vm")
     return of_hidden, of_table, np.zeros(target.shape, jax.dtypes.float0), None
 
 

@@ -94,7 +94,7 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
         gradients, metrics = jax.grad(loss, has_aux=True)(state.parameters)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
-        scalars = {"learning_rate": schedule(state.step), "gradient_norm": optax.global_norm(gradients)}
+        scalars = {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
         average = _averaged(state, parameters, train.ema_decay)
         return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
 
