@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]):
         self.name = name
-        self.seconds: list[float] = []
+        self.steps: list[Facts] = []
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process lives
         began = time.perf_counter()
         self._process = subprocess.Popen(
@@ -57,13 +57,16 @@ class Worker:
             raise
 
     def ask(self) -> None:
-        """Have one step done, and keep how long it took."""
+        """Have one step done, and keep what `serve` tells of it."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             print("step", file=self._process.stdin, flush=True)
-        answer = self._read()
-        self.seconds.append(answer["seconds"])
-        self.peak = answer["peak"]  # bytes
+        self.steps.append(self._read())
+
+    @property
+    def seconds(self) -> list[float]:
+        """How long the steps took."""
+        return [step["seconds"] for step in self.steps]
 
     def close(self) -> None:
         """End the process."""
@@ -93,7 +96,10 @@ def measure(workers: Sequence[Worker], rounds: int) -> None:
 
 
 def serve(step: Callable[[], None], warmup: int, facts: Facts) -> None:
-    """Be a worker: do a first step and `warmup` more, then one for every line of standard input, and tell its time.
+    """Be a worker: do a first step and `warmup` more, then one for every line of standard input, and tell of it.
+
+    Of a step are told its `seconds`, the seconds of processors that it took (`busy`) and that all other processes took
+    meanwhile (`others`), and the most memory in bytes that the process has had so far (`peak`).
 
     Args:
       step: does one step and returns when its results are there.
@@ -112,9 +118,20 @@ def serve(step: Callable[[], None], warmup: int, facts: Facts) -> None:
         step()
     answer(facts)
     for _ in sys.stdin:
-        began = time.perf_counter()
+        began, busy, machine = time.perf_counter(), time.process_time(), _machine_busy()
         step()
-        answer({"seconds": time.perf_counter() - began, "peak": _peak_memory()})
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
+        others = max(_machine_busy() - machine - busy, 0.0)
+        answer({"seconds": seconds, "busy": busy, "others": others, "peak": _peak_memory()})
+
+
+def _machine_busy() -> float:
+    """Return the seconds that all processors have worked since the machine's start; 0 where Linux does not tell."""
+    try:
+        user, nice, system, _, _, interrupt, soft_interrupt, *_ = Path("/proc/stat").read_text().split()[1:]
+    except OSError:
+        return 0.0
+    return sum(map(int, (user, nice, system, interrupt, soft_interrupt))) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_memory() -> int:

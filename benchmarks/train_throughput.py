@@ -125,9 +125,11 @@ def _figures(worker: Worker, shape: Shape) -> Facts:
         **worker.facts,
         "median_seconds": median,
         "tokens_per_second": shape.tokens / median,
-        "peak_bytes": worker.peak,
+        "peak_bytes": worker.steps[-1]["peak"],
         "first_step_seconds": worker.first_step,
         "seconds": worker.seconds,
+        "busy_seconds": [step["busy"] for step in worker.steps],
+        "other_seconds": [step["others"] for step in worker.steps],
     }
 
 

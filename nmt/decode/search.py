@@ -44,7 +44,7 @@ class Tokens:
 
     begin: int
     end: int
-    forbidden: frozenset[int]  # never generated; neither `begin` nor any that no training target has
+    forbidden: frozenset[int]  # others that are never generated: padding, unknown, language tags
 
 
 @dataclass(frozen=True)

@@ -130,10 +130,11 @@ class Translator:
         )
         best = [hypotheses[0] for hypotheses in found]
         texts = self.vocabulary.decode([hypothesis.tokens for hypothesis in best])
+        languages = get(direction.source), get(direction.target)
         result, used = [], 0
         for line in parts:
             here = slice(used, used := used + len(line))
-            text = join(texts[here], line, get(direction.source), get(direction.target))
+            text = join(texts[here], line, *languages)
             result.append(Translation(text, _mean_score(best[here]), len(line)))
         return result
 
