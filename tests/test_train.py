@@ -518,6 +518,9 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
 
 
 def test_a_signal_is_a_flag_first_and_the_end_next():
+    # A process that is started in the background ignores the signal from birth.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def told_twice():
         with Preemption() as preemption:
             assert not preemption

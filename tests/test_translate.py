@@ -133,7 +133,7 @@ def test_languages_that_cannot_be(source, target, message, translator):
 def test_options_of_the_search(translator):
     wide = translator.translate_scored(TEXT, "en", "de", beam=16)
     narrow = translator.translate_scored(TEXT, "en", "de", beam=1, length_penalty=0.6)
-    assert all(a.score >= b.score - 1e-4 for a, b in zip(wide, narrow, strict=True))
+    assert sum(t.score for t in wide) > sum(t.score for t in narrow)
     plain = translator.translate_scored(TEXT, "en", "de", beam=1, length_penalty=0.0)
     assert [t.text for t in plain] == [t.text for t in narrow]
     assert all(a.score < b.score < 0 for a, b in zip(plain, narrow, strict=True))

@@ -65,13 +65,13 @@ def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str
             return jnp.einsum(f"{left},{right}->{result}", x.astype(jnp.float32), y.astype(jnp.float32))
         x, left = _halve(x, left, summed[0])
         y, right = _halve(y, right, summed[0])
-    if x.size <= y.size:
-        return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
     batch = "".join(index for index in result if index in left and index in right)
     mine, other = ("".join(index for index in result if index in side and index not in batch) for side in (left, right))
-    product = jnp.einsum(f"{right},{left}->{batch}{other}{mine}", y, x, preferred_element_type=jnp.float32)
     size = dict(zip(left, x.shape, strict=True)) | dict(zip(right, y.shape, strict=True))
     rows, columns = (math.prod(size[index] for index in side) for side in (other, mine))
+    if x.size <= y.size or rows % 2:
+        return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
+    product = jnp.einsum(f"{right},{left}->{batch}{other}{mine}", y, x, preferred_element_type=jnp.float32)
     flat = _turned(product.reshape(*(size[index] for index in batch), rows, columns))
     return jnp.einsum(f"{batch}{mine}{other}->{result}", flat.reshape([size[index] for index in batch + mine + other]))
 
@@ -84,10 +84,8 @@ def _halve(x: jax.Array, indices: str, index: str) -> tuple[jax.Array, str]:
 
 
 def _turned(x: jax.Array) -> jax.Array:
-    """Transpose the last two dimensions as a copy that XLA will not push into the product that made them."""
+    """Transpose the last two dimensions (rows even) as a copy that XLA will not push into the product before."""
     *batch, rows, columns = x.shape
-    if rows % 2:
-        return x.swapaxes(-1, -2)
     split = x.reshape(*batch, 2, rows // 2, columns)
     return jnp.moveaxis(split, -1, -3).reshape(*batch, columns, rows)
 
