@@ -38,7 +38,9 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--no-input", *arguments, "--no-index", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    # What is built here is built with what is installed: constraints, the user's or CI's, have no say in it.
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_CONSTRAINT")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
