@@ -96,7 +96,7 @@ def measure(workers: Sequence[Worker], rounds: int) -> None:
 
 
 def serve(step: Callable[[], None], warmup: int, facts: Facts) -> None:
-    """Be a worker: do a first step and `warmup` more, then one for every line of standard input, and tell of it.
+    """Be a worker: a first step and `warmup` more, then two for every line of standard input; tell of the second.
 
     Of a step are told its `seconds`, the seconds of processors that it took (`busy`) and that all other processes took
     meanwhile (`others`), and the most memory in bytes that the process has had so far (`peak`).
@@ -118,6 +118,7 @@ def serve(step: Callable[[], None], warmup: int, facts: Facts) -> None:
         step()
     answer(facts)
     for _ in sys.stdin:
+        step()  # untimed: a process that others have run in between comes back to cold caches, a training loop does not
         began, busy, machine = time.perf_counter(), time.process_time(), _machine_busy()
         step()
         seconds, busy = time.perf_counter() - began, time.process_time() - busy

@@ -39,6 +39,7 @@ COMPARISONS = {
 }
 # Their code stops at a mixture of types under autocast.
 NO_AUTOCAST = ["hf-switch8", "hf-switch32"]
+DISTURBED = 0.05  # share of the processors that other programs may take during the timed steps
 PACKAGES = ["nmt-moe", "jax", "jaxlib", "flax", "numpy", "torch", "transformers"]
 
 
@@ -103,7 +104,8 @@ def _run(arguments: argparse.Namespace, shape: Shape, precision: str, pages: str
                 print(f"{name} failed:\n{error}\n", flush=True)
                 continue
             stack.callback(workers[-1].close)
-        measure(workers, arguments.rounds)
+        if workers:
+            measure(workers, arguments.rounds)
         rows = {worker.name: _figures(worker, shape) for worker in workers}
     ratios = _compare(rows)
     _report(rows, ratios)
@@ -150,6 +152,8 @@ def _compare(rows: dict[str, Facts]) -> list[Facts]:
 
 
 def _report(rows: dict[str, Facts], ratios: list[Facts]) -> None:
+    if not rows:
+        return
     dense = [row["median_seconds"] for name, row in rows.items() if name in HF_DENSE]
     base = min(dense, default=None)
     header = ["system", "parameters", "s/step", "min..max", "tokens/s", "x best HF dense", "peak MiB", "first step, s"]
@@ -168,6 +172,9 @@ def _report(rows: dict[str, Facts], ratios: list[Facts]) -> None:
     ]
     print_table(header, table)
     print()
+    others, seconds = (sum(sum(row[key]) for row in rows.values()) for key in ("other_seconds", "seconds"))
+    if (share := min(others / (seconds * (os.cpu_count() or 1)), 1.0)) > DISTURBED:
+        print(f"- not to be relied on: other programs took {share:.0%} of the processors during the timed steps")
     for ratio in ratios:
         spread = f"middle half of rounds {ratio['low']:.2f}..{ratio['high']:.2f}"
         print(f"- {ratio['system']} trains {ratio['ratio']:.2f} x as fast as {ratio['peer']} ({spread})", flush=True)
