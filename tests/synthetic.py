@@ -29,7 +29,7 @@ RECIPE = {
         "source_length": 32,
         "target_length": 32,
     },
-    "vocab": {"size": 350},
+    "vocab": {"size": 352},
     "model": {
         "width": 64,
         "hidden": 128,
@@ -42,12 +42,12 @@ RECIPE = {
         "moe": {"experts": 4, "every": 2},
     },
     "train": {
-        "steps": 800,
+        "steps": 600,
         "tokens_per_batch": 1024,
         "label_smoothing": 0.0,
-        "schedule": {"learning_rate": 3e-3, "warmup_steps": 100},
+        "schedule": {"name": "linear", "learning_rate": 3e-3, "warmup_steps": 100},
         "log_every": 50,
-        "checkpoint_every": 400,
+        "checkpoint_every": 300,
     },
     "decode": {"beam": 2},
 }

@@ -59,7 +59,7 @@ def is_of_a_direction(name: str) -> bool:
 
 def test_more_steps_are_added_to_a_finished_run(playground: Playground) -> None:
     for steps in (20, 40):
-        arguments = (*SHORT[1:], f"train.steps={steps}", "run_dir=runs/longer")
+        arguments = (*SHORT[1:], f"train.steps={steps}", "train.schedule.name=rsqrt", "run_dir=runs/longer")
         done = playground.command("nmt-train", f"recipe={playground.recipe}", *arguments)
         assert done.returncode == 0, done.stderr
     assert "resuming after step 20" in done.stderr
