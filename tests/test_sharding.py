@@ -22,6 +22,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 import nmt.train.step
 from nmt.errors import UserError
 from nmt.models.layers import FeedForward, parameter
+from nmt.models.moe.layer import MoE
 from nmt.models.numerics import dropout
 from nmt.models.weights import load_model, shardings, split_model
 from nmt.sharding import AXES, RULES, make_mesh, named_sharding, partition_spec, replicate, shard, split
@@ -110,18 +111,30 @@ def drawn(mesh):
     return {"drawn/one": jax.jit(draw)(), "drawn/parts": jax.jit(draw, out_shardings=place)()}
 
 
-def dense(mesh):
-    """A dense layer, dropout included, and its gradients, in one place and over the devices."""
-    graph, state = nnx.split(FeedForward(16, 24, 0.2, jnp.dtype(jnp.float32), nnx.Rngs(0)))
+def layers(mesh):
+    """A layer by itself, and its gradients, in one place and over the devices: dense, and the reference dispatch."""
+    rngs, dtype = nnx.Rngs(0), jnp.dtype(jnp.float32)
     x = np.random.default_rng(0).normal(size=(8, 6, 16)).astype(np.float32)
+    real, key = np.ones((8, 6), bool), jax.random.key(1)
+    config = toy.moe_config(experts=8, group_size=6, dispatch="einsum")
+    kinds = {
+        "dense": (FeedForward(16, 24, 0.2, dtype, rngs), lambda layer, x: layer(x, key)),
+        "einsum": (MoE(16, 24, config, dtype, rngs), lambda layer, x: layer(x, real, key, train=True)[0]),
+    }
+    arrays = {}
+    for kind, (layer, call) in kinds.items():
+        graph, state = nnx.split(layer)
 
-    def loss(state, x):
-        return jnp.square(nnx.merge(graph, state)(x, jax.random.key(1))).sum()
+        def loss(state, x, graph=graph, call=call):
+            return jnp.square(call(nnx.merge(graph, state), x)).sum()
 
-    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    parts = jax.device_put((state, x), (shardings(state, mesh), named_sharding(mesh, ("batch", None, None), x.shape)))
-    results = {"one": step(state, x), "parts": step(*parts)}
-    return {f"dense/{name}/{i}": leaf for name, tree in results.items() for i, leaf in enumerate(jax.tree.leaves(tree))}
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+        place = (shardings(state, mesh), named_sharding(mesh, ("batch", None, None), x.shape))
+        with jax.set_mesh(mesh):
+            parts = step(*jax.device_put((state, x), place))
+        for name, tree in (("one", step(state, x)), ("parts", parts)):
+            arrays |= {f"{kind}/{name}/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
+    return arrays
 
 
 def compute(out):
@@ -146,7 +159,7 @@ def compute(out):
     arrays |= {f"loaded/{path}": array for path, array in toy.flat(split_model(model)[1]).items()}
     mesh = mesh_of("expert_model")
     facts["annotated"] = annotated(mesh)
-    arrays |= masks(mesh) | drawn(mesh) | dense(mesh)
+    arrays |= masks(mesh) | drawn(mesh) | layers(mesh)
     (out / "facts.json").write_text(json.dumps(facts))
     np.savez(out / "arrays.npz", **arrays)
 
@@ -230,10 +243,14 @@ def test_parameters_are_drawn_the_same_wherever_they_live(eight):
     np.testing.assert_array_equal(arrays["drawn/parts"], arrays["drawn/one"])
 
 
-def test_a_dense_layer_is_the_same_in_parts(eight):
+@pytest.mark.parametrize(("kind", "leaves"), [("dense", 4), ("einsum", 5)])
+def test_a_layer_is_the_same_in_parts(eight, kind, leaves):
     _, arrays = eight
-    for i in range(4):  # value, gradients of wi, wo, x
-        np.testing.assert_allclose(arrays[f"dense/parts/{i}"], arrays[f"dense/one/{i}"], rtol=1e-4, atol=1e-4)
+    one, parts = (part(arrays, f"{kind}/{name}/") for name in ("one", "parts"))
+    assert len(one) == len(parts) == leaves  # the value, gradients of the parameters and of x
+    for i in one:
+        assert np.abs(one[i]).max() > 1e-3
+        np.testing.assert_allclose(parts[i], one[i], rtol=1e-4, atol=1e-4)
 
 
 def test_a_checkpoint_moves_between_meshes(eight):
