@@ -65,8 +65,7 @@ class Routed:
     kept: np.ndarray  # [G,N,2]
     balance_loss: float
     load: np.ndarray  # [E]
-    dropped_first: float
-    dropped_second: float
+    dropped: np.ndarray  # [2]
 
 
 def route(logits, real, slots, threshold=None, uniform=None):
@@ -112,7 +111,7 @@ def route(logits, real, slots, threshold=None, uniform=None):
     total = max(real.sum(), 1)
     dropped = (wanted & ~kept).sum(axis=(0, 1)) / total
     balance = float(np.mean(losses)) if losses else 0.0
-    return Routed(expert, gate, slot, kept, balance, first_choices / total, dropped[0], dropped[1])
+    return Routed(expert, gate, slot, kept, balance, first_choices / total, dropped)
 
 
 def mixture(x, expert, gate, wi, wo, cotangent):

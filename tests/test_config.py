@@ -26,6 +26,7 @@ from nmt.config import (
 )
 from nmt.config.documents import dump_document, parse_value, read_document
 from nmt.config.keys import RESUMABLE, describe, keys_by_name
+from nmt.config.presets import PRESETS
 from nmt.config.reference import help_text, json_schema, markdown
 from nmt.errors import UserError
 from nmt.files import declarations
@@ -93,6 +94,29 @@ def test_null_replaces_a_section_and_a_later_key_brings_it_back(here: Path) -> N
     assert load(text).model.moe is None
     assert load(text, "model.moe.experts=16").model.moe == MoEConfig(experts=16)
     assert load(MINIMAL + "model: {base: dense, moe: {experts: 2}}\n").model.moe == MoEConfig(experts=2)
+
+
+def test_a_preset_wins_over_what_is_below_it_and_yields_to_what_is_beside_or_above_it(here: Path) -> None:
+    text = MINIMAL + "model: {base: small, moe: {preset: switch, jitter: 0.2}}\n"
+    moe = load(text).model.moe
+    assert moe is not None
+    assert (moe.every, moe.top_k, moe.normalise, moe.jitter) == (2, 1, "none", 0.2)  # the base has every: 1
+    moe = load(text, "model.moe.preset=nllb", "model.moe.top_k=3").model.moe
+    assert moe is not None
+    assert (moe.preset, moe.every, moe.top_k, moe.output_masking, moe.jitter) == ("nllb", 4, 3, 0.2, 0.0)
+    assert MoEConfig(preset="st_moe", top_k=1).z_weight == 0.001
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_preset_survives_being_saved(here: Path, preset: str) -> None:
+    recipe = load(MINIMAL, f"model.moe.preset={preset}", "model.moe.capacity_factor=3")
+    assert load(dump_recipe(recipe), f"run_dir={recipe.run_dir}") == recipe
+    assert recipe.model.moe == MoEConfig(preset=preset, capacity_factor=3)
+
+
+def test_the_default_preset_is_the_default_of_its_keys() -> None:
+    assert MoEConfig(**PRESETS["gshard"]) == MoEConfig()
+    assert len({tuple(sorted(values)) for values in PRESETS.values()}) == 1
 
 
 # Values.
@@ -186,7 +210,13 @@ def test_a_section_may_be_one_argument(here: Path) -> None:
         (["name=a/b"], "argument name=a/b: name=a/b is to name a folder"),
         (["name="], "argument name=: name= is to name a folder"),
         (["run_dir="], "run_dir must be text, at least 1 character"),
-        (["model.encoder_layers=3"], "x.yaml, arguments included: model: encoder_layers=3 is not a multiple of"),
+        (["model.moe.offset=2"], "x.yaml, arguments included: model.moe: moe.offset=2 is not below moe.every=2"),
+        (
+            ["model.moe.routing=expert_choice"],
+            "x.yaml, arguments included: model.moe: moe.routing=expert_choice",
+        ),
+        (["train.accumulate=5"], "x.yaml, arguments included: the 64 rows of a batch are not a multiple of"),
+        (["vocab.target_size=400"], "x.yaml, arguments included: vocab.target_size asks for a vocabulary of its own"),
         (["train.tokens_per_batch=65"], "x.yaml, arguments included: train.tokens_per_batch=65 is not a multiple"),
         (["model.base=smal"], "argument model.base=smal: unknown model 'smal'; did you mean small?"),
     ],
@@ -281,7 +311,7 @@ def a_value(schema: dict[str, Any], text: st.SearchStrategy[str]) -> st.SearchSt
         low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("exclusiveMaximum", 1e30)
         high = schema.get("maximum", high)
         return st.floats(low, high, exclude_min="exclusiveMinimum" in schema, exclude_max="exclusiveMaximum" in schema)
-    return {"string": text, "null": st.none()}[schema["type"]]
+    return {"string": text, "null": st.none(), "boolean": st.booleans()}[schema["type"]]
 
 
 def a_section(schema: dict[str, Any], text: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
@@ -297,6 +327,13 @@ TIED = {  # values that fit together whichever of them are given
     "encoder_layers": [2, 4],
     "decoder_layers": [2, 4],
     "every": [1, 2],
+    "offset": [0, None],
+    "routing": ["token_choice", "hash"],
+    "decoder_routing": ["token_choice", "hash", None],
+    "top_k": [1, 2],
+    "head_width": [16, 64],
+    "target_size": [None],
+    "accumulate": [1, 2],
     "tokens_per_batch": [128, 4096],
     "target_length": [32, 64],
 }
@@ -393,7 +430,7 @@ def test_compare_names_every_difference(here: Path) -> None:
     assert resume_conflicts(old, new) == ["data.directions: [de-en] -> [no-en]", "model.dropout: 0.1 -> 0.5"]
     dense = load_recipe("tiny", ["model.moe=null"])
     (line,) = resume_conflicts(dense, old)
-    assert line.startswith("model.moe: null -> {experts: 8, every: 2,")
+    assert line.startswith("model.moe: null -> {preset: gshard, experts: 8, every: 2,")
 
 
 @pytest.mark.parametrize(("schedule", "conflicts"), [("rsqrt", 0), ("linear", 1), ("cosine", 1)])

@@ -16,6 +16,7 @@ from nmt.config import ModelConfig, MoEConfig
 from nmt.models.attention import MASKED, attention_bias
 from nmt.models.layers import RMSNorm, parameter, sinusoids
 from nmt.models.numerics import dropout, product, split_key
+from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.weights import abstract_model, from_arrays, resolve_dtype, to_arrays
 from nmt.sharding import RULES
 
@@ -272,12 +273,16 @@ def test_scanned_layers_are_the_layers_one_by_one(rows):
         memory = model.embed(batch["src"], batch["src_position"], toy.LENGTH)
         for i in range(SPARSE.encoder_layers):
             bias = attention_bias(source, source)
-            memory, _ = model.encoder.layer(i)(memory, bias, source > 0, None, None, None, False)
+            memory, _ = model.encoder.layer(i)(
+                memory, bias, TokenInfo(batch["src"], source > 0), None, None, None, Phase.INFER
+            )
         memory = model.encoder.norm(memory)
         x = model.embed(batch["tgt_in"], batch["tgt_position"], toy.LENGTH)
         own, cross = attention_bias(target, target, causal=True), attention_bias(target, source)
         for i in range(SPARSE.decoder_layers):
-            x, _ = model.decoder.layer(i)(x, own, target > 0, memory, cross, None, False)
+            x, _ = model.decoder.layer(i)(
+                x, own, TokenInfo(batch["tgt_in"], target > 0), memory, cross, None, Phase.INFER
+            )
         return model.logits(model.decoder.norm(x))
 
     np.testing.assert_allclose(unrolled(parameters, batch), compiled(SPARSE)(batch), rtol=1e-4, atol=1e-4)
@@ -300,9 +305,9 @@ def test_no_two_places_of_the_model_drop_out_by_the_same_key(rows, monkeypatch):
         model = nnx.merge(graph, parameters)
         source_key, target_key = jax.random.split(key)
         source = [batch[field] for field in ("src", "src_segment", "src_position")]
-        memory, _ = model.encode(*source, source_key, train=True)
+        memory, _ = model.encode(*source, source_key, Phase.TRAIN)
         target = [batch[field] for field in ("tgt_in", "tgt_segment", "tgt_position")]
-        return model.decode(*target, memory, batch["src_segment"], target_key, train=True)[0]
+        return model.decode(*target, memory, batch["src_segment"], target_key, Phase.TRAIN)[0]
 
     run(parameters, inputs(toy.pack(rows)), jax.random.key(0)).block_until_ready()
     jax.effects_barrier()

@@ -16,6 +16,7 @@ from nmt.errors import UserError
 from nmt.models.moe.dispatch import block_rows, blocked_dispatch, einsum_dispatch, scatter_dispatch
 from nmt.models.moe.layer import MoE
 from nmt.models.moe.routing import Routing, capacity, route
+from nmt.models.tokens import Phase, TokenInfo
 
 WIDTH, HIDDEN = 6, 10
 KEY = jax.random.key(7)
@@ -69,7 +70,7 @@ def assert_routed(routing, stats, expected, wanted_slots=True):
     np.testing.assert_allclose(routing.gate, expected.gate, rtol=1e-5, atol=1e-7)
     wanted = expected.slot >= 0
     np.testing.assert_array_equal(np.asarray(routing.slot)[wanted], expected.slot[wanted])
-    for name in ("balance_loss", "load", "dropped_first", "dropped_second"):
+    for name in ("balance_loss", "load", "dropped"):
         np.testing.assert_allclose(getattr(stats, name), getattr(expected, name), rtol=1e-5, atol=1e-6, err_msg=name)
 
 
@@ -96,7 +97,7 @@ def test_inference_drops_nothing_and_draws_nothing(seed, case, kind, padding, sl
     assert_routed(routing, stats, oracles.route(logits, real, None))
     np.testing.assert_array_equal(routing.kept[..., 0], real)
     np.testing.assert_allclose(np.asarray(routing.gate).sum(axis=-1), real, atol=1e-6)
-    assert float(stats.dropped_first) == float(stats.dropped_second) == 0.0
+    assert not np.asarray(stats.dropped).any()
 
 
 def combine_weights(routing, experts):
@@ -153,7 +154,7 @@ def test_an_example_by_hand():
     np.testing.assert_allclose(routing.gate[0], [[0.75, 0.25], [0.75, 0.25], [0, 0]], rtol=1e-6)
     np.testing.assert_allclose(stats.load, [1.0, 0.0])
     np.testing.assert_allclose(float(stats.balance_loss), 2 * 0.75, rtol=1e-6)
-    np.testing.assert_allclose([float(stats.dropped_first), float(stats.dropped_second)], [1 / 3, 1 / 3], rtol=1e-6)
+    np.testing.assert_allclose(stats.dropped, [1 / 3, 1 / 3], rtol=1e-6)
 
 
 def test_first_choices_are_served_before_any_second_choice():
@@ -327,7 +328,12 @@ def make_layer(seed=0, **changes):
 
 @functools.partial(jax.jit, static_argnames=("graph", "train"))
 def run_layer(graph, state, x, real, key=None, train=False):
-    return nnx.merge(graph, state)(x, real, key, train)
+    return nnx.merge(graph, state)(x, info_of(real), key, Phase.TRAIN if train else Phase.INFER)
+
+
+def info_of(real):
+    """The tokens of a batch, which are all the same."""
+    return TokenInfo(np.zeros(real.shape, np.int32), real)
 
 
 def tokens_of(seed, rows, length):
@@ -387,7 +393,7 @@ def test_tokens_past_capacity_are_left_to_the_residual(dispatch):
     y = np.asarray(y)
     assert np.abs(y[:, :2]).max(axis=-1).min() > 0  # C = 8 / 4
     assert not y[:, 2:].any()
-    np.testing.assert_allclose([float(stats.dropped_first), float(stats.dropped_second)], [0.75, 0.75])
+    np.testing.assert_allclose(stats.dropped, [0.75, 0.75])
     everywhere, _ = run_layer(graph, state, x, np.ones((2, 8), bool))
     assert np.abs(everywhere).max(axis=-1).min() > 0
 
@@ -401,8 +407,8 @@ def test_dispatches_agree_in_the_layer_and_in_every_gradient():
 
         @jax.jit
         def loss(state, x, graph=graph):
-            y, stats = nnx.merge(graph, state)(x, real, KEY, True)
-            return (y * cotangent).sum() + stats.balance_loss, stats.dropped_second
+            y, stats = nnx.merge(graph, state)(x, info_of(real), KEY, Phase.TRAIN)
+            return (y * cotangent).sum() + stats.balance_loss, stats.dropped[1]
 
         results[dispatch] = jax.grad(loss, argnums=(0, 1), has_aux=True)(state, x)
     assert 0.0 < float(results["einsum"][1]) < 1.0

@@ -24,6 +24,7 @@ from nmt.errors import UserError
 from nmt.models.layers import FeedForward, parameter
 from nmt.models.moe.layer import MoE
 from nmt.models.numerics import dropout
+from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.weights import load_model, shardings, split_model
 from nmt.sharding import AXES, RULES, make_mesh, named_sharding, partition_spec, replicate, shard, split
 from nmt.train.checkpoints import Checkpoints, Progress
@@ -66,7 +67,7 @@ def train_on(mesh, evaluate):
     facts = {"steps": [], "program": collectives(step.as_text())}
     for batch in batches[:STEPS]:
         state, metrics, scalars = step(state, batch)
-        dropped = [float(stats.dropped_first.sum()) for stats in metrics.routing.values()]
+        dropped = [float(stats.dropped[:, 0].sum()) for stats in metrics.routing.values()]
         facts["steps"].append([float(metrics.loss), float(scalars["gradient_norm"]), *dropped])
     if evaluate:
         facts["evaluation"] = float(trainer.evaluate(state, batches[STEPS]).loss)
@@ -115,11 +116,11 @@ def layers(mesh):
     """A layer by itself, and its gradients, in one place and over the devices: dense, and the reference dispatch."""
     rngs, dtype = nnx.Rngs(0), jnp.dtype(jnp.float32)
     x = np.random.default_rng(0).normal(size=(8, 6, 16)).astype(np.float32)
-    real, key = np.ones((8, 6), bool), jax.random.key(1)
+    info, key = TokenInfo(np.zeros((8, 6), np.int32), np.ones((8, 6), bool)), jax.random.key(1)
     config = toy.moe_config(experts=8, group_size=6, dispatch="einsum")
     kinds = {
         "dense": (FeedForward(16, 24, 0.2, dtype, rngs), lambda layer, x: layer(x, key)),
-        "einsum": (MoE(16, 24, config, dtype, rngs), lambda layer, x: layer(x, real, key, train=True)[0]),
+        "einsum": (MoE(16, 24, config, dtype, rngs), lambda layer, x: layer(x, info, key, Phase.TRAIN)[0]),
     }
     arrays = {}
     for kind, (layer, call) in kinds.items():

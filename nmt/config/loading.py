@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from nmt.config.arguments import Given, read_arguments
 from nmt.config.documents import Document, KeyPath, read_document
 from nmt.config.keys import describe, keys_by_name, unknown_key
+from nmt.config.presets import expanded
 from nmt.config.schema import Recipe
 from nmt.errors import UserError, did_you_mean
 from nmt.files import find_declaration
@@ -36,12 +37,15 @@ class _Settings:
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def merge(self, document: Document, section: KeyPath = ()) -> None:
-        self.values = _merged(self.values, _nested(section, document.values))
+        self.values = _merged(self.values, _with_preset(_nested(section, document.values)))
         self.origins |= {(*section, *path): f"{document.path}:{line}" for path, line in document.lines.items()}
 
-    def set(self, path: KeyPath, given: Given) -> None:
-        self.values = _merged(self.values, _nested(path, given.value))
-        self.origins[path] = f"argument {given.argument}"
+    def set(self, arguments: Mapping[KeyPath, Given]) -> None:
+        together: dict[str, Any] = {}
+        for path, given in arguments.items():
+            together = _merged(together, _nested(path, given.value))
+            self.origins[path] = f"argument {given.argument}"
+        self.values = _merged(self.values, _with_preset(together))
 
     def origin(self, path: KeyPath) -> str:
         """Return where the value at `path` was given, or the section nearest around it."""
@@ -71,8 +75,7 @@ def load_recipe_file(path: os.PathLike[str], overrides: Sequence[str] = ()) -> R
     if base := _base_model(document, arguments):
         settings.merge(base, ("model",))
     settings.merge(document)
-    for key, given in arguments.items():
-        settings.set(key, given)
+    settings.set(arguments)
     return _resolved(settings)
 
 
@@ -160,6 +163,13 @@ def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
     for key in reversed(path):
         value = {key: value}
     return dict(value)
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of one layer, the preset of their mixture-of-experts section spelt out."""
+    model = values.get("model")
+    moe = model.get("moe") if isinstance(model, dict) else None
+    return _merged(values, {"model": {"moe": expanded(moe)}}) if isinstance(moe, dict) else values
 
 
 def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

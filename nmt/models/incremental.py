@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from nmt.models.attention import MASKED, attention_bias
 from nmt.models.layers import RMSNorm, sinusoids
 from nmt.models.numerics import product
+from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.transformer import Layer, Stack, Transformer
 from nmt.sharding import shard
 
@@ -122,7 +123,7 @@ def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Encod
     """Encode sources, int32 [B,S], one a row, of lengths [B]; the rest of a row is padding."""
     position, segment = _rows(source, length)
     x = _embed(model, source, position, source.shape[1])
-    hidden, _ = model.encoder(x, attention_bias(segment, segment), segment > 0)
+    hidden, _ = model.encoder(x, attention_bias(segment, segment), TokenInfo(source, segment > 0))
     return Encoded(hidden, segment)
 
 
@@ -141,7 +142,7 @@ def log_probabilities(model: InferenceModel, encoded: Encoded, target: jax.Array
     own = attention_bias(segment, segment, causal=True)
     cross = attention_bias(jnp.ones_like(segment), encoded.segment)
     for weights in model.layers:
-        x, _ = weights.layer(x, own, segment > 0, encoded.hidden, cross, None, False)
+        x, _ = weights.layer(x, own, TokenInfo(tokens, segment > 0), encoded.hidden, cross, None, Phase.INFER)
     logits = _multiply(model.norm(x), model.output.T)[..., : model.embedding.shape[0]]
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
     return jnp.where(segment > 0, chosen, 0.0)
@@ -232,7 +233,7 @@ def decode_step(
         x = x + _multiply(_attend(qkv[:, :, 0], keys, values, bias), weights.self_out)
         q = _multiply(layer.cross_norm(x), weights.cross_in).reshape(rows, beam, heads, width)
         x = x + _multiply(_attend(q, memory.keys[i], memory.values[i], memory.bias), weights.cross_out)
-        y, _ = layer.feed_forward(x, live)
+        y, _ = layer.feed_forward(x, TokenInfo(tokens, live))
         x = shard(x + y, "batch", "length", "embed")
         all_keys.append(keys)
         all_values.append(values)

@@ -16,6 +16,7 @@ from nmt.models.layers import FeedForward, RMSNorm, sinusoids
 from nmt.models.moe.layer import MoE
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.numerics import dropout, product, split_key
+from nmt.models.tokens import Phase, TokenInfo
 from nmt.sharding import shard
 
 
@@ -38,13 +39,13 @@ class Layer(nnx.Module):
         self.decoder, self.sparse, self.rate = decoder, sparse, config.dropout
 
     def feed_forward(
-        self, x: jax.Array, real: jax.Array, key: jax.Array | None = None, train: bool = False
+        self, x: jax.Array, info: TokenInfo, key: jax.Array | None = None, phase: Phase = Phase.INFER
     ) -> tuple[jax.Array, RoutingStats | None]:
         """Return the feed-forward residual for x [B,S,M], and routing statistics of a sparse layer."""
         route_key, drop_key = split_key(key, 2)
         y = self.ff_norm(x)
         if self.sparse:
-            y, stats = self.moe(y, real, route_key, train)
+            y, stats = self.moe(y, info, route_key, phase)
         else:
             y, stats = self.ff(y, route_key), None
         return dropout(y, self.rate, drop_key), stats
@@ -53,11 +54,11 @@ class Layer(nnx.Module):
         self,
         x: jax.Array,
         bias: jax.Array,
-        real: jax.Array,
+        info: TokenInfo,
         memory: jax.Array | None,
         memory_bias: jax.Array | None,
         key: jax.Array | None,
-        train: bool,
+        phase: Phase,
     ) -> tuple[jax.Array, RoutingStats | None]:
         """Transform x [B,S,M]; memory [B,S',M] is what a decoder's cross-attention reads."""
         self_key, cross_key, ff_key = split_key(key, 3)
@@ -68,7 +69,7 @@ class Layer(nnx.Module):
             assert memory_bias is not None
             y = self.cross_attention(self.cross_norm(x), memory, memory_bias)
             x = x + dropout(y, self.rate, cross_key)
-        y, stats = self.feed_forward(x, real, ff_key, train)
+        y, stats = self.feed_forward(x, info, ff_key, phase)
         return shard(x + y, "batch", "length", "embed"), stats
 
 
@@ -97,11 +98,11 @@ class Stack(nnx.Module):
         self,
         x: jax.Array,
         bias: jax.Array,
-        real: jax.Array,
+        info: TokenInfo,
         memory: jax.Array | None = None,
         memory_bias: jax.Array | None = None,
         key: jax.Array | None = None,
-        train: bool = False,
+        phase: Phase = Phase.INFER,
     ) -> tuple[jax.Array, RoutingStats | None]:
         """Transform x [B,S,M]; the statistics have a leading axis over the sparse layers (None if there are none)."""
         graph, state = nnx.split(self.blocks)
@@ -111,7 +112,7 @@ class Stack(nnx.Module):
             block_key = None if key is None else jax.random.fold_in(key, index)
             stats = None
             for layer, layer_key in zip(nnx.merge(graph, state), split_key(block_key, self.every), strict=True):
-                x, stats = layer(x, bias, real, memory, memory_bias, layer_key, train)
+                x, stats = layer(x, bias, info, memory, memory_bias, layer_key, phase)
             return x, stats
 
         x, stats = jax.lax.scan(run, x, (state, jnp.arange(self.count)))
@@ -169,12 +170,15 @@ class Transformer(nnx.Module):
         segment: jax.Array,
         position: jax.Array,
         key: jax.Array | None = None,
-        train: bool = False,
+        phase: Phase = Phase.INFER,
+        direction: jax.Array | None = None,
+        directions: int = 0,
     ) -> tuple[jax.Array, RoutingStats | None]:
         """Encode packed sources, int32 [B,S] each, to memory [B,S,M]; also return the routing statistics."""
         embed_key, stack_key = split_key(key, 2)
         x = self.embed(tokens, position, tokens.shape[1], embed_key)
-        return self.encoder(x, attention_bias(segment, segment), segment > 0, key=stack_key, train=train)
+        info = TokenInfo(tokens, segment > 0, direction, directions)
+        return self.encoder(x, attention_bias(segment, segment), info, key=stack_key, phase=phase)
 
     def decode(
         self,
@@ -184,14 +188,17 @@ class Transformer(nnx.Module):
         memory: jax.Array,
         memory_segment: jax.Array,
         key: jax.Array | None = None,
-        train: bool = False,
+        phase: Phase = Phase.INFER,
+        direction: jax.Array | None = None,
+        directions: int = 0,
     ) -> tuple[jax.Array, RoutingStats | None]:
         """Read packed, shifted targets, int32 [B,T] each; return hidden states [B,T,M] and routing statistics."""
         embed_key, stack_key = split_key(key, 2)
         x = self.embed(tokens, position, tokens.shape[1], embed_key)
         own = attention_bias(segment, segment, causal=True)
         cross = attention_bias(segment, memory_segment)
-        return self.decoder(x, own, segment > 0, memory, cross, stack_key, train)
+        info = TokenInfo(tokens, segment > 0, direction, directions)
+        return self.decoder(x, own, info, memory, cross, stack_key, phase)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Return float32 logits [...,V] for hidden states [...,M]."""

@@ -25,8 +25,7 @@ def dry_run(recipe: Recipe, preparation: Preparation, console: Console) -> None:
     show_size(measure(recipe, recipe.vocab.size), console)
     prepared = (preparation.store / "stats.json").exists()
     stats = load_stats(preparation.store) if prepared else _estimated(preparation.corpus(), recipe)
-    rows = recipe.train.tokens_per_batch // recipe.data.target_length
-    table = mixing_table(stats, preparation.directions, recipe.data, rows, recipe.train.steps)
+    table = mixing_table(stats, preparation.directions, recipe.data, recipe.rows, recipe.train.steps)
     show_mixture(table, recipe, console)
     if not prepared:
         console.print("examples and epochs are estimated from the characters of the text: nothing is prepared yet")

@@ -109,7 +109,7 @@ def _lock(folder: epath.Path) -> Iterator[None]:
 
 
 def _train(recipe: Recipe, preparation: Preparation, vocabulary: Vocabulary, stats: Stats, console: Console) -> Result:
-    rows = recipe.train.tokens_per_batch // recipe.data.target_length
+    rows = recipe.rows
     directions, store = preparation.directions, preparation.store
     show_mixture(mixing_table(stats, directions, recipe.data, rows, recipe.train.steps), recipe, console)
     show_size(measure(recipe, vocabulary.size), console)

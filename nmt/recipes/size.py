@@ -64,7 +64,7 @@ def _moments(recipe: Recipe, parameters: int) -> int:
 
 def _activations(recipe: Recipe, vocabulary: int) -> int:
     model, data = recipe.model, recipe.data
-    rows = recipe.train.tokens_per_batch // data.target_length
+    rows = recipe.rows
     heads = model.heads * model.head_width
     slots = 1.0 if model.moe is None else max(1.0, model.moe.capacity_factor)
 

@@ -10,6 +10,7 @@ import numpy as np
 from nmt.data.batch import Batch
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.numerics import contract_rows
+from nmt.models.tokens import Phase
 from nmt.models.transformer import Transformer
 
 
@@ -75,7 +76,7 @@ cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 def objective(
-    model: Transformer, batch: Batch, directions: int, smoothing: float, key: jax.Array | None, train: bool
+    model: Transformer, batch: Batch, directions: int, smoothing: float, key: jax.Array | None, phase: Phase
 ) -> tuple[jax.Array, Metrics]:
     """Return the loss of a batch, per target token, and what there is to report.
 
@@ -85,12 +86,12 @@ def objective(
       directions: number of directions of the recipe.
       smoothing: label smoothing.
       key: random key of dropout and routing; None turns both off.
-      train: whether experts have a capacity.
+      phase: whether experts have a capacity.
     """
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
-    memory, encoder_stats = model.encode(batch.src, batch.src_segment, batch.src_position, encoder_key, train)
+    memory, encoder_stats = model.encode(batch.src, batch.src_segment, batch.src_position, encoder_key, phase)
     hidden, decoder_stats = model.decode(
-        batch.tgt_in, batch.tgt_segment, batch.tgt_position, memory, batch.src_segment, decoder_key, train
+        batch.tgt_in, batch.tgt_segment, batch.tgt_position, memory, batch.src_segment, decoder_key, phase
     )
     real = (batch.tgt_segment > 0).astype(jnp.float32).reshape(-1)
     total, nll = cross_entropy(

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nmt.config import Recipe
 from nmt.data.batch import Batch
+from nmt.models.tokens import Phase
 from nmt.models.transformer import Transformer
 from nmt.models.weights import abstract_model, initialise
 from nmt.sharding import named_sharding
@@ -71,8 +72,7 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
     schedule = make_schedule(train.schedule, train.steps)
     optimizer = make_optimizer(train.optimizer, schedule)
     graph, abstract = abstract_model(recipe.model, vocabulary)
-    rows = train.tokens_per_batch // recipe.data.target_length
-    batches = named_sharding(mesh, ("batch", None), (rows, recipe.data.target_length))
+    batches = named_sharding(mesh, ("batch", None), (recipe.rows, recipe.data.target_length))
 
     def begin(parameters: nnx.State) -> TrainState:
         average = None if train.ema_decay is None else jax.tree.map(jnp.copy, parameters)
@@ -89,7 +89,7 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
 
         def loss(parameters: nnx.State) -> tuple[jax.Array, Metrics]:
             model = nnx.merge(graph, parameters)
-            return objective(model, batch, directions, train.label_smoothing, key, train=True)
+            return objective(model, batch, directions, train.label_smoothing, key, Phase.TRAIN)
 
         gradients, metrics = jax.grad(loss, has_aux=True)(state.parameters)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
@@ -100,7 +100,7 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
 
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
         parameters = state.parameters if state.average is None else state.average
-        return objective(nnx.merge(graph, parameters), batch, directions, 0.0, None, train=False)[1]
+        return objective(nnx.merge(graph, parameters), batch, directions, 0.0, None, Phase.EVALUATE)[1]
 
     return Trainer(
         initial=initial,

@@ -107,8 +107,8 @@ class Window:
         return Experts(
             busiest=float(load.max() * fair),
             idlest=float(load.min() * fair),
-            dropped_first=float(sums["dropped_first"].mean() / self.steps),
-            dropped_second=float(sums["dropped_second"].mean() / self.steps),
+            dropped_first=float(sums["dropped"][:, 0].mean() / self.steps),
+            dropped_second=float(sums["dropped"][:, 1:].sum(axis=1).mean() / self.steps),
             balance_loss=float(sums["balance_loss"].mean() / self.steps),
         )
 

@@ -10,6 +10,7 @@ from nmt.models.layers import parameter
 from nmt.models.moe.dispatch import blocked_dispatch, einsum_dispatch, scatter_dispatch
 from nmt.models.moe.routing import RoutingStats, capacity, route
 from nmt.models.numerics import product
+from nmt.models.tokens import Phase, TokenInfo
 
 DISPATCH = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
@@ -25,26 +26,28 @@ class MoE(nnx.Module):
         self.config, self.dtype = config, dtype
 
     def __call__(
-        self, x: jax.Array, real: jax.Array, key: jax.Array | None = None, train: bool = False
+        self, x: jax.Array, info: TokenInfo, key: jax.Array | None = None, phase: Phase = Phase.INFER
     ) -> tuple[jax.Array, RoutingStats]:
         """Send every token to its experts and return their gated sum.
 
         Args:
           x: [B,S,M].
-          real: bool [B,S], False for padding.
+          info: the tokens [B,S]; padding goes nowhere.
           key: random key for the choice of second experts.
-          train: whether experts have a capacity; without it no token is dropped.
+          phase: whether experts have a capacity; in inference no token is dropped.
 
         Returns:
           [B,S,M], zero where no expert took the token, and the layer's statistics.
         """
+        train = phase is Phase.TRAIN
         groups = self._groups(x.shape[0] * x.shape[1]) if train else 1
         tokens = x.reshape(groups, -1, x.shape[-1])
-        real = real.reshape(groups, -1)
+        real = info.real.reshape(groups, -1)
+        direction = None if info.direction is None else info.direction.reshape(groups, -1)
         slots = capacity(tokens.shape[1], self.config) if train else None
         # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
         logits = jnp.einsum("gnm,me->gne", tokens, self.router[...], precision=jax.lax.Precision.HIGHEST)
-        routing, stats = route(logits, real, self.config, slots, key)
+        routing, stats = route(logits, real, self.config, slots, key, direction, info.directions)
         if slots is None:
             y = blocked_dispatch(tokens, routing, self.config.experts, self._one)
         else:

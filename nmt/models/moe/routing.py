@@ -45,9 +45,14 @@ class RoutingStats:
     """What is worth watching of one mixture-of-experts layer, padding aside."""
 
     balance_loss: jax.Array  # float32 []
+    z_loss: jax.Array  # float32 [], mean of log(sum_e exp logit_e)^2 over tokens
+    budget_loss: jax.Array  # float32 [], distance of the gated share from its budget; 0 without shared=gated
     load: jax.Array  # float32 [E], share of first choices, before capacity; sums to 1
-    dropped_first: jax.Array  # float32 [], share of tokens whose first choice found no slot
-    dropped_second: jax.Array  # float32 [], share of tokens whose second choice was wanted and found no slot
+    dropped: jax.Array  # float32 [K], share of tokens whose k-th choice was wanted and found no slot
+    confidence: jax.Array  # float32 [], mean router probability of the first choice
+    by_direction: (
+        jax.Array
+    )  # float32 [D,E], tokens of each direction whose first choice was each expert, before capacity
 
 
 def capacity(tokens: int, config: MoEConfig) -> int:
@@ -87,7 +92,13 @@ def _slots(wanted: jax.Array, expert: jax.Array, experts: int) -> jax.Array:
 
 
 def route(
-    logits: jax.Array, real: jax.Array, config: MoEConfig, slots: int | None, key: jax.Array | None
+    logits: jax.Array,
+    real: jax.Array,
+    config: MoEConfig,
+    slots: int | None,
+    key: jax.Array | None,
+    direction: jax.Array | None = None,
+    directions: int = 0,
 ) -> tuple[Routing, RoutingStats]:
     """Choose two experts for every token.
 
@@ -97,6 +108,8 @@ def route(
       config: the layer's configuration.
       slots: C; None at inference: no token is dropped.
       key: random key for second choices; None keeps them all.
+      direction: int32 [G,N], for statistics by direction; None: none.
+      directions: D.
     """
     experts = logits.shape[-1]
     probabilities = jax.nn.softmax(logits, axis=-1)
@@ -109,10 +122,18 @@ def route(
     slot = _slots(wanted, expert, experts)
     kept = wanted if slots is None else wanted & (slot < slots)
     routing = Routing(expert=expert, gate=jnp.where(kept, gate, 0.0), slot=slot, kept=kept)
-    return routing, _statistics(probabilities, routing, wanted, real)
+    return routing, _statistics(logits, probabilities, routing, wanted, real, direction, directions)
 
 
-def _statistics(probabilities: jax.Array, routing: Routing, wanted: jax.Array, real: jax.Array) -> RoutingStats:
+def _statistics(
+    logits: jax.Array,
+    probabilities: jax.Array,
+    routing: Routing,
+    wanted: jax.Array,
+    real: jax.Array,
+    direction: jax.Array | None,
+    directions: int,
+) -> RoutingStats:
     experts = probabilities.shape[-1]
     count = real.sum(axis=1)  # [G]
     denominator = jnp.maximum(count, 1)[:, None]
@@ -121,10 +142,15 @@ def _statistics(probabilities: jax.Array, routing: Routing, wanted: jax.Array, r
     mean_probability = (probabilities * real[..., None]).sum(axis=1) / denominator  # P [G,E]
     balance = experts * (share * mean_probability).sum(axis=-1)
     tokens = jnp.maximum(count.sum(), 1)
-    dropped = (wanted & ~routing.kept).sum(axis=(0, 1)) / tokens
+    log_sum = jax.nn.logsumexp(logits, axis=-1)
+    best = jnp.take_along_axis(probabilities, routing.expert[..., :1], axis=-1)[..., 0]
+    of = jnp.zeros(real.shape, jnp.int32) if direction is None else direction
     return RoutingStats(
         balance_loss=balance.sum() / jnp.maximum((count > 0).sum(), 1),
+        z_loss=(jnp.square(log_sum) * real).sum() / tokens,
+        budget_loss=jnp.zeros(()),
         load=first.sum(axis=(0, 1)) / tokens,
-        dropped_first=dropped[0],
-        dropped_second=dropped[1],
+        dropped=(wanted & ~routing.kept).sum(axis=(0, 1)) / tokens,
+        confidence=(best * real).sum() / tokens,
+        by_direction=jnp.einsum("gnd,gne->de", jax.nn.one_hot(of, directions), first),
     )
