@@ -335,6 +335,7 @@ TIED = {  # values that fit together whichever of them are given
     "target_size": [None],
     "accumulate": [1, 2],
     "tokens_per_batch": [128, 4096],
+    "source_length": [32, 64],
     "target_length": [32, 64],
 }
 TRAPS = ["no", "1e3", "1.0", "null", "~", "=", "<<", "- a", "12:30", "true", "0o7", " x ", "a: b", "#", "...", "a,b"]
