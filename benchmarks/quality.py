@@ -17,9 +17,10 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
-from harness import circumstances, cores, print_table
+from harness import circumstances, print_table
 
 Facts = dict[str, Any]
 
@@ -38,8 +39,12 @@ def main() -> None:
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", flush=True)
     jobs = [(model, seed) for seed in range(1, arguments.seeds + 1) for model in arguments.models]
     folder = Path(arguments.folder)
+    places: Queue[list[int]] = Queue()
+    processors = sorted(os.sched_getaffinity(0))
+    for number in range(arguments.jobs):
+        places.put(processors[number :: arguments.jobs])
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        results = list(pool.map(lambda job: _run(folder, *job, arguments.steps, arguments.jobs), jobs))
+        results = list(pool.map(lambda job: _run(folder, *job, arguments.steps, places), jobs))
     rows = {f"{model}/{seed}": result for (model, seed), result in zip(jobs, results, strict=True)}
     _report(rows, arguments.models)
     if arguments.json:
@@ -55,26 +60,31 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what to train")
     add("--seeds", type=int, default=2, help="runs of every model, with the seeds 1, 2, ...")
     add("--steps", type=int, default=1800, help="steps of a run")
-    add("--jobs", type=int, default=1, help="runs at a time, each on its share of the processors")
+    add(
+        "--jobs",
+        type=int,
+        choices=range(1, len(os.sched_getaffinity(0)) + 1),
+        default=1,
+        help="runs at a time, each on its share of the processors",
+    )
     add("--folder", default="runs/quality", help="where the runs are kept")
     add("--json", metavar="FILE", help="write every figure there")
     return parser
 
 
-def _run(folder: Path, model: str, seed: int, steps: int, jobs: int) -> Facts:
-    """Train and evaluate one model, and return what it reached."""
+def _run(folder: Path, model: str, seed: int, steps: int, places: "Queue[list[int]]") -> Facts:
+    """Train and evaluate one model on a free share of the processors, and return what it reached."""
     run = folder / f"{model}-{seed}"
     train = [f"seed={seed}", f"train.steps={steps}", "train.max_minutes=null", f"run_dir={run}"]
     command = [sys.executable, "-m", "nmt.cli.train", "recipe=quickstart", *MODELS[model], *train]
-    share = max(1, cores() // jobs)
-    first = share * (hash((model, seed)) % jobs)
-    processors = sorted(os.sched_getaffinity(0))[first : first + share]
     log = run.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
+    processors = places.get()
     with log.open("w") as output:
         done = subprocess.run(
             command, stdout=output, stderr=output, preexec_fn=lambda: os.sched_setaffinity(0, processors)
         )
+    places.put(processors)
     if done.returncode:
         sys.exit(f"{model}, seed {seed}: nmt-train ended with status {done.returncode}, see {log}")
     print(f"{model}, seed {seed}: done", flush=True)
