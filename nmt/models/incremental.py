@@ -18,7 +18,7 @@ from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.transformer import Layer, Stack, Transformer
 from nmt.sharding import shard
 
-PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi"}  # what only `product` reads, and rounds to the compute type anyway
+PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi", "wg"}  # what only `product` reads, and rounds to the compute type anyway
 
 
 @jax.tree_util.register_dataclass

@@ -13,7 +13,8 @@ from flax import nnx
 from nmt.config import ModelConfig
 from nmt.models.attention import Attention, attention_bias
 from nmt.models.layers import FeedForward, RMSNorm, sinusoids
-from nmt.models.moe.layer import MoE
+from nmt.models.moe.layer import ExpertOptions, MoE
+from nmt.models.moe.regularise import toss
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.numerics import dropout, product, split_key
 from nmt.models.tokens import Phase, TokenInfo
@@ -33,7 +34,8 @@ class Layer(nnx.Module):
         self.ff_norm = RMSNorm(config.width)
         if sparse:
             assert config.moe is not None
-            self.moe = MoE(config.width, config.hidden, config.moe, dtype, rngs)
+            options = ExpertOptions(config.activation, config.bias, config.init, config.init_scale, config.dropout)
+            self.moe = MoE(config.width, config.hidden, config.moe, dtype, rngs, decoder, options)
         else:
             self.ff = FeedForward(config.width, config.hidden, config.dropout, dtype, rngs)
         self.decoder, self.sparse, self.rate = decoder, sparse, config.dropout
@@ -80,6 +82,7 @@ class Stack(nnx.Module):
         layers = config.decoder_layers if decoder else config.encoder_layers
         every = config.moe.every if config.moe else 1
         self.count, self.every = layers // every, every
+        self.gating_dropout = config.moe.gating_dropout if config.moe else 0.0
 
         def block(rngs: nnx.Rngs) -> nnx.List[Layer]:
             sparse = [config.moe is not None and i == every - 1 for i in range(every)]
@@ -106,6 +109,7 @@ class Stack(nnx.Module):
     ) -> tuple[jax.Array, RoutingStats | None]:
         """Transform x [B,S,M]; the statistics have a leading axis over the sparse layers (None if there are none)."""
         graph, state = nnx.split(self.blocks)
+        info = toss(info, self.gating_dropout, key, phase)
 
         def run(x: jax.Array, step: tuple[nnx.State, jax.Array]) -> tuple[jax.Array, RoutingStats | None]:
             state, index = step

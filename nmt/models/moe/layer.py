@@ -1,29 +1,90 @@
 """The mixture-of-experts feed-forward layer (GShard, section 2.2)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import MoEConfig
 from nmt.errors import UserError
-from nmt.models.layers import parameter
+from nmt.models.activations import activate, gated
+from nmt.models.layers import FeedForward, parameter
 from nmt.models.moe.dispatch import blocked_dispatch, einsum_dispatch, scatter_dispatch
-from nmt.models.moe.routing import RoutingStats, capacity, route
-from nmt.models.numerics import product
+from nmt.models.moe.expert_choice import (
+    ExpertChoice,
+    choose_alone,
+    choose_tokens,
+    einsum_gather_dispatch,
+    gather_dispatch,
+)
+from nmt.models.moe.hashing import route_by_hash
+from nmt.models.moe.regularise import jittered, open_gates, output_mask
+from nmt.models.moe.routing import Routing, RoutingStats, capacity, has_capacity, of_type, route
+from nmt.models.numerics import dropout, product, split_key
 from nmt.models.tokens import Phase, TokenInfo
 
 DISPATCH = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
+Multiply = Callable[[jax.Array, jax.Array], jax.Array]
+Pick = Callable[[jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class ExpertOptions:
+    """What experts have in common with the dense layers of their model."""
+
+    activation: str = "relu"
+    bias: bool = False
+    init: str = "uniform"
+    init_scale: float = 1.0
+    dropout: float = 0.0  # of the shared expert, a dense layer
+
 
 class MoE(nnx.Module):
-    """A router and E feed-forward experts, each of the shape of the dense layer, without biases or dropout."""
+    """A router and E feed-forward experts, each of the shape of the dense layer, and maybe one that all tokens share.
 
-    def __init__(self, width: int, hidden: int, config: MoEConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    Args:
+      width: M.
+      hidden: H.
+      config: who goes where.
+      dtype: input type of products.
+      rngs: random streams.
+      decoder: whether the layer is a decoder's.
+      options: what experts are.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        config: MoEConfig,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        decoder: bool = False,
+        options: ExpertOptions = ExpertOptions(),
+    ):
         experts = config.experts
-        self.router = parameter(rngs, (width, experts), ("embed", None), width)
+        self.config, self.options, self.dtype, self.decoder = config, options, dtype, decoder
+        self.routing = config.of_decoder if decoder else config.routing
+        if self.routing != "hash":
+            router = parameter(rngs, (width, experts), ("embed", None), width)
+            self.router = router.replace(router[...] * config.router_init_scale)
         self.wi = parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width)
         self.wo = parameter(rngs, (experts, hidden, width), ("expert", "mlp", "embed"), hidden)
-        self.config, self.dtype = config, dtype
+        if gated(options.activation):
+            self.wg = parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width)
+        if options.bias:
+            self.bi = _zeros((experts, hidden), ("expert", "mlp"))
+            self.bo = _zeros((experts, width), ("expert", "embed"))
+            if gated(options.activation):
+                self.bg = _zeros((experts, hidden), ("expert", "mlp"))
+        if config.shared != "none":
+            self.shared = FeedForward(width, config.shared_hidden or hidden, options.dropout, dtype, rngs)
+        if config.shared == "gated":
+            self.share_w = parameter(rngs, (width,), ("embed",), width)
+            self.share_b = _zeros((1,), (None,))
 
     def __call__(
         self, x: jax.Array, info: TokenInfo, key: jax.Array | None = None, phase: Phase = Phase.INFER
@@ -33,26 +94,62 @@ class MoE(nnx.Module):
         Args:
           x: [B,S,M].
           info: the tokens [B,S]; padding goes nowhere.
-          key: random key for the choice of second experts.
+          key: random key for everything random in training; None: nothing is.
           phase: whether experts have a capacity; in inference no token is dropped.
 
         Returns:
-          [B,S,M], zero where no expert took the token, and the layer's statistics.
+          [B,S,M], zero where no expert took the token, and the layer's statistics. When the layer passes its tokens by
+          (`TokenInfo.passed_by`), the statistics and losses are those of the routing as it would have been: the router
+          learns in every step.
+
+        Raises:
+          UserError: `group_size` does not divide the tokens.
         """
-        train = phase is Phase.TRAIN
-        groups = self._groups(x.shape[0] * x.shape[1]) if train else 1
+        route_key, mask_key, drop_key, shared_key, gate_key = split_key(key if phase is Phase.TRAIN else None, 5)
+        limited = has_capacity(self.config, phase)
+        groups = self._groups(x.shape[0] * x.shape[1]) if limited else 1
+        factor = self.config.capacity_factor if phase is Phase.TRAIN else self.config.eval_capacity_factor
         tokens = x.reshape(groups, -1, x.shape[-1])
-        real = info.real.reshape(groups, -1)
-        direction = None if info.direction is None else info.direction.reshape(groups, -1)
-        slots = capacity(tokens.shape[1], self.config) if train else None
-        # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
-        logits = jnp.einsum("gnm,me->gne", tokens, self.router[...], precision=jax.lax.Precision.HIGHEST)
-        routing, stats = route(logits, real, self.config, slots, key, direction, info.directions)
-        if slots is None:
-            y = blocked_dispatch(tokens, routing, self.config.experts, self._one)
+        grouped = jax.tree.map(lambda part: part.reshape(groups, -1) if part.ndim > 1 else part, info)
+        slots = capacity(tokens.shape[1], self.config, factor) if limited else None
+        move, stats = self._plan(tokens, grouped, slots, route_key, mask_key, drop_key)
+        if info.passed_by is None:
+            y = move()
         else:
-            y = DISPATCH[self.config.dispatch](tokens, routing, self.config.experts, slots, self._all)
-        return y.reshape(x.shape), stats
+            y = jax.lax.cond(info.passed_by, lambda: jnp.zeros(tokens.shape, jnp.float32), move)
+        return self._share(x, y.reshape(x.shape), info.real, stats, shared_key, gate_key)
+
+    def _plan(
+        self,
+        x: jax.Array,
+        info: TokenInfo,
+        slots: int | None,
+        route_key: jax.Array | None,
+        mask_key: jax.Array | None,
+        drop_key: jax.Array | None,
+    ) -> tuple[Callable[[], jax.Array], RoutingStats]:
+        """Decide who goes where; return what moves tokens x [G,N,M] there and back, and statistics."""
+        config, of = self.config, (info.direction, info.directions)
+        if self.routing == "hash":
+            routing, stats = route_by_hash(info.token, info.real, config, slots, *of)
+            return lambda: self._move(x, routing, slots, mask_key, drop_key), stats
+        jitter_key, sample_key = split_key(route_key, 2)
+        logits = self._logits(x, jitter_key)
+        if self.routing == "expert_choice" and slots is not None:
+            choice, stats = choose_tokens(logits, info.real, config, slots, *of)
+            return lambda: self._move_chosen(x, choice, mask_key, drop_key), stats
+        if self.routing == "expert_choice":
+            routing, stats = choose_alone(logits, info.real, config, *of)
+        else:
+            routing, stats = route(logits, info.real, config, slots, sample_key, *of, decoder=self.decoder)
+        return lambda: self._move(x, routing, slots, mask_key, drop_key), stats
+
+    def _logits(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Return router logits [G,N,E] for tokens x [G,N,M]."""
+        # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
+        rows = of_type(jittered(x.astype(jnp.float32), self.config.jitter, key), self.config)
+        router = of_type(self.router[...], self.config)
+        return of_type(jnp.einsum("gnm,me->gne", rows, router, precision=jax.lax.Precision.HIGHEST), self.config)
 
     def _groups(self, tokens: int) -> int:
         size = self.config.group_size or tokens
@@ -63,12 +160,91 @@ class MoE(nnx.Module):
             )
         return tokens // size
 
-    def _all(self, rows: jax.Array) -> jax.Array:
+    def _move(
+        self,
+        x: jax.Array,
+        routing: Routing,
+        slots: int | None,
+        mask_key: jax.Array | None,
+        drop_key: jax.Array | None,
+    ) -> jax.Array:
+        """Move tokens x [G,N,M] to the experts that they have chosen, and back."""
+        mask = output_mask(routing.gate.shape, self.config.output_masking, mask_key)
+        routing = replace(routing, gate=routing.gate * mask)
+        if slots is None:
+            return blocked_dispatch(x, routing, self.config.experts, self._one)
+        if slots == 0:
+            return jnp.zeros(x.shape, jnp.float32)
+        dispatch = DISPATCH[self.config.dispatch]
+        return dispatch(x, routing, self.config.experts, slots, lambda rows: self._all(rows, drop_key))
+
+    def _move_chosen(
+        self, x: jax.Array, choice: ExpertChoice, mask_key: jax.Array | None, drop_key: jax.Array | None
+    ) -> jax.Array:
+        """Move tokens x [G,N,M] to the experts that have chosen them, and back."""
+        if choice.token.shape[-1] == 0:
+            return jnp.zeros(x.shape, jnp.float32)
+        mask = output_mask(choice.gate.shape, self.config.output_masking, mask_key)
+        choice = replace(choice, gate=choice.gate * mask)
+        dispatch = einsum_gather_dispatch if self.config.dispatch == "einsum" else gather_dispatch
+        return dispatch(x, choice, lambda rows: self._all(rows, drop_key))
+
+    def _transform(self, rows: jax.Array, multiply: Multiply, pick: Pick, key: jax.Array | None = None) -> jax.Array:
+        """Run rows [...,M] through experts.
+
+        Args:
+          rows: what the experts read.
+          multiply: the product of rows with a weight [E,...,...], each row with that of its expert.
+          pick: a bias [E,...] for the rows, each that of its expert.
+          key: random key of dropout.
+        """
+
+        def into(weight: nnx.Param[jax.Array], bias: str, x: jax.Array) -> jax.Array:
+            y = multiply(x, weight[...])
+            return y + pick(getattr(self, bias)[...]) if self.options.bias else y
+
+        name = self.options.activation
+        gate = into(self.wg, "bg", rows) if gated(name) else None
+        hidden = dropout(activate(name, into(self.wi, "bi", rows), gate), self.config.expert_dropout, key)
+        return into(self.wo, "bo", hidden)
+
+    def _all(self, rows: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Run every expert on its rows [E,R,M]."""
-        hidden = jax.nn.relu(product("erm,emh->erh", rows, self.wi[...], self.dtype))
-        return product("erh,ehm->erm", hidden, self.wo[...], self.dtype)
+        return self._transform(rows, lambda x, w: product("erm,emh->erh", x, w, self.dtype), lambda b: b[:, None], key)
 
     def _one(self, index: jax.Array, rows: jax.Array) -> jax.Array:
         """Run the expert of an index on rows [R,M]."""
-        wi, wo = (jax.lax.dynamic_index_in_dim(w[...], index, keepdims=False) for w in (self.wi, self.wo))
-        return product("rh,hm->rm", jax.nn.relu(product("rm,mh->rh", rows, wi, self.dtype)), wo, self.dtype)
+
+        def pick(w: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_index_in_dim(w, index, keepdims=False)
+
+        return self._transform(rows, lambda x, w: product("rm,mh->rh", x, pick(w), self.dtype), pick)
+
+    def _share(
+        self,
+        x: jax.Array,
+        routed: jax.Array,
+        real: jax.Array,
+        stats: RoutingStats,
+        shared_key: jax.Array | None,
+        gate_key: jax.Array | None,
+    ) -> tuple[jax.Array, RoutingStats]:
+        """Join what routed experts say [B,S,M] with what the shared one says of x [B,S,M]."""
+        config = self.config
+        if config.shared == "none":
+            return routed, stats
+        common = self.shared(x, shared_key)
+        if config.shared == "add":
+            return common + routed, stats
+        # Conditional MoE routing (NLLB, arXiv:2207.04672, section 6.2). The budget is for the gate that is learnt, not
+        # for what dropout leaves of it.
+        logit = jnp.einsum("bsm,m->bs", x.astype(jnp.float32), self.share_w[...], precision=jax.lax.Precision.HIGHEST)
+        gate = jax.nn.sigmoid(logit + self.share_b[...])
+        used = (gate * real).sum() / jnp.maximum(real.sum(), 1)
+        budget = jnp.where(real.any(), jnp.abs(used - config.gated_budget), 0.0)
+        gate = open_gates(gate, config.gated_dropout, gate_key)[..., None]
+        return (1.0 - gate) * common + gate * routed, replace(stats, budget_loss=budget)
+
+
+def _zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param[jax.Array]:
+    return nnx.Param(jnp.zeros(shape, jnp.float32), logical_axes=axes)
