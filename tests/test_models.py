@@ -10,12 +10,16 @@ import pytest
 import toy_model as toy
 from flax import nnx
 
+import nmt.models.attention
 import nmt.models.layers
+import nmt.models.stack
 import nmt.models.transformer
 from nmt.config import ModelConfig, MoEConfig
 from nmt.models.attention import MASKED, attention_bias
-from nmt.models.layers import RMSNorm, parameter, sinusoids
+from nmt.models.layers import parameter
+from nmt.models.norms import RMSNorm
 from nmt.models.numerics import dropout, product, split_key
+from nmt.models.positions import sinusoids
 from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.weights import abstract_model, from_arrays, resolve_dtype, to_arrays
 from nmt.sharding import RULES
@@ -296,7 +300,7 @@ def test_no_two_places_of_the_model_drop_out_by_the_same_key(rows, monkeypatch):
             jax.debug.callback(lambda data: keys.append(tuple(data.tolist())), jax.random.key_data(key))
         return x
 
-    for module in (nmt.models.transformer, nmt.models.layers):
+    for module in (nmt.models.attention, nmt.models.stack, nmt.models.transformer, nmt.models.layers):
         monkeypatch.setattr(module, "dropout", spied)
     graph, parameters = toy.weights(SPARSE)
 

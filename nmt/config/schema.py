@@ -226,7 +226,8 @@ class ModelConfig(Section):
         description="Sines in one half and cosines in the other (Tensor2Tensor, NLLB), in turn (Vaswani et al.), a "
         "learnt table, T5's relative buckets, or rotary.",
     )
-    relative_buckets: int = Field(32, ge=4, description="Buckets of relative positions (T5).")
+    max_positions: Positive = Field(1024, description="Rows of a learnt table of positions: the longest sequence.")
+    relative_buckets: int = Field(32, ge=4, multiple_of=2, description="Buckets of relative positions (T5).")
     relative_distance: Positive = Field(128, description="Distance from which all share the last bucket (T5).")
     embeddings: Literal["shared", "separate"] = Field(
         "shared", description="One table for source and target tokens, or one each, as separate vocabularies need."
@@ -265,6 +266,15 @@ class ModelConfig(Section):
     def _heads_can_turn(self) -> Self:
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(f"model.positions=rotary needs an even head_width (not {self.head_width})")
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_end_before_the_distance(self) -> Self:
+        if self.relative_distance <= self.relative_buckets // 2:
+            raise ValueError(
+                f"model.relative_distance={self.relative_distance} is to be more than half of "
+                f"model.relative_buckets={self.relative_buckets}: that many distances have a bucket of their own"
+            )
         return self
 
 
@@ -415,6 +425,16 @@ class Recipe(Section):
         if self.rows % self.train.accumulate:
             raise ValueError(
                 f"the {self.rows} rows of a batch are not a multiple of train.accumulate={self.train.accumulate}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _positions_are_learnt(self) -> Self:
+        longest = max(self.data.source_length, self.data.target_length)
+        if self.model.positions == "learned" and longest > self.model.max_positions:
+            raise ValueError(
+                f"model.max_positions={self.model.max_positions} learnt positions are too few for rows of {longest} "
+                "tokens: raise it, or shorten data.source_length and data.target_length"
             )
         return self
 

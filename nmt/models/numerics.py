@@ -6,15 +6,27 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+PRODUCT = "product"  # the name of results of `product`, by which policies of rematerialisation know them
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Return `einsum(spec, x, w)`, a product with a weight, in float32; see `contract`."""
+    return checkpoint_name(contract(spec, x, w, dtype), PRODUCT)
+
+
+def contract(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Return `einsum(spec, x, w)` in float32 with both inputs rounded to `dtype`, forward and backward.
 
     Rounding inputs and accumulating in float32 is what matrix units do natively; asking for a bfloat16 result
     instead is slower on CPUs and less exact everywhere. Every index must occur in exactly two of x, w, result.
     """
+    return _product(spec, x.astype(jnp.float32), w.astype(jnp.float32), dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def _product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.einsum(spec, x.astype(dtype), w.astype(dtype), preferred_element_type=jnp.float32)
 
 
@@ -36,7 +48,7 @@ def _product_backward(
     return of_x, contract_rows(left, x, result, gradient, right)
 
 
-product.defvjp(_product_forward, _product_backward)
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _bits(x: jax.Array) -> jax.Array:

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nmt.config import MoEConfig
+from nmt.config import ModelConfig, MoEConfig
 from nmt.errors import UserError
 from nmt.models.activations import activate, gated
-from nmt.models.layers import FeedForward, parameter
+from nmt.models.layers import FeedForward, Init, bias_parameter, biased, parameter
 from nmt.models.moe.dispatch import blocked_dispatch, einsum_dispatch, scatter_dispatch
 from nmt.models.moe.expert_choice import (
     ExpertChoice,
@@ -37,9 +37,13 @@ class ExpertOptions:
 
     activation: str = "relu"
     bias: bool = False
-    init: str = "uniform"
-    init_scale: float = 1.0
+    init: Init = Init()
     dropout: float = 0.0  # of the shared expert, a dense layer
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "ExpertOptions":
+        """Return those of a model."""
+        return cls(config.activation, config.bias, Init.of(config), config.dropout)
 
 
 class MoE(nnx.Module):
@@ -65,26 +69,27 @@ class MoE(nnx.Module):
         decoder: bool = False,
         options: ExpertOptions = ExpertOptions(),
     ):
-        experts = config.experts
+        experts, init, two = config.experts, options.init, gated(options.activation)
         self.config, self.options, self.dtype, self.decoder = config, options, dtype, decoder
         self.routing = config.of_decoder if decoder else config.routing
         if self.routing != "hash":
-            router = parameter(rngs, (width, experts), ("embed", None), width)
+            router = parameter(rngs, (width, experts), ("embed", None), width, experts, init)
             self.router = router.replace(router[...] * config.router_init_scale)
-        self.wi = parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width)
-        self.wo = parameter(rngs, (experts, hidden, width), ("expert", "mlp", "embed"), hidden)
-        if gated(options.activation):
-            self.wg = parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width)
-        if options.bias:
-            self.bi = _zeros((experts, hidden), ("expert", "mlp"))
-            self.bo = _zeros((experts, width), ("expert", "embed"))
-            if gated(options.activation):
-                self.bg = _zeros((experts, hidden), ("expert", "mlp"))
+
+        def inner() -> nnx.Param[jax.Array]:
+            return parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width, hidden, init)
+
+        self.wi = inner()
+        self.wo = parameter(rngs, (experts, hidden, width), ("expert", "mlp", "embed"), hidden, width, init)
+        self.wg = inner() if two else None
+        self.bi = bias_parameter(options.bias, (experts, hidden), ("expert", "mlp"))
+        self.bg = bias_parameter(options.bias and two, (experts, hidden), ("expert", "mlp"))
+        self.bo = bias_parameter(options.bias, (experts, width), ("expert", "embed"))
         if config.shared != "none":
-            self.shared = FeedForward(width, config.shared_hidden or hidden, options.dropout, dtype, rngs)
+            self.shared = _shared(width, config.shared_hidden or hidden, dtype, rngs, options)
         if config.shared == "gated":
-            self.share_w = parameter(rngs, (width,), ("embed",), width)
-            self.share_b = _zeros((1,), (None,))
+            self.share_w = parameter(rngs, (width,), ("embed",), width, 1, init)
+            self.share_b = bias_parameter(True, (1,), (None,))
 
     def __call__(
         self, x: jax.Array, info: TokenInfo, key: jax.Array | None = None, phase: Phase = Phase.INFER
@@ -199,14 +204,13 @@ class MoE(nnx.Module):
           key: random key of dropout.
         """
 
-        def into(weight: nnx.Param[jax.Array], bias: str, x: jax.Array) -> jax.Array:
+        def into(x: jax.Array, weight: nnx.Param[jax.Array], bias: nnx.Param[jax.Array] | None) -> jax.Array:
             y = multiply(x, weight[...])
-            return y + pick(getattr(self, bias)[...]) if self.options.bias else y
+            return y if bias is None else y + pick(bias[...])
 
-        name = self.options.activation
-        gate = into(self.wg, "bg", rows) if gated(name) else None
-        hidden = dropout(activate(name, into(self.wi, "bi", rows), gate), self.config.expert_dropout, key)
-        return into(self.wo, "bo", hidden)
+        gate = None if self.wg is None else into(rows, self.wg, self.bg)
+        hidden = activate(self.options.activation, into(rows, self.wi, self.bi), gate)
+        return into(dropout(hidden, self.config.expert_dropout, key), self.wo, self.bo)
 
     def _all(self, rows: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Run every expert on its rows [E,R,M]."""
@@ -239,12 +243,18 @@ class MoE(nnx.Module):
         # Conditional MoE routing (NLLB, arXiv:2207.04672, section 6.2). The budget is for the gate that is learnt, not
         # for what dropout leaves of it.
         logit = jnp.einsum("bsm,m->bs", x.astype(jnp.float32), self.share_w[...], precision=jax.lax.Precision.HIGHEST)
-        gate = jax.nn.sigmoid(logit + self.share_b[...])
+        gate = jax.nn.sigmoid(biased(logit, self.share_b))
         used = (gate * real).sum() / jnp.maximum(real.sum(), 1)
         budget = jnp.where(real.any(), jnp.abs(used - config.gated_budget), 0.0)
         gate = open_gates(gate, config.gated_dropout, gate_key)[..., None]
         return (1.0 - gate) * common + gate * routed, replace(stats, budget_loss=budget)
 
 
-def _zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param[jax.Array]:
-    return nnx.Param(jnp.zeros(shape, jnp.float32), logical_axes=axes)
+def _shared(width: int, hidden: int, dtype: jnp.dtype, rngs: nnx.Rngs, options: ExpertOptions) -> FeedForward:
+    """Return the expert that all tokens go to."""
+    init = {"init": options.init.kind, "init_scale": options.init.scale}
+    config = ModelConfig.model_validate(
+        {"width": width, "hidden": hidden, "activation": options.activation, "bias": options.bias, **init}
+        | {"dropout": options.dropout, "moe": None}
+    )
+    return FeedForward(config, dtype, rngs)
