@@ -59,9 +59,9 @@ def _top_2(gate):
 def lingvo_top_2(gates, capacity, uniform, threshold=None):
     """Lingvo's `Top2GatingOnLogits` for one group without padding, as its one-hot masks have it.
 
-    Gates are normalised by g1 + g2 + 1e-9 before anything is dropped (`legacy_mtf_behavior`); a second expert that is not
-    sampled is taken out of the mask and takes no slot; second positions start after the first choices that were kept;
-    the loss is E * E * mean over experts of (share of first choices * mean gate).
+    Gates are normalised by g1 + g2 + 1e-9 before anything is dropped (`legacy_mtf_behavior`); a second expert that is
+    not sampled is taken out of the mask and takes no slot; second positions start after the first choices that were
+    kept; the loss is E * E * mean over experts of (share of first choices * mean gate).
 
     Args:
       gates: softmax of the logits [S,E], E at least 2.
@@ -186,7 +186,7 @@ def route(logits, real, slots, threshold=None, uniform=None, choices=2, normalis
 
 
 def choose_tokens(logits, real, slots):
-    """Expert choice: for every group and expert a dictionary {token: gate} of the `slots` best tokens, padding aside."""
+    """Expert choice: for every group and expert the `slots` best tokens, {token: gate}, padding aside."""
     taken = []
     for of_group, is_real in zip(logits, real, strict=True):
         probability = rounded_softmax(of_group)

@@ -1,7 +1,7 @@
 """The mixture-of-experts feed-forward layer (GShard, section 2.2)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class ExpertOptions:
 
     activation: str = "relu"
     bias: bool = False
-    init: Init = Init()
+    init: Init = field(default_factory=Init)
     dropout: float = 0.0  # of the shared expert, a dense layer
 
     @classmethod
