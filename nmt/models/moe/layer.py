@@ -7,12 +7,11 @@ from flax import nnx
 from nmt.config import MoEConfig
 from nmt.errors import UserError
 from nmt.models.layers import parameter
-from nmt.models.moe.dispatch import blocked_dispatch, einsum_dispatch, scatter_dispatch
+from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, scatter_dispatch
 from nmt.models.moe.routing import RoutingStats, capacity, route
-from nmt.models.numerics import product
 from nmt.models.tokens import Phase, TokenInfo
 
-DISPATCH = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
+TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
 
 class MoE(nnx.Module):
@@ -44,14 +43,16 @@ class MoE(nnx.Module):
         tokens = x.reshape(groups, -1, x.shape[-1])
         real = info.real.reshape(groups, -1)
         direction = None if info.direction is None else info.direction.reshape(groups, -1)
-        slots = capacity(tokens.shape[1], self.config) if train else None
+        slots = capacity(tokens.shape[1], self.config) if train and self.config.dispatch in TO_SLOTS else None
         # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
-        logits = jnp.einsum("gnm,me->gne", tokens, self.router[...], precision=jax.lax.Precision.HIGHEST)
+        logits = jnp.einsum(
+            "gnm,me->gne", tokens.astype(jnp.float32), self.router[...], precision=jax.lax.Precision.HIGHEST
+        )
         routing, stats = route(logits, real, self.config, slots, key, direction, info.directions)
         if slots is None:
-            y = blocked_dispatch(tokens, routing, self.config.experts, self._one)
+            y = grouped_dispatch(tokens, routing, self.config.experts, self._experts)
         else:
-            y = DISPATCH[self.config.dispatch](tokens, routing, self.config.experts, slots, self._all)
+            y = TO_SLOTS[self.config.dispatch](tokens, routing, self.config.experts, slots, self._experts)
         return y.reshape(x.shape), stats
 
     def _groups(self, tokens: int) -> int:
@@ -63,12 +64,7 @@ class MoE(nnx.Module):
             )
         return tokens // size
 
-    def _all(self, rows: jax.Array) -> jax.Array:
-        """Run every expert on its rows [E,R,M]."""
-        hidden = jax.nn.relu(product("erm,emh->erh", rows, self.wi[...], self.dtype))
-        return product("erh,ehm->erm", hidden, self.wo[...], self.dtype)
-
-    def _one(self, index: jax.Array, rows: jax.Array) -> jax.Array:
-        """Run the expert of an index on rows [R,M]."""
-        wi, wo = (jax.lax.dynamic_index_in_dim(w[...], index, keepdims=False) for w in (self.wi, self.wo))
-        return product("rh,hm->rm", jax.nn.relu(product("rm,mh->rh", rows, wi, self.dtype)), wo, self.dtype)
+    def _experts(self, rows: jax.Array, owners: Owners) -> jax.Array:
+        """Run every row [B,R,M] through its expert."""
+        hidden = jax.nn.relu(owners.multiply(rows, self.wi[...], self.dtype))
+        return owners.multiply(hidden, self.wo[...], self.dtype)

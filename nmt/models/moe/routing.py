@@ -13,8 +13,8 @@ Every convention is stated here and nowhere else:
 * The load-balancing loss is E * sum_e f_e P_e per group, mean over groups that hold a token: f_e the share of tokens
   whose first choice is e, before capacity; P_e the mean router probability of e. It is 1 when balanced.
   (The paper's l_aux is this over E^2; Lingvo, MTF and Switch use this form.)
-* With `capacity=None`, as always at inference, nothing is dropped and all second choices are kept, so that a token's
-  result depends on the token alone.
+* With `slots=None` nothing is dropped. At inference there is no key either and all second choices are kept, so that a
+  token's result depends on the token alone.
 """
 
 import math
@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from nmt.config import MoEConfig
+from nmt.models.moe.counting import positions
 
 EPSILON = 1e-9  # keeps g1 + g2 from being zero, as Lingvo does
 
@@ -72,25 +73,6 @@ def _top_two(probabilities: jax.Array) -> tuple[jax.Array, jax.Array]:
     return best, weight * jnp.array([1.0, 0.0 if experts == 1 else 1.0])
 
 
-def _slots(wanted: jax.Array, expert: jax.Array, experts: int) -> jax.Array:
-    """Count, for each wanted choice, the earlier ones of its expert: all first choices come before any second.
-
-    Args:
-      wanted: bool [G,N,K].
-      expert: int32 [G,N,K].
-      experts: E.
-
-    Returns:
-      int32 [G,N,K].
-    """
-    groups, tokens, choices = expert.shape
-    in_order = jax.nn.one_hot(expert, experts, dtype=jnp.int32) * wanted[..., None]
-    in_order = in_order.swapaxes(1, 2).reshape(groups, choices * tokens, experts)
-    before = jnp.cumsum(in_order, axis=1) - in_order
-    before = before.reshape(groups, choices, tokens, experts).swapaxes(1, 2)
-    return jnp.take_along_axis(before, expert[..., None], axis=-1)[..., 0]
-
-
 def route(
     logits: jax.Array,
     real: jax.Array,
@@ -106,7 +88,7 @@ def route(
       logits: float32 [G,N,E].
       real: bool [G,N], False for padding.
       config: the layer's configuration.
-      slots: C; None at inference: no token is dropped.
+      slots: C; None at inference and for dispatch without slots: no token is dropped.
       key: random key for second choices; None keeps them all.
       direction: int32 [G,N], for statistics by direction; None: none.
       directions: D.
@@ -116,10 +98,10 @@ def route(
     expert, weight = _top_two(probabilities)
     gate = weight / (weight.sum(axis=-1, keepdims=True) + EPSILON)
     wanted = real[..., None] & (weight > 0.0)
-    if slots is not None and config.second_expert == "random" and key is not None:
+    if config.second_expert == "random" and key is not None:
         sampled = jax.random.uniform(key, real.shape) * config.second_threshold < gate[..., 1]
         wanted = wanted & jnp.stack([jnp.ones_like(sampled), sampled], axis=-1)
-    slot = _slots(wanted, expert, experts)
+    slot = positions(wanted, expert, experts)
     kept = wanted if slots is None else wanted & (slot < slots)
     routing = Routing(expert=expert, gate=jnp.where(kept, gate, 0.0), slot=slot, kept=kept)
     return routing, _statistics(logits, probabilities, routing, wanted, real, direction, directions)
