@@ -32,20 +32,22 @@ def _product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Arr
 
 def _product_forward(
     spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    types = jnp.zeros((0,), x.dtype), jnp.zeros((0,), w.dtype)  # a derivative has the type of what it is by
     x, w = x.astype(dtype), w.astype(dtype)
-    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (_bits(x), _bits(w))
+    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (_bits(x), _bits(w), *types)
 
 
 def _product_backward(
-    spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, w = (_from_bits(kept, dtype) for kept in saved)
+    x, w = (_from_bits(kept, dtype) for kept in saved[:2])
+    of_x_type, of_w_type = (like.dtype for like in saved[2:])
     inputs, result = spec.split("->")
     left, right = inputs.split(",")
     gradient = gradient.astype(dtype)
     of_x = jnp.einsum(f"{result},{right}->{left}", gradient, w, preferred_element_type=jnp.float32)
-    return of_x, contract_rows(left, x, result, gradient, right)
+    return of_x.astype(of_x_type), contract_rows(left, x, result, gradient, right).astype(of_w_type)
 
 
 _product.defvjp(_product_forward, _product_backward)

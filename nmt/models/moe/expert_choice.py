@@ -85,18 +85,19 @@ def gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.A
     Args:
       x: tokens [`G,N,M].
       choice: who takes whom.
-      apply: the experts, [E,R,M] -> [E,R,M] for R = G*C rows.
+      apply: the experts.
 
     Returns:
-      [`G,N,M]: the gated sum of the experts' outputs, zero for tokens that no expert took.
+      [`G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
     """
     inputs = jax.vmap(lambda rows, token: rows[token])(x, choice.token)  # [G,E,C,M]
-    outputs = _run(inputs.swapaxes(0, 1), apply).swapaxes(0, 1) * choice.gate[..., None]
-    return jax.vmap(lambda rows, token, y: jnp.zeros(rows.shape, y.dtype).at[token].add(y))(x, choice.token, outputs)
+    outputs = _run(inputs.swapaxes(0, 1), apply).swapaxes(0, 1) * choice.gate[..., None]  # float32
+    y = jax.vmap(lambda rows, token, y: jnp.zeros(rows.shape, y.dtype).at[token].add(y))(x, choice.token, outputs)
+    return y.astype(x.dtype)
 
 
 def einsum_gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.Array:
     """Do the same by products with one-hot masks, the reference."""
     send = jax.nn.one_hot(choice.token, x.shape[1]) * choice.kept[..., None]  # [G,E,C,N]
-    outputs = _run(jnp.einsum("gecn,gnm->egcm", send, x), apply)
-    return jnp.einsum("gecn,gec,egcm->gnm", send, choice.gate, outputs)
+    outputs = _run(jnp.einsum("gecn,gnm->egcm", send.astype(x.dtype), x), apply)
+    return jnp.einsum("gecn,gec,egcm->gnm", send, choice.gate, outputs.astype(jnp.float32)).astype(x.dtype)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from nmt.config import ModelConfig, MoEConfig
 from nmt.errors import UserError
 from nmt.models.activations import activate, gated
 from nmt.models.layers import FeedForward, Init, bias_parameter, biased, parameter
-from nmt.models.moe.dispatch import blocked_dispatch, einsum_dispatch, scatter_dispatch
+from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, scatter_dispatch
 from nmt.models.moe.expert_choice import (
     ExpertChoice,
     choose_alone,
@@ -25,10 +26,7 @@ from nmt.models.moe.routing import Routing, RoutingStats, capacity, has_capacity
 from nmt.models.numerics import dropout, product, split_key
 from nmt.models.tokens import Phase, TokenInfo
 
-DISPATCH = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
-
-Multiply = Callable[[jax.Array, jax.Array], jax.Array]
-Pick = Callable[[jax.Array], jax.Array]
+TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
 
 @dataclass(frozen=True)
@@ -116,12 +114,13 @@ class MoE(nnx.Module):
         factor = self.config.capacity_factor if phase is Phase.TRAIN else self.config.eval_capacity_factor
         tokens = x.reshape(groups, -1, x.shape[-1])
         grouped = jax.tree.map(lambda part: part.reshape(groups, -1) if part.ndim > 1 else part, info)
-        slots = capacity(tokens.shape[1], self.config, factor) if limited else None
+        has_slots = limited and (self.config.dispatch in TO_SLOTS or self.routing == "expert_choice")
+        slots = capacity(tokens.shape[1], self.config, factor) if has_slots else None
         move, stats = self._plan(tokens, grouped, slots, route_key, mask_key, drop_key)
         if info.passed_by is None:
             y = move()
         else:
-            y = jax.lax.cond(info.passed_by, lambda: jnp.zeros(tokens.shape, jnp.float32), move)
+            y = jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
         return self._share(x, y.reshape(x.shape), info.real, stats, shared_key, gate_key)
 
     def _plan(
@@ -176,53 +175,34 @@ class MoE(nnx.Module):
         """Move tokens x [G,N,M] to the experts that they have chosen, and back."""
         mask = output_mask(routing.gate.shape, self.config.output_masking, mask_key)
         routing = replace(routing, gate=routing.gate * mask)
+        experts = partial(self._experts, key=drop_key)
         if slots is None:
-            return blocked_dispatch(x, routing, self.config.experts, self._one)
+            return grouped_dispatch(x, routing, self.config.experts, experts)
         if slots == 0:
-            return jnp.zeros(x.shape, jnp.float32)
-        dispatch = DISPATCH[self.config.dispatch]
-        return dispatch(x, routing, self.config.experts, slots, lambda rows: self._all(rows, drop_key))
+            return jnp.zeros_like(x)
+        return TO_SLOTS[self.config.dispatch](x, routing, self.config.experts, slots, experts)
 
     def _move_chosen(
         self, x: jax.Array, choice: ExpertChoice, mask_key: jax.Array | None, drop_key: jax.Array | None
     ) -> jax.Array:
         """Move tokens x [G,N,M] to the experts that have chosen them, and back."""
         if choice.token.shape[-1] == 0:
-            return jnp.zeros(x.shape, jnp.float32)
+            return jnp.zeros_like(x)
         mask = output_mask(choice.gate.shape, self.config.output_masking, mask_key)
         choice = replace(choice, gate=choice.gate * mask)
         dispatch = einsum_gather_dispatch if self.config.dispatch == "einsum" else gather_dispatch
-        return dispatch(x, choice, lambda rows: self._all(rows, drop_key))
+        return dispatch(x, choice, partial(self._experts, key=drop_key))
 
-    def _transform(self, rows: jax.Array, multiply: Multiply, pick: Pick, key: jax.Array | None = None) -> jax.Array:
-        """Run rows [...,M] through experts.
-
-        Args:
-          rows: what the experts read.
-          multiply: the product of rows with a weight [E,...,...], each row with that of its expert.
-          pick: a bias [E,...] for the rows, each that of its expert.
-          key: random key of dropout.
-        """
+    def _experts(self, rows: jax.Array, owners: Owners, key: jax.Array | None = None) -> jax.Array:
+        """Run every row [B,R,M] through its expert; with a key, hidden units are dropped out."""
 
         def into(x: jax.Array, weight: nnx.Param[jax.Array], bias: nnx.Param[jax.Array] | None) -> jax.Array:
-            y = multiply(x, weight[...])
-            return y if bias is None else y + pick(bias[...])
+            y = owners.multiply(x, weight[...], self.dtype)
+            return y if bias is None else y + owners.own(bias[...])
 
         gate = None if self.wg is None else into(rows, self.wg, self.bg)
         hidden = activate(self.options.activation, into(rows, self.wi, self.bi), gate)
         return into(dropout(hidden, self.config.expert_dropout, key), self.wo, self.bo)
-
-    def _all(self, rows: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Run every expert on its rows [E,R,M]."""
-        return self._transform(rows, lambda x, w: product("erm,emh->erh", x, w, self.dtype), lambda b: b[:, None], key)
-
-    def _one(self, index: jax.Array, rows: jax.Array) -> jax.Array:
-        """Run the expert of an index on rows [R,M]."""
-
-        def pick(w: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_index_in_dim(w, index, keepdims=False)
-
-        return self._transform(rows, lambda x, w: product("rm,mh->rh", x, pick(w), self.dtype), pick)
 
     def _share(
         self,

@@ -21,7 +21,8 @@ Every convention of token choice is stated here and nowhere else; docs/moe.md ha
 * The load-balancing loss is E * sum_e f_e P_e per group, mean over groups that hold a token: f_e the share of tokens
   whose first choice is e, before capacity; P_e the mean router probability of e. It is 1 when balanced.
   (The paper's l_aux is this over E^2; Lingvo, MTF and Switch use this form.)
-* With `slots=None`, as always at inference, nothing is dropped, so that a token's result depends on the token alone.
+* With `slots=None` nothing is dropped. At inference there is no key either and all choices are kept, so that a token's
+  result depends on the token alone.
 """
 
 import math
@@ -31,6 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from nmt.config import MoEConfig
+from nmt.models.moe.counting import positions
 from nmt.models.tokens import Phase
 
 EPSILON = 1e-9  # keeps a sum of gates from being zero, as Lingvo does
@@ -115,25 +117,6 @@ def best_experts(probabilities: jax.Array, number: int) -> tuple[jax.Array, jax.
     return jnp.stack(chosen, axis=-1), jnp.stack(weight, axis=-1)
 
 
-def _slots(wanted: jax.Array, expert: jax.Array, experts: int) -> jax.Array:
-    """Count, for each wanted choice, the earlier ones of its expert: all first choices come before any second.
-
-    Args:
-      wanted: bool [G,N,K].
-      expert: int32 [G,N,K].
-      experts: E.
-
-    Returns:
-      int32 [G,N,K].
-    """
-    groups, tokens, choices = expert.shape
-    in_order = jax.nn.one_hot(expert, experts, dtype=jnp.int32) * wanted[..., None]
-    in_order = in_order.swapaxes(1, 2).reshape(groups, choices * tokens, experts)
-    before = jnp.cumsum(in_order, axis=1) - in_order
-    before = before.reshape(groups, choices, tokens, experts).swapaxes(1, 2)
-    return jnp.take_along_axis(before, expert[..., None], axis=-1)[..., 0]
-
-
 def fill(
     wanted: jax.Array, expert: jax.Array, experts: int, slots: int | None, priority: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
@@ -147,11 +130,11 @@ def fill(
       priority: [G,N], the tokens with the greatest are served first; None: in token order.
     """
     if slots is None or priority is None:
-        slot = _slots(wanted, expert, experts)
+        slot = positions(wanted, expert, experts)
     else:
         order = jnp.argsort(-priority, axis=1, stable=True)  # [G,N]
         first_wanted, first_expert = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (wanted, expert))
-        slot = _slots(first_wanted, first_expert, experts)
+        slot = positions(first_wanted, first_expert, experts)
         slot = jnp.take_along_axis(slot, jnp.argsort(order, axis=1)[..., None], axis=1)
     return slot, wanted if slots is None else wanted & (slot < slots)
 
@@ -191,7 +174,7 @@ def route(
       logits: float32 [G,N,E].
       real: bool [G,N], False for padding.
       config: the layer's configuration.
-      slots: C; None at inference: no token is dropped.
+      slots: C; None at inference and for dispatch without slots: no token is dropped.
       key: random key for choices after the first; None keeps them all.
       direction: int32 [G,N], for statistics by direction; None: none.
       directions: D.
