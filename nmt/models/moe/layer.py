@@ -23,7 +23,7 @@ from nmt.models.moe.expert_choice import (
 from nmt.models.moe.hashing import route_by_hash
 from nmt.models.moe.regularise import jittered, open_gates, output_mask
 from nmt.models.moe.routing import Routing, RoutingStats, capacity, has_capacity, of_type, route
-from nmt.models.numerics import dropout, product, split_key
+from nmt.models.numerics import dropout, split_key
 from nmt.models.tokens import Phase, TokenInfo
 
 TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
@@ -117,10 +117,7 @@ class MoE(nnx.Module):
         has_slots = limited and (self.config.dispatch in TO_SLOTS or self.routing == "expert_choice")
         slots = capacity(tokens.shape[1], self.config, factor) if has_slots else None
         move, stats = self._plan(tokens, grouped, slots, route_key, mask_key, drop_key)
-        if info.passed_by is None:
-            y = move()
-        else:
-            y = jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
+        y = move() if info.passed_by is None else jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
         return self._share(x, y.reshape(x.shape), info.real, stats, shared_key, gate_key)
 
     def _plan(
