@@ -15,7 +15,8 @@ from nmt.config import ModelConfig
 from nmt.models import remat
 from nmt.models.attention import Attention
 from nmt.models.layers import FeedForward
-from nmt.models.moe.layer import MoE
+from nmt.models.moe.layer import ExpertOptions, MoE
+from nmt.models.moe.regularise import toss
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.norms import make_norm
 from nmt.models.numerics import dropout, split_key
@@ -40,7 +41,8 @@ class Layer(nnx.Module):
         self.ff_norm = make_norm(config)
         if sparse:
             assert config.moe is not None
-            self.moe = MoE(config.width, config.hidden, config.moe, dtype, rngs)
+            options = ExpertOptions.of(config)
+            self.moe = MoE(config.width, config.hidden, config.moe, dtype, rngs, decoder, options)
             if config.moe.extra_dense:
                 self.extra_norm, self.extra = make_norm(config), FeedForward(config, dtype, rngs)
         else:
@@ -108,6 +110,7 @@ class Stack(nnx.Module):
         self.rest = made(layers % every, rngs)
         self.norm = make_norm(config)
         self.positions = position_bias(config, decoder, rngs)
+        self.gating_dropout = moe.gating_dropout if moe else 0.0
 
     def layer(self, index: int) -> Layer:
         """Return one layer by itself, with its own parameters: for unrolled use, as in decoding."""
@@ -129,6 +132,7 @@ class Stack(nnx.Module):
     ) -> tuple[jax.Array, Statistics]:
         """Transform x [B,S,M] to float32; the statistics have a leading axis over the sparse layers, or are None."""
         bias = self.positions.add(bias, info.position, info.position)
+        info = toss(info, self.gating_dropout, key, phase)
         found = []
 
         def through(layers: nnx.List[Layer], x: jax.Array, index: jax.Array | int) -> tuple[jax.Array, Statistics]:

@@ -24,3 +24,4 @@ class TokenInfo:
     direction: jax.Array | None = None  # int32 [B,S], index into the recipe's directions, where statistics are wanted
     directions: int = field(default=0, metadata={"static": True})  # how many there are (D); 0 without statistics
     position: jax.Array | None = None  # int32 [B,S], place in the sequence, which self-attention may go by
+    passed_by: jax.Array | None = None  # bool [], whether sparse layers pass all tokens by in this step

@@ -6,9 +6,9 @@ import numpy as np
 from flax import nnx
 
 from nmt.config import Recipe
+from nmt.models.moe.routing import choices
 from nmt.models.weights import abstract_model
 
-CHOICES = 2  # experts that a token uses (GShard's top-2)
 FLOAT = 4  # bytes
 
 
@@ -35,14 +35,14 @@ def measure(recipe: Recipe, vocabulary: int) -> Size:
     Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient.
     """
     _, parameters = abstract_model(recipe.model, vocabulary)
-    total = expert = 0
-    for _, variable in nnx.to_flat_state(parameters):
+    moe = recipe.model.moe
+    total = active = 0
+    for path, variable in nnx.to_flat_state(parameters):
         count = int(np.prod(variable.get_value().shape))
         total += count
-        if "expert" in variable.get_metadata()["logical_axes"]:
-            expert += count
-    moe = recipe.model.moe
-    active = total if moe is None else total - expert + expert * min(CHOICES, moe.experts) // moe.experts
+        if moe is not None and "expert" in variable.get_metadata()["logical_axes"]:
+            count = count * choices(moe, decoder=path[0] == "decoder") // moe.experts
+        active += count
     copies = 1 if recipe.train.ema_decay is None else 2
     return Size(
         parameters=total,
