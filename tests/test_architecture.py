@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from nmt.errors import UserError
 from nmt.models import incremental
 from nmt.models.attention import attend, attention_bias
 from nmt.models.layers import Init, parameter
+from nmt.models.moe.dispatch import scatter_dispatch
+from nmt.models.moe.layer import TO_SLOTS
 from nmt.models.norms import LayerNorm, RMSNorm
 from nmt.models.positions import interleaved_sinusoids, relative_buckets, rotated
 from nmt.models.stack import Stack
@@ -84,7 +87,7 @@ def logits_of(model, batch):
 
 @each
 def test_packed_pairs_are_translated_as_by_the_slow_model(name):
-    pairs_of_rows = toy.pairs_of(np.random.default_rng(0), 2)
+    pairs_of_rows = toy.pairs_of(np.random.default_rng(0), 4)
     batch = toy.pack(pairs_of_rows)
     graph, parameters = toy.weights(OPTIONS[name])
     logits = np.asarray(jax.jit(lambda p, batch: logits_of(nnx.merge(graph, p), batch))(parameters, batch))
@@ -258,13 +261,13 @@ def test_all_weights_of_attention_and_dense_layers_are_drawn_so(kind):
     )
     inner = config.heads * config.head_width
     fans = {"wq": (32, 3 * inner), "wkv": (32, 3 * inner), "wi": (32, 96), "wg": (32, 96)}
-    for stack in (Stack(config, jnp.dtype(jnp.float32), decoder, nnx.Rngs(0)) for decoder in (False, True)):
-        for path, leaf in nnx.to_flat_state(nnx.state(stack)):
-            if path[-1] in ("scale", "bias"):
-                continue
-            fan_in, fan_out = fans.get(path[-1], (96 if "ff" in path else inner, 32))
-            bound = 2 * (0.1 / fan_in) ** 0.5 if kind == "truncated_normal" else (0.6 / (fan_in + fan_out)) ** 0.5
-            assert 0.95 * bound < np.abs(leaf[...]).max() <= bound, path
+    stack = Stack(config, jnp.dtype(jnp.float32), kind == "xavier", nnx.Rngs(0))
+    for path, leaf in nnx.to_flat_state(nnx.state(stack)):
+        if path[-1] == "scale":
+            continue
+        fan_in, fan_out = fans.get(path[-1], (96 if "ff" in path else inner, 32))
+        bound = 2 * (0.1 / fan_in) ** 0.5 if kind == "truncated_normal" else (0.6 / (fan_in + fan_out)) ** 0.5
+        assert 0.95 * bound < np.abs(leaf[...]).max() <= bound, path
 
 
 # Positions.
@@ -344,34 +347,94 @@ def test_weights_of_attention_are_dropped_out():
 
 # Rematerialisation and types.
 
-DEEP = toy.model_config(encoder_layers=13, decoder_layers=1, bias=True)
+DEEP = toy.model_config(encoder_layers=12, decoder_layers=1, moe=toy.moe_config(every=1))
 
 
-@functools.cache
-def step(rematerialise, activation_dtype="float32"):
-    """Loss, gradients and temporary bytes of a deep encoder, in training."""
-    config = DEEP.model_copy(update={"remat": rematerialise, "activation_dtype": activation_dtype})
+def encoder_loss(config, rows=16):
+    """The loss of an encoder in training, as a function of its parameters."""
     graph, _ = abstract_model(config, toy.VOCABULARY)
-    batch = toy.batch(rows=16)
+    batch = toy.batch(rows=rows)
 
     def loss(parameters):
         hidden, stats = nnx.merge(graph, parameters).encode(
             batch.src, batch.src_segment, batch.src_position, jax.random.key(0), Phase.TRAIN
         )
         assert hidden.dtype == jnp.float32
-        return jnp.square(hidden[..., 0]).sum() + stats.balance_loss.sum()
+        return jnp.square(hidden[..., 0]).sum() + (0.0 if stats is None else stats.balance_loss.sum())
 
+    return loss
+
+
+@functools.cache
+def step(kept):
+    """Loss, gradients and temporary bytes of a deep encoder."""
+    config = DEEP.model_copy(update={"remat": kept})
     parameters = toy.weights(config)[1]
-    program = jax.jit(jax.value_and_grad(loss)).lower(parameters).compile()
+    program = jax.jit(jax.value_and_grad(encoder_loss(config))).lower(parameters).compile()
     return program(parameters), program.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("rematerialise", ["full", "dots", "moe", "offload_moe"])
-def test_what_is_computed_again_is_the_same(rematerialise):
-    (loss, gradients), memory = step(rematerialise)
+@pytest.mark.parametrize(("kept", "share"), [("full", 0.5), ("dots", 0.8), ("moe", 0.8), ("offload_moe", 1.0)])
+def test_what_is_computed_again_is_the_same_and_need_not_be_kept(kept, share):
+    (loss, gradients), memory = step(kept)
     (expected_loss, expected), most = step("none")
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
     for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
-    print(rematerialise, memory, most)
-    assert memory < most
+    assert memory < share * most
+
+
+def products(kept, **changes):
+    """Products in the program of a step of an encoder."""
+    config = toy.model_config(remat=kept, decoder_layers=1, **changes)
+    program = str(jax.make_jaxpr(jax.grad(encoder_loss(config)))(abstract_model(config, toy.VOCABULARY)[1]))
+    return program.count("dot_general["), program
+
+
+def test_products_that_are_kept_are_not_computed_again():
+    # Per layer: queries, keys and values, two of attention, output, two of the feed-forward layer; the last one's
+    # result is of no use to the backward pass.
+    dense = {"encoder_layers": 3, "moe": None}
+    usual = 3 * 7
+    assert [products(kept, **dense)[0] for kept in ("none", "full", "dots", "moe")] == [
+        usual,
+        usual + 6,
+        usual + 2,
+        usual,
+    ]
+    sparse = {"encoder_layers": 3, "moe": toy.moe_config(every=1, dispatch="scatter")}
+    usual = products("none", **sparse)[0]
+    again = {kept: products(kept, **sparse)[0] - usual for kept in ("moe", "offload_moe")}
+    assert again == {"moe": 3, "offload_moe": 1}  # the router, and of experts one whose result is needed and one gate's
+
+
+def test_layers_that_are_left_over_are_computed_again_too():
+    for kept, blocks in (("full", 2), ("moe", 2), ("none", 0)):
+        _, program = products(kept, encoder_layers=3, moe=toy.moe_config(every=2, offset=0))
+        assert len(re.findall(r"(?:remat2?|checkpoint)\[", program)) == blocks, kept
+
+
+def test_offloading_asks_for_memory_of_the_host(monkeypatch):
+    monkeypatch.setattr(remat, "HOST", "elsewhere")
+    with pytest.raises(UserError, match=r"model\.remat=offload_moe .* cannot address: use model\.remat=moe"):
+        products("offload_moe", encoder_layers=2)
+
+
+def test_hidden_states_may_be_bfloat16(monkeypatch):
+    config = toy.model_config(activation_dtype="bfloat16", dtype="bfloat16", encoder_layers=3, decoder_layers=1)
+    sent = []
+
+    def spied(x, *arguments):
+        y = scatter_dispatch(x, *arguments)
+        sent.append((x.dtype, y.dtype))
+        return y
+
+    monkeypatch.setitem(TO_SLOTS, "scatter", spied)
+    _, parameters = abstract_model(config, toy.VOCABULARY)
+    program = str(jax.make_jaxpr(jax.value_and_grad(encoder_loss(config, 4)))(parameters))
+    assert sent
+    assert {x for x, _ in sent} == {jnp.dtype("bfloat16")}
+    carried = rf"bf16\[4,{toy.LENGTH},{config.width}\]"
+    assert re.search(rf"{carried} [^\n]*= scan\[", program)
+    assert not re.findall(r"bf16\[[\d,]*\] = (?:exp|rsqrt|log|logistic|div)\b", program)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(parameters))
