@@ -5,13 +5,14 @@ of ancestors says which cells belong to whom: when hypotheses are exchanged only
 hypotheses of a sentence attend to their common cells in one product.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from nmt.models.attention import MASKED, attention_bias
+from nmt.models.embedding import embedding_factor, output_factor
 from nmt.models.layers import RMSNorm, sinusoids
 from nmt.models.numerics import product
 from nmt.models.tokens import Phase, TokenInfo
@@ -38,11 +39,14 @@ class DecoderLayer:
 class InferenceModel:
     """A model's weights for inference: decoder layers one by one, inputs of products already in the compute type."""
 
-    embedding: jax.Array  # float32 [V,M]
-    output: jax.Array  # compute type [V',M]: the embedding again, zero rows below it
+    source_table: jax.Array  # float32 [V,M], of the vocabulary of sources
+    target_table: jax.Array  # float32 [V,M]
+    output: jax.Array  # compute type [V',M], zero rows from V on
     encoder: Stack
     layers: list[DecoderLayer]
     norm: RMSNorm
+    embedding_factor: float = field(metadata={"static": True})
+    output_factor: float = field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -94,9 +98,17 @@ def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
 
     encoder, decoder = jax.tree_util.tree_map_with_path(cast, (model.encoder, model.decoder))
     layers = [_decoder_layer(decoder.layer(i)) for i in range(decoder.count * decoder.every)]
-    embedding = model.embedding[...]
-    output = jnp.pad(embedding.astype(model.dtype), ((0, -embedding.shape[0] % multiple), (0, 0)))
-    return InferenceModel(embedding, output, encoder, layers, decoder.norm)
+    output = model.output_table.astype(model.dtype)
+    return InferenceModel(
+        model.source_table,
+        model.target_table,
+        jnp.pad(output, ((0, -output.shape[0] % multiple), (0, 0))),
+        encoder,
+        layers,
+        decoder.norm,
+        embedding_factor(model.config),
+        output_factor(model.config),
+    )
 
 
 def _decoder_layer(layer: Layer) -> DecoderLayer:
@@ -107,9 +119,9 @@ def _decoder_layer(layer: Layer) -> DecoderLayer:
     return DecoderLayer(layer, self_in, self_out, cross.wq[...].reshape(width, -1), cross_out)
 
 
-def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int) -> jax.Array:
-    width = model.embedding.shape[1]
-    x = model.embedding[tokens] * width**0.5 + jnp.asarray(sinusoids(longest, width))[position]
+def _embed(model: InferenceModel, table: jax.Array, tokens: jax.Array, position: jax.Array, longest: int) -> jax.Array:
+    width = table.shape[1]
+    x = table[tokens] * model.embedding_factor + jnp.asarray(sinusoids(longest, width))[position]
     return shard(x, "batch", "length", "embed")
 
 
@@ -122,7 +134,7 @@ def _rows(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
 def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Encoded:
     """Encode sources, int32 [B,S], one a row, of lengths [B]; the rest of a row is padding."""
     position, segment = _rows(source, length)
-    x = _embed(model, source, position, source.shape[1])
+    x = _embed(model, model.source_table, source, position, source.shape[1])
     hidden, _ = model.encoder(x, attention_bias(segment, segment), TokenInfo(source, segment > 0))
     return Encoded(hidden, segment)
 
@@ -138,12 +150,13 @@ def log_probabilities(model: InferenceModel, encoded: Encoded, target: jax.Array
     """
     tokens = target[:, :-1]
     position, segment = _rows(tokens, length - 1)
-    x = _embed(model, tokens, position, tokens.shape[1])
+    x = _embed(model, model.target_table, tokens, position, tokens.shape[1])
     own = attention_bias(segment, segment, causal=True)
     cross = attention_bias(jnp.ones_like(segment), encoded.segment)
     for weights in model.layers:
         x, _ = weights.layer(x, own, TokenInfo(tokens, segment > 0), encoded.hidden, cross, None, Phase.INFER)
-    logits = _multiply(model.norm(x), model.output.T)[..., : model.embedding.shape[0]]
+    hidden = model.norm(x) * model.output_factor
+    logits = _multiply(hidden, model.output.T)[..., : model.target_table.shape[0]]
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
     return jnp.where(segment > 0, chosen, 0.0)
 
@@ -220,7 +233,7 @@ def decode_step(
       Logits, float32 [B,K,V'], meaningless from V on, and the cache with the new cells.
     """
     rows, beam, steps = ancestor.shape
-    x = _embed(model, tokens, jnp.broadcast_to(step, tokens.shape), steps)
+    x = _embed(model, model.target_table, tokens, jnp.broadcast_to(step, tokens.shape), steps)
     bias = ancestry_bias(ancestor, step)
     all_keys, all_values = [], []
     for i, weights in enumerate(model.layers):
@@ -237,5 +250,6 @@ def decode_step(
         x = shard(x + y, "batch", "length", "embed")
         all_keys.append(keys)
         all_values.append(values)
-    logits = product("bkm,vm->bkv", model.norm(x), model.output, model.output.dtype)
+    hidden = model.norm(x) * model.output_factor
+    logits = product("bkm,vm->bkv", hidden, model.output, model.output.dtype)
     return logits, Cache(all_keys, all_values)

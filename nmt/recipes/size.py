@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from flax import nnx
 
-from nmt.config import Recipe
+from nmt.config import Recipe, VocabularySizes
 from nmt.models.weights import abstract_model
 
 CHOICES = 2  # experts that a token uses (GShard's top-2)
@@ -29,7 +29,7 @@ class Size:
         return self.weights + self.optimizer + self.gradients + self.activations
 
 
-def measure(recipe: Recipe, vocabulary: int) -> Size:
+def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
     """Return the size of a run; nothing is allocated.
 
     Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient.
@@ -50,7 +50,7 @@ def measure(recipe: Recipe, vocabulary: int) -> Size:
         weights=FLOAT * total * copies,
         optimizer=FLOAT * _moments(recipe, total),
         gradients=FLOAT * total,
-        activations=_activations(recipe, vocabulary),
+        activations=_activations(recipe, vocabulary.target),
     )
 
 
