@@ -73,8 +73,7 @@ class Searcher:
         self.buckets = _buckets(self.longest)
         with jax.set_mesh(mesh):
             self._model = _prepare(model)
-        vocabulary = self._model.target_table.shape[0]
-        self._allowed = np.isin(np.arange(vocabulary), list(tokens.forbidden | {tokens.begin}), invert=True)
+        self._allowed = np.isin(np.arange(self._model.vocabulary), list(tokens.forbidden | {tokens.begin}), invert=True)
 
     def search(
         self,

@@ -1,11 +1,11 @@
 """Embedding tables and the output layer: their first weights, and the factors before and after them.
 
-First weights are normal. Embeddings are N(0, 1/M) where they are multiplied by sqrt(M) (Vaswani et al. 2017, section 3.4;
-fairseq), else N(0, 1) (Lingvo's GShard, T5): they have unit variance where positions are added. An output layer of its
-own is N(0, 1/M), or N(0, 1) with `output_scale`, so that logits begin at unit variance too. They also do where the output
-layer is the target embedding again and one of `embedding_scale` and `output_scale` is set, as in fairseq the former and in
-Lingvo (`_Softmax`) and T5 the latter. With both they begin smaller; with neither they begin at variance M, and training
-has to unlearn what it did not learn.
+First weights are normal. Embeddings are N(0, 1/M) where they are multiplied by sqrt(M) (Vaswani et al. 2017, section
+3.4; fairseq), else N(0, 1) (Lingvo's GShard, T5): they have unit variance where positions are added. An output layer of
+its own is N(0, 1/M), or N(0, 1) with `output_scale`, so that logits begin at unit variance too. They also do where the
+output layer is the target embedding again and one of `embedding_scale` and `output_scale` is set: the former as in
+fairseq, the latter as in Lingvo (`_Softmax`) and T5. With both they begin smaller; with neither at variance M, which
+training has to undo first.
 """
 
 import jax

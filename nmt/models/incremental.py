@@ -39,14 +39,18 @@ class DecoderLayer:
 class InferenceModel:
     """A model's weights for inference: decoder layers one by one, inputs of products already in the compute type."""
 
-    source_table: jax.Array  # float32 [V,M], of the vocabulary of sources
-    target_table: jax.Array  # float32 [V,M]
+    tables: tuple[jax.Array, ...]  # float32 [V,M]: embeddings of sources and of targets, or one for both
     output: jax.Array  # compute type [V',M], zero rows from V on
     encoder: Stack
     layers: list[DecoderLayer]
     norm: RMSNorm
     embedding_factor: float = field(metadata={"static": True})
     output_factor: float = field(metadata={"static": True})
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of target ids (V)."""
+        return self.tables[-1].shape[0]
 
 
 @jax.tree_util.register_dataclass
@@ -99,9 +103,9 @@ def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
     encoder, decoder = jax.tree_util.tree_map_with_path(cast, (model.encoder, model.decoder))
     layers = [_decoder_layer(decoder.layer(i)) for i in range(decoder.count * decoder.every)]
     output = model.output_table.astype(model.dtype)
+    separate = model.config.embeddings == "separate"
     return InferenceModel(
-        model.source_table,
-        model.target_table,
+        (model.source_table, model.target_table) if separate else (model.target_table,),
         jnp.pad(output, ((0, -output.shape[0] % multiple), (0, 0))),
         encoder,
         layers,
@@ -119,7 +123,8 @@ def _decoder_layer(layer: Layer) -> DecoderLayer:
     return DecoderLayer(layer, self_in, self_out, cross.wq[...].reshape(width, -1), cross_out)
 
 
-def _embed(model: InferenceModel, table: jax.Array, tokens: jax.Array, position: jax.Array, longest: int) -> jax.Array:
+def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int, decoder: bool) -> jax.Array:
+    table = model.tables[-1 if decoder else 0]
     width = table.shape[1]
     x = table[tokens] * model.embedding_factor + jnp.asarray(sinusoids(longest, width))[position]
     return shard(x, "batch", "length", "embed")
@@ -134,7 +139,7 @@ def _rows(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
 def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Encoded:
     """Encode sources, int32 [B,S], one a row, of lengths [B]; the rest of a row is padding."""
     position, segment = _rows(source, length)
-    x = _embed(model, model.source_table, source, position, source.shape[1])
+    x = _embed(model, source, position, source.shape[1], decoder=False)
     hidden, _ = model.encoder(x, attention_bias(segment, segment), TokenInfo(source, segment > 0))
     return Encoded(hidden, segment)
 
@@ -150,13 +155,13 @@ def log_probabilities(model: InferenceModel, encoded: Encoded, target: jax.Array
     """
     tokens = target[:, :-1]
     position, segment = _rows(tokens, length - 1)
-    x = _embed(model, model.target_table, tokens, position, tokens.shape[1])
+    x = _embed(model, tokens, position, tokens.shape[1], decoder=True)
     own = attention_bias(segment, segment, causal=True)
     cross = attention_bias(jnp.ones_like(segment), encoded.segment)
     for weights in model.layers:
         x, _ = weights.layer(x, own, TokenInfo(tokens, segment > 0), encoded.hidden, cross, None, Phase.INFER)
     hidden = model.norm(x) * model.output_factor
-    logits = _multiply(hidden, model.output.T)[..., : model.target_table.shape[0]]
+    logits = _multiply(hidden, model.output.T)[..., : model.vocabulary]
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
     return jnp.where(segment > 0, chosen, 0.0)
 
@@ -233,7 +238,7 @@ def decode_step(
       Logits, float32 [B,K,V'], meaningless from V on, and the cache with the new cells.
     """
     rows, beam, steps = ancestor.shape
-    x = _embed(model, model.target_table, tokens, jnp.broadcast_to(step, tokens.shape), steps)
+    x = _embed(model, tokens, jnp.broadcast_to(step, tokens.shape), steps, decoder=True)
     bias = ancestry_bias(ancestor, step)
     all_keys, all_values = [], []
     for i, weights in enumerate(model.layers):

@@ -179,22 +179,23 @@ class Transformer(nnx.Module):
 
     def embed(
         self,
-        table: jax.Array,
         tokens: jax.Array,
         position: jax.Array,
         longest: int,
         key: jax.Array | None = None,
+        decoder: bool = False,
     ) -> jax.Array:
         """Return scaled embeddings + sinusoidal positions, dropped out: [B,S,M] for tokens and positions [B,S].
 
         Args:
-          table: `source_table` or `target_table`.
           tokens: int32 [B,S].
           position: int32 [B,S], below `longest`.
           longest: rows of the table of positions.
           key: random key for dropout.
+          decoder: whether the tokens are targets.
         """
         width = self.config.width
+        table = self.target_table if decoder else self.source_table
         x = table[tokens] * embedding_factor(self.config) + jnp.asarray(sinusoids(longest, width))[position]
         return shard(dropout(x, self.config.dropout, key), "batch", "length", "embed")
 
@@ -210,7 +211,7 @@ class Transformer(nnx.Module):
     ) -> tuple[jax.Array, RoutingStats | None]:
         """Encode packed sources, int32 [B,S] each, to memory [B,S,M]; also return the routing statistics."""
         embed_key, stack_key = split_key(key, 2)
-        x = self.embed(self.source_table, tokens, position, tokens.shape[1], embed_key)
+        x = self.embed(tokens, position, tokens.shape[1], embed_key)
         info = TokenInfo(tokens, segment > 0, direction, directions)
         return self.encoder(x, attention_bias(segment, segment), info, key=stack_key, phase=phase)
 
@@ -228,7 +229,7 @@ class Transformer(nnx.Module):
     ) -> tuple[jax.Array, RoutingStats | None]:
         """Read packed, shifted targets, int32 [B,T] each; return hidden states [B,T,M] and routing statistics."""
         embed_key, stack_key = split_key(key, 2)
-        x = self.embed(self.target_table, tokens, position, tokens.shape[1], embed_key)
+        x = self.embed(tokens, position, tokens.shape[1], embed_key, decoder=True)
         own = attention_bias(segment, segment, causal=True)
         cross = attention_bias(segment, memory_segment)
         info = TokenInfo(tokens, segment > 0, direction, directions)
