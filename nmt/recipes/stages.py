@@ -88,10 +88,10 @@ class Preparation:
         recipe, corpus, tags = self.recipe, self.corpus(), languages_of(self.recipe)
         with self.console.status("learning the vocabulary"):
             if recipe.vocab.target_size is None:
-                texts = _texts(corpus, (0, 1))
+                texts = texts_of(corpus, (0, 1))
                 return Vocabularies.shared(learn(texts, tags, recipe.vocab, folder / SHARED, recipe.seed))
-            source = learn(_texts(corpus, (0,)), tags, recipe.vocab, folder / SOURCE, recipe.seed)
-            target = learn(_texts(corpus, (1,)), (), recipe.vocab, folder / TARGET, recipe.seed, "target_size")
+            source = learn(texts_of(corpus, (0,)), tags, recipe.vocab, folder / SOURCE, recipe.seed)
+            target = learn(texts_of(corpus, (1,)), (), recipe.vocab, folder / TARGET, recipe.seed, "target_size")
             return Vocabularies(source, target)
 
     def stats(self, vocabularies: Vocabularies) -> Stats:
@@ -123,7 +123,7 @@ class Preparation:
         return stats
 
 
-def _texts(corpus: Corpus, sides: Sequence[int]) -> dict[str, list[str]]:
+def texts_of(corpus: Corpus, sides: Sequence[int]) -> dict[str, list[str]]:
     """Return the distinct training sentences of each language on some sides of pairs: 0 is the source, 1 the target."""
     texts: dict[str, dict[str, None]] = {}
     for direction, splits in corpus.pairs.items():
