@@ -309,13 +309,20 @@ class Model:
 
     def logits(self, source, target_in):
         """Logits [T,V] for source tokens [S] and shifted target tokens [T]."""
-        memory = self._stack("encoder", self._embed(source), None)
-        hidden = self._stack("decoder", self._embed(target_in), memory)
-        return hidden @ self.weights["embedding"].T
+        separate = self.config.embeddings == "separate"
+        source_table, target_table = (
+            self.weights[f"{side}_embedding" if separate else "embedding"] for side in ("source", "target")
+        )
+        memory = self._stack("encoder", self._embed(source, source_table), None)
+        hidden = self._stack("decoder", self._embed(target_in, target_table), memory)
+        if self.config.output_scale:
+            hidden = hidden / self.config.width**0.5
+        return hidden @ (target_table if self.config.tie_output else self.weights["output"]).T
 
-    def _embed(self, tokens):
+    def _embed(self, tokens, table):
         width = self.config.width
-        rows = [width**0.5 * self.weights["embedding"][token] for token in tokens]
+        scale = width**0.5 if self.config.embedding_scale else 1.0
+        rows = [scale * table[token] for token in tokens]
         if self.config.positions in ("relative", "rotary"):
             return np.array(rows)
         return np.array([row + self._position(position) for position, row in enumerate(rows)])

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from toy_model import model_config, moe_config, weights
 
-from nmt.config import DecodeConfig
+from nmt.config import DecodeConfig, VocabularySizes
 from nmt.decode import beam, search
 from nmt.decode.search import Searcher, Tokens
 from nmt.decode.selection import COLUMNS, best_extensions, top_k
@@ -38,7 +38,7 @@ def _quick_compilation():
 @cache
 def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
     config = model_config(**FEW_LAYERS, dtype=dtype, moe=moe_config() if sparse else None)
-    return nnx.merge(*weights(config, vocabulary, seed))
+    return nnx.merge(*weights(config, VocabularySizes.shared(vocabulary), seed))
 
 
 @cache

@@ -14,7 +14,7 @@ import nmt.models.attention
 import nmt.models.layers
 import nmt.models.stack
 import nmt.models.transformer
-from nmt.config import ModelConfig, MoEConfig
+from nmt.config import ModelConfig, MoEConfig, VocabularySizes
 from nmt.models.attention import MASKED, attention_bias
 from nmt.models.layers import parameter
 from nmt.models.norms import RMSNorm
@@ -327,7 +327,7 @@ def test_no_two_places_of_the_model_drop_out_by_the_same_key(rows, monkeypatch):
 def program_size(layers, moe):
     """Operations of forward and backward pass, inner programs included."""
     config = toy.model_config(encoder_layers=layers, decoder_layers=layers, moe=moe)
-    graph, parameters = abstract_model(config, toy.VOCABULARY)
+    graph, parameters = abstract_model(config, toy.SIZES)
 
     def loss(parameters, batch):
         return forward(nnx.merge(graph, parameters), batch).sum()
@@ -368,7 +368,7 @@ def expected_parameters(config, vocabulary):
     ],
 )
 def test_parameter_count(config):
-    _, parameters = abstract_model(config, 1000)
+    _, parameters = abstract_model(config, VocabularySizes.shared(1000))
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(parameters)) == expected_parameters(config, 1000)
 
 
@@ -384,7 +384,7 @@ def test_gshard_counts():
             decoder_layers=6,
             moe=MoEConfig(experts=experts, every=2),
         )
-        _, parameters = abstract_model(config, 64_000)
+        _, parameters = abstract_model(config, VocabularySizes.shared(64_000))
         expert = sum(
             np.prod(leaf.get_value().shape)
             for _, leaf in nnx.to_flat_state(parameters)
@@ -395,7 +395,7 @@ def test_gshard_counts():
 
 @pytest.mark.parametrize("config", [DENSE, SPARSE], ids=["dense", "sparse"])
 def test_every_parameter_names_its_axes(config):
-    _, parameters = abstract_model(config, toy.VOCABULARY)
+    _, parameters = abstract_model(config, toy.SIZES)
     for path, leaf in nnx.to_flat_state(parameters):
         axes = leaf.get_metadata()["logical_axes"]
         assert len(axes) == len(leaf.get_value().shape), path
@@ -406,7 +406,7 @@ def test_every_parameter_names_its_axes(config):
 
 def test_bfloat16_is_for_products_only():
     config = toy.model_config(dtype="bfloat16")
-    graph, parameters = abstract_model(config, toy.VOCABULARY)
+    graph, parameters = abstract_model(config, toy.SIZES)
     batch = inputs(toy.batch())
     logits = jax.eval_shape(lambda p: forward(nnx.merge(graph, p), batch), parameters)
     assert logits.dtype == jnp.float32

@@ -5,7 +5,7 @@ described by its docstring.
 Keys that cannot be described in one sentence do not belong here.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +13,18 @@ from nmt.config.presets import expanded
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+
+
+class VocabularySizes(NamedTuple):
+    """Ids of the vocabulary of sources and of that of targets (V of either side)."""
+
+    source: int
+    target: int
+
+    @classmethod
+    def shared(cls, size: int) -> Self:
+        """Return the sizes of one vocabulary for both sides."""
+        return cls(size, size)
 
 
 class Section(BaseModel):
@@ -67,6 +79,11 @@ class VocabConfig(Section):
         5.0, gt=0.0, description="Sampling temperature over languages of the text it is learnt from."
     )
     sentences: Positive = Field(1_000_000, description="Most sentences that the vocabulary is learnt from.")
+
+    @property
+    def sizes(self) -> VocabularySizes:
+        """The pieces of either side; equal where both share one vocabulary."""
+        return VocabularySizes(self.size, self.size if self.target_size is None else self.target_size)
 
 
 class MoEConfig(Section):
@@ -233,7 +250,9 @@ class ModelConfig(Section):
         "shared", description="One table for source and target tokens, or one each, as separate vocabularies need."
     )
     tie_output: bool = Field(True, description="The output layer is the target embedding again.")
-    embedding_scale: bool = Field(True, description="Embeddings are multiplied by sqrt(M).")
+    embedding_scale: bool = Field(
+        True, description="Embeddings are N(0, 1/M) at first and multiplied by sqrt(M); else N(0, 1)."
+    )
     output_scale: bool = Field(False, description="Decoder outputs are multiplied by 1/sqrt(M) before the logits.")
     init: Literal["uniform", "truncated_normal", "xavier"] = Field(
         "uniform",

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.models.attention import MASKED, Attention, attention_bias
+from nmt.models.embedding import embedding_factor, output_factor
 from nmt.models.norms import Norm
 from nmt.models.numerics import contract, product
 from nmt.models.positions import AddedPositions, PositionBias
@@ -56,14 +57,25 @@ class DecoderLayer:
 class InferenceModel:
     """A model's weights for inference: decoder layers one by one, inputs of products already in the compute type."""
 
-    embedding: jax.Array  # float32 [V,M]
-    output: jax.Array  # compute type [V',M]: the embedding again, zero rows below it
+    tables: tuple[jax.Array, ...]  # float32 [V,M]: embeddings of sources and of targets, or one for both
+    output: jax.Array  # compute type [V',M], zero rows from V on
     positions: AddedPositions  # of embeddings
-    hidden_dtype: jnp.dtype = field(metadata={"static": True})  # type of hidden states between layers
     encoder: Stack
     layers: list[DecoderLayer]
     target_positions: PositionBias  # of the decoder's self-attention
     norm: Norm
+    embedding_factor: float = field(metadata={"static": True})
+    output_factor: float = field(metadata={"static": True})
+    hidden_dtype: jnp.dtype = field(metadata={"static": True})  # type of hidden states between layers
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of target ids (V)."""
+        return self.tables[-1].shape[0]
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """Return what the output layer reads, float32, for the last layer's hidden states."""
+        return self.norm(x.astype(jnp.float32)) * self.output_factor
 
 
 @jax.tree_util.register_dataclass
@@ -114,18 +126,19 @@ def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
         return weight.astype(model.dtype) if path[-2].name in PRODUCT_WEIGHTS else weight
 
     encoder, decoder = jax.tree_util.tree_map_with_path(cast, (model.encoder, model.decoder))
-    layers = [_decoder_layer(decoder.layer(i)) for i in range(decoder.layers)]
-    embedding = model.embedding[...]
-    output = jnp.pad(embedding.astype(model.dtype), ((0, -embedding.shape[0] % multiple), (0, 0)))
+    output = model.output_table.astype(model.dtype)
+    separate = model.config.embeddings == "separate"
     return InferenceModel(
-        embedding=embedding,
-        output=output,
+        tables=(model.source_table, model.target_table) if separate else (model.target_table,),
+        output=jnp.pad(output, ((0, -output.shape[0] % multiple), (0, 0))),
         positions=model.positions,
-        hidden_dtype=jnp.dtype(model.config.activation_dtype),
         encoder=encoder,
-        layers=layers,
+        layers=[_decoder_layer(decoder.layer(i)) for i in range(decoder.layers)],
         target_positions=decoder.positions,
         norm=decoder.norm,
+        embedding_factor=embedding_factor(model.config),
+        output_factor=output_factor(model.config),
+        hidden_dtype=jnp.dtype(model.config.activation_dtype),
     )
 
 
@@ -146,9 +159,10 @@ def _decoder_layer(layer: Layer) -> DecoderLayer:
     return DecoderLayer(layer, self_in, out_of(own), into((cross.wq,), (cross.bq,)), out_of(cross))
 
 
-def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int) -> jax.Array:
-    x = model.positions.add(model.embedding[tokens] * model.embedding.shape[1] ** 0.5, position, longest)
-    return shard(x.astype(model.hidden_dtype), "batch", "length", "embed")
+def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int, decoder: bool) -> jax.Array:
+    x = model.tables[-1 if decoder else 0][tokens] * model.embedding_factor
+    x = model.positions.add(x, position, longest).astype(model.hidden_dtype)
+    return shard(x, "batch", "length", "embed")
 
 
 def _rows(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -160,7 +174,7 @@ def _rows(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
 def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Encoded:
     """Encode sources, int32 [B,S], one a row, of lengths [B]; the rest of a row is padding."""
     position, segment = _rows(source, length)
-    x = _embed(model, source, position, source.shape[1])
+    x = _embed(model, source, position, source.shape[1], decoder=False)
     hidden, _ = model.encoder(x, attention_bias(segment, segment), TokenInfo(source, segment > 0, position=position))
     return Encoded(hidden, segment)
 
@@ -176,13 +190,13 @@ def log_probabilities(model: InferenceModel, encoded: Encoded, target: jax.Array
     """
     tokens = target[:, :-1]
     position, segment = _rows(tokens, length - 1)
-    x = _embed(model, tokens, position, tokens.shape[1])
+    x = _embed(model, tokens, position, tokens.shape[1], decoder=True)
     own = model.target_positions.add(attention_bias(segment, segment, causal=True), position, position)
     info = TokenInfo(tokens, segment > 0, position=position)
     cross = attention_bias(jnp.ones_like(segment), encoded.segment)
     for weights in model.layers:
         x, _ = weights.layer(x, own, info, encoded.hidden, cross, None, Phase.INFER)
-    logits = _multiply(model.norm(x.astype(jnp.float32)), model.output.T)[..., : model.embedding.shape[0]]
+    logits = _multiply(model.hidden(x), model.output.T)[..., : model.vocabulary]
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
     return jnp.where(segment > 0, chosen, 0.0)
 
@@ -260,7 +274,7 @@ def decode_step(
     """
     rows, beam, steps = ancestor.shape
     position = jnp.broadcast_to(step, tokens.shape)
-    x = _embed(model, tokens, position, steps)
+    x = _embed(model, tokens, position, steps, decoder=True)
     cell_position = jnp.repeat(jnp.arange(steps), beam)[None]
     bias = model.target_positions.add(ancestry_bias(ancestor, step), position[:1], cell_position)
     info = TokenInfo(tokens, live, position=position)
@@ -280,5 +294,5 @@ def decode_step(
         x = shard(x, "batch", "length", "embed")
         all_keys.append(keys)
         all_values.append(values)
-    logits = product("bkm,vm->bkv", model.norm(x.astype(jnp.float32)), model.output, model.output.dtype)
+    logits = product("bkm,vm->bkv", model.hidden(x), model.output, model.output.dtype)
     return logits, Cache(all_keys, all_values)

@@ -96,8 +96,8 @@ def objective(
     )
     real = (batch.tgt_segment > 0).astype(jnp.float32).reshape(-1)
     total, nll = cross_entropy(
-        hidden.reshape(-1, hidden.shape[-1]),
-        model.embedding[...],
+        model.output_rows(hidden),
+        model.output_table,
         batch.tgt_out.reshape(-1),
         real,
         smoothing,
