@@ -90,7 +90,16 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
     """Return the train step of `nmt-train` with Adam and without clipping."""
     import jax
 
-    from nmt.config import DataConfig, ModelConfig, MoEConfig, OptimizerConfig, Recipe, ScheduleConfig, TrainConfig
+    from nmt.config import (
+        DataConfig,
+        ModelConfig,
+        MoEConfig,
+        OptimizerConfig,
+        Recipe,
+        ScheduleConfig,
+        TrainConfig,
+        VocabularySizes,
+    )
     from nmt.data.batch import Batch
     from nmt.sharding import make_mesh
     from nmt.train.step import make_trainer
@@ -123,7 +132,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
     )
     mesh = make_mesh()
     jax.set_mesh(mesh)
-    trainer = make_trainer(recipe, shape.vocabulary, mesh)
+    trainer = make_trainer(recipe, VocabularySizes.shared(shape.vocabulary), mesh)
     state = trainer.initial()
 
     def full(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

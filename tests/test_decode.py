@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from toy_model import model_config, moe_config, weights
 
-from nmt.config import DecodeConfig
+from nmt.config import DecodeConfig, VocabularySizes
 from nmt.decode import beam, search
 from nmt.decode.search import Searcher, Tokens
 from nmt.decode.selection import COLUMNS, best_extensions, top_k
@@ -38,7 +38,7 @@ def _quick_compilation():
 @cache
 def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
     config = model_config(**FEW_LAYERS, dtype=dtype, moe=moe_config() if sparse else None)
-    return nnx.merge(*weights(config, vocabulary, seed))
+    return nnx.merge(*weights(config, VocabularySizes.shared(vocabulary), seed))
 
 
 @cache
@@ -195,7 +195,7 @@ def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, toler
 def test_weights_are_cast_to_what_products_round_them_to_anyway():
     model = toy(dtype="bfloat16")
     fast = jax.jit(incremental.inference_model)(model)
-    assert fast.layers[1].self_in.dtype == fast.layers[1].layer.moe.wi[...].dtype == jnp.bfloat16
+    assert fast.layers[1].self_in.weight.dtype == fast.layers[1].layer.moe.wi[...].dtype == jnp.bfloat16
     source = np.array([sources_of(1, seed=5)[0]])
     ones, position = np.ones_like(source), np.arange(source.shape[1])[None]
     slow, _ = jax.jit(lambda m: m.encode(source, ones, position))(model)

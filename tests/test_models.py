@@ -10,12 +10,16 @@ import pytest
 import toy_model as toy
 from flax import nnx
 
+import nmt.models.attention
 import nmt.models.layers
+import nmt.models.stack
 import nmt.models.transformer
-from nmt.config import ModelConfig, MoEConfig
+from nmt.config import ModelConfig, MoEConfig, VocabularySizes
 from nmt.models.attention import MASKED, attention_bias
-from nmt.models.layers import RMSNorm, parameter, sinusoids
+from nmt.models.layers import parameter
+from nmt.models.norms import RMSNorm
 from nmt.models.numerics import dropout, product, split_key
+from nmt.models.positions import sinusoids
 from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.weights import abstract_model, from_arrays, resolve_dtype, to_arrays
 from nmt.sharding import RULES
@@ -292,13 +296,16 @@ def test_no_two_places_of_the_model_drop_out_by_the_same_key(rows, monkeypatch):
     keys = []
 
     def spied(x, rate, key):
-        if key is not None:
+        if key is not None and rate > 0:
             jax.debug.callback(lambda data: keys.append(tuple(data.tolist())), jax.random.key_data(key))
         return x
 
-    for module in (nmt.models.transformer, nmt.models.layers):
+    for module in (nmt.models.attention, nmt.models.stack, nmt.models.transformer, nmt.models.layers):
         monkeypatch.setattr(module, "dropout", spied)
-    graph, parameters = toy.weights(SPARSE)
+    config = toy.model_config(
+        encoder_layers=3, decoder_layers=3, attention_dropout=0.1, moe=toy.moe_config(offset=0, extra_dense=True)
+    )
+    graph, parameters = toy.weights(config)
 
     @jax.jit
     def run(parameters, batch, key):
@@ -311,15 +318,16 @@ def test_no_two_places_of_the_model_drop_out_by_the_same_key(rows, monkeypatch):
 
     run(parameters, inputs(toy.pack(rows)), jax.random.key(0)).block_until_ready()
     jax.effects_barrier()
-    # Embeddings; residuals: two in an encoder's layer, three in a decoder's; hidden units of the dense layers.
-    assert len(keys) == 2 + 4 * 2 + 4 * 3 + 2 + 2
+    # Embeddings. Residuals: two in an encoder's layer, three in a decoder's. Weights of attention: one, and two. Hidden
+    # units of a dense layer of three in each stack, and of the two beside sparse ones, with their residuals.
+    assert len(keys) == 2 + 3 * 2 + 3 * 3 + 3 + 3 * 2 + 2 * (1 + 2 * 2)
     assert len(set(keys)) == len(keys)
 
 
 def program_size(layers, moe):
     """Operations of forward and backward pass, inner programs included."""
     config = toy.model_config(encoder_layers=layers, decoder_layers=layers, moe=moe)
-    graph, parameters = abstract_model(config, toy.VOCABULARY)
+    graph, parameters = abstract_model(config, toy.SIZES)
 
     def loss(parameters, batch):
         return forward(nnx.merge(graph, parameters), batch).sum()
@@ -360,7 +368,7 @@ def expected_parameters(config, vocabulary):
     ],
 )
 def test_parameter_count(config):
-    _, parameters = abstract_model(config, 1000)
+    _, parameters = abstract_model(config, VocabularySizes.shared(1000))
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(parameters)) == expected_parameters(config, 1000)
 
 
@@ -376,7 +384,7 @@ def test_gshard_counts():
             decoder_layers=6,
             moe=MoEConfig(experts=experts, every=2),
         )
-        _, parameters = abstract_model(config, 64_000)
+        _, parameters = abstract_model(config, VocabularySizes.shared(64_000))
         expert = sum(
             np.prod(leaf.get_value().shape)
             for _, leaf in nnx.to_flat_state(parameters)
@@ -387,7 +395,7 @@ def test_gshard_counts():
 
 @pytest.mark.parametrize("config", [DENSE, SPARSE], ids=["dense", "sparse"])
 def test_every_parameter_names_its_axes(config):
-    _, parameters = abstract_model(config, toy.VOCABULARY)
+    _, parameters = abstract_model(config, toy.SIZES)
     for path, leaf in nnx.to_flat_state(parameters):
         axes = leaf.get_metadata()["logical_axes"]
         assert len(axes) == len(leaf.get_value().shape), path
@@ -398,7 +406,7 @@ def test_every_parameter_names_its_axes(config):
 
 def test_bfloat16_is_for_products_only():
     config = toy.model_config(dtype="bfloat16")
-    graph, parameters = abstract_model(config, toy.VOCABULARY)
+    graph, parameters = abstract_model(config, toy.SIZES)
     batch = inputs(toy.batch())
     logits = jax.eval_shape(lambda p: forward(nnx.merge(graph, p), batch), parameters)
     assert logits.dtype == jnp.float32

@@ -18,6 +18,7 @@ from nmt.data.packing import Example, Packer, assemble
 from nmt.data.pipeline import dev_batches, mixed_references, train_batches
 from nmt.data.records import TokenPair
 from nmt.data.store import RowLengths, load_stats, prepare
+from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
 
@@ -63,7 +64,7 @@ def store(tmp_path_factory):
         }
         for direction in DIRECTIONS
     }
-    prepare(pairs, Numbers(), directory, digests={}, lengths=RowLengths(64, 64), shard_pairs=150)
+    prepare(pairs, Vocabularies.shared(Numbers()), directory, digests={}, lengths=RowLengths(64, 64), shard_pairs=150)
     return directory
 
 
@@ -146,7 +147,7 @@ def test_rows_are_well_filled(tmp_path):
     rng = np.random.default_rng(1)
     sides = [[" ".join(["50"] * n) for n in np.clip(rng.poisson(15, 2000), 3, 60)] for _ in range(2)]
     pairs = {DIRECTIONS[0]: {"train": list(zip(*sides, strict=True))}}
-    prepare(pairs, Numbers(), tmp_path, digests={}, lengths=RowLengths(64, 64))
+    prepare(pairs, Vocabularies.shared(Numbers()), tmp_path, digests={}, lengths=RowLengths(64, 64))
     iterator = train_batches(tmp_path, DIRECTIONS[:1], DATA, rows=16, seed=1)
     batches = take(iterator, 32)
     iterator.close()
@@ -384,7 +385,7 @@ def test_no_store(tmp_path):
 
 def test_a_damaged_shard_is_reported_by_the_iterator(tmp_path):
     pairs = {DIRECTIONS[0]: {"train": [("50 51", "52")] * 9}}
-    prepare(pairs, Numbers(), tmp_path, digests={}, lengths=RowLengths(64, 64))
+    prepare(pairs, Vocabularies.shared(Numbers()), tmp_path, digests={}, lengths=RowLengths(64, 64))
     (tmp_path / "train" / "de-en" / "00000.array_record").write_bytes(b"")
     iterator = train_batches(tmp_path, DIRECTIONS[:1], DATA, rows=8, seed=1)
     with pytest.raises(UserError, match="is damaged"):

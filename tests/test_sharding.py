@@ -60,7 +60,7 @@ def mesh_of(name):
 
 def train_on(mesh, evaluate):
     """Take a few steps on a mesh; return the facts of them, arrays, and the last state."""
-    trainer = make_trainer(RECIPE, toy.VOCABULARY, mesh)
+    trainer = make_trainer(RECIPE, toy.SIZES, mesh)
     state = trainer.initial()
     batches = [trainer.place(toy.batch(seed, rows=8)) for seed in range(STEPS + 1)]
     step = trainer.step.lower(state, batches[0]).compile()
@@ -156,7 +156,7 @@ def compute(out):
     with jax.set_mesh(mesh_of("expert")), Checkpoints(out / "run", keep=1) as checkpoints:
         moved = checkpoints.restore(states["expert"], batches)
         arrays |= {f"moved/{path}": array for path, array in toy.flat(moved.parameters).items()}
-    model, facts["loaded"] = load_model(out / "run", MODEL, toy.VOCABULARY, mesh_of("one"))
+    model, facts["loaded"] = load_model(out / "run", MODEL, toy.SIZES, mesh_of("one"))
     arrays |= {f"loaded/{path}": array for path, array in toy.flat(split_model(model)[1]).items()}
     mesh = mesh_of("expert_model")
     facts["annotated"] = annotated(mesh)
@@ -360,7 +360,7 @@ def test_sizes_that_devices_divide():
 def test_a_trainer_says_at_once_that_its_mesh_does_not_divide_it():
     mesh = AbstractMesh((8, 1, 1), AXES)
     with pytest.raises(UserError, match=r"is 4, which mesh.data=8 does not divide"):
-        make_trainer(toy.recipe(rows=4), toy.VOCABULARY, mesh)
+        make_trainer(toy.recipe(rows=4), toy.SIZES, mesh)
 
 
 if __name__ == "__main__":

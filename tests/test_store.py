@@ -12,6 +12,7 @@ from nmt.data.clean import Reason
 from nmt.data.records import ShardWriter, TokenPairs, decode_record, encode_record
 from nmt.data.store import RowLengths, digests, is_prepared, load_stats, open_pairs, prepare, read_text
 from nmt.data.vocab import learn
+from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
 
@@ -32,6 +33,9 @@ class Numbers:
         return [[int(word) for word in text.split()] for text in texts]
 
 
+NUMBERS = Vocabularies.shared(Numbers())
+
+
 def text(tokens, first=10):
     return " ".join(str(first + i) for i in range(tokens))
 
@@ -42,10 +46,10 @@ def tokens(store, split, direction):
     ]
 
 
-def prepare_some(store, pairs=None, vocabulary=None, **changes):
+def prepare_some(store, pairs=None, vocabularies=None, **changes):
     arguments = {"digests": {"corpus": "c"}, "lengths": LENGTHS, **changes}
     pairs = pairs or {DE_EN: {"train": [("10 11", "12")], "dev": [("13", "14")], "test": [("15", "16 17")]}}
-    return prepare(pairs, vocabulary or Numbers(), store, **arguments)
+    return prepare(pairs, vocabularies or NUMBERS, store, **arguments)
 
 
 # Records
@@ -140,7 +144,9 @@ def test_prepared_tokens_are_those_of_the_vocabulary(tmp_path):
     learnt = [side for pair in pairs["train"] for side in pair] + ["The quick brown fox jumps over a lazy dog"]
     vocabulary = learn({"de": learnt}, ["de", "en"], VocabConfig(size=306), tmp_path / "vocab.model", seed=1)
     store = tmp_path / "data"
-    stats = prepare({DE_EN: pairs}, vocabulary, store, digests={}, lengths=RowLengths(64, 64), shard_pairs=20)
+    stats = prepare(
+        {DE_EN: pairs}, Vocabularies.shared(vocabulary), store, digests={}, lengths=RowLengths(64, 64), shard_pairs=20
+    )
     for split in ("train", "dev"):
         sources, targets = (vocabulary.encode([pair[side] for pair in pairs[split]]) for side in (0, 1))
         assert tokens(store, split, DE_EN) == list(zip(sources, targets, strict=True))
@@ -178,7 +184,7 @@ def test_large_vocabularies_get_four_bytes(tmp_path):
         size = 65537
 
     pairs = {DE_EN: {"train": [("65536", "9")]}}
-    prepare_some(tmp_path / "data", pairs, Large())
+    prepare_some(tmp_path / "data", pairs, Vocabularies.shared(Large()))
     assert tokens(tmp_path / "data", "train", DE_EN) == [([65536], [9])]
     assert tokens(tmp_path / "data", "dev", DE_EN) == []
     assert read_text(tmp_path / "data", "test", DE_EN) == []
@@ -193,23 +199,26 @@ def test_progress_counts_every_pair(tmp_path):
 
 
 def test_changed_inputs_are_named(tmp_path):
-    store, vocabulary = tmp_path / "data", Numbers()
-    before = digests("corpus 1", "strict", vocabulary, LENGTHS, [DE_EN])
+    class Others(Numbers):
+        digest = "other numbers"
+
+    store, others = tmp_path / "data", Others()
+    before = digests("corpus 1", "strict", NUMBERS, LENGTHS, [DE_EN])
     assert not is_prepared(store, before)
     prepare_some(store, digests=before)
     assert is_prepared(store, before)
-    vocabulary.digest = "other numbers"
     for arguments, named in (
-        (("corpus 2", "strict", Numbers(), LENGTHS, [DE_EN]), "corpus"),
-        (("corpus 1", "lax", Numbers(), LENGTHS, [DE_EN]), "cleaning"),
-        (("corpus 1", "strict", vocabulary, LENGTHS, [DE_EN]), "vocabulary"),
-        (("corpus 1", "strict", Numbers(), RowLengths(12, 11), [DE_EN]), "row lengths"),
-        (("corpus 1", "strict", Numbers(), LENGTHS, [DE_EN, EN_DE]), "directions"),
-        (("corpus 2", "strict", vocabulary, LENGTHS, [DE_EN]), "corpus, vocabulary"),
+        (("corpus 2", "strict", NUMBERS, LENGTHS, [DE_EN]), "corpus"),
+        (("corpus 1", "lax", NUMBERS, LENGTHS, [DE_EN]), "cleaning"),
+        (("corpus 1", "strict", Vocabularies.shared(others), LENGTHS, [DE_EN]), "vocabulary"),
+        (("corpus 1", "strict", Vocabularies(NUMBERS.source, others), LENGTHS, [DE_EN]), "target vocabulary"),
+        (("corpus 1", "strict", NUMBERS, RowLengths(12, 11), [DE_EN]), "row lengths"),
+        (("corpus 1", "strict", NUMBERS, LENGTHS, [DE_EN, EN_DE]), "directions"),
+        (("corpus 2", "strict", Vocabularies.shared(others), LENGTHS, [DE_EN]), "corpus, vocabulary"),
     ):
         with pytest.raises(UserError, match=rf"data was prepared from another input \(changed: {named}\); delete"):
             is_prepared(store, digests(*arguments))
-    assert is_prepared(store, digests("corpus 1", "strict", Numbers(), LENGTHS, [DE_EN]))
+    assert is_prepared(store, digests("corpus 1", "strict", NUMBERS, LENGTHS, [DE_EN]))
 
 
 def test_half_written_leftovers_are_cleaned(tmp_path):

@@ -23,7 +23,7 @@ import pytest
 import toy_model as toy
 from flax import nnx
 
-from nmt.config import OptimizerConfig, ScheduleConfig
+from nmt.config import OptimizerConfig, ScheduleConfig, VocabularySizes
 from nmt.errors import UserError
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.tokens import Phase
@@ -321,7 +321,7 @@ def tell_to_stop():
 def start(run, watcher=None, data=None, **changes):
     mesh = make_mesh(devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        return train(recipe(**changes), run, toy.VOCABULARY, data or toy_data(), mesh, watcher or Watcher())
+        return train(recipe(**changes), run, toy.SIZES, data or toy_data(), mesh, watcher or Watcher())
 
 
 def checkpoint(run, step=None):
@@ -553,7 +553,7 @@ def stepped():
     """A function of a state and a batch's seed, and the states before and after two steps; all on the host."""
     mesh = make_mesh(devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        trainer = make_trainer(recipe(), toy.VOCABULARY, mesh)
+        trainer = make_trainer(recipe(), toy.SIZES, mesh)
         state = trainer.initial()
         place = jax.tree.map(lambda leaf: leaf.sharding, state)
 
@@ -617,14 +617,14 @@ def test_a_step_is_determined_by_the_state_and_its_number(stepped):
 
 def test_without_an_average_there_is_none():
     mesh = make_mesh(devices=jax.devices()[:1])
-    abstract = jax.eval_shape(make_trainer(recipe(ema_decay=None), toy.VOCABULARY, mesh).initial)
+    abstract = jax.eval_shape(make_trainer(recipe(ema_decay=None), toy.SIZES, mesh).initial)
     assert abstract.average is None
 
 
 # Reading weights back
 
 
-def read(run, config=MODEL, vocabulary=toy.VOCABULARY, step=None):
+def read(run, config=MODEL, vocabulary=toy.SIZES, step=None):
     return load_model(run, config, vocabulary, make_mesh(devices=jax.devices()[:1]), step)
 
 
@@ -668,7 +668,7 @@ def test_another_model_is_a_mistake(uninterrupted, other, difference):
 
 def test_another_vocabulary_is_a_mistake(uninterrupted):
     with pytest.raises(UserError, match=r"embedding is \(42, 8\), not \(43, 8\)"):
-        read(uninterrupted[0], vocabulary=toy.VOCABULARY + 1)
+        read(uninterrupted[0], vocabulary=VocabularySizes.shared(toy.VOCABULARY + 1))
 
 
 def test_checkpoints_that_are_not_there(uninterrupted, tmp_path):

@@ -15,7 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmt.cli import translate as command
-from nmt.config import DataConfig, DecodeConfig, ModelConfig, MoEConfig, Recipe, VocabConfig, save_recipe
+from nmt.config import (
+    DataConfig,
+    DecodeConfig,
+    ModelConfig,
+    MoEConfig,
+    Recipe,
+    VocabConfig,
+    VocabularySizes,
+    save_recipe,
+)
 from nmt.data.vocab import learn
 from nmt.decode import stream
 from nmt.decode.split import Part, join, split
@@ -67,7 +76,7 @@ def run_dir(tmp_path_factory):
     mesh = make_mesh()
     with jax.set_mesh(mesh), ocp.CheckpointManager(folder / "checkpoints") as manager:
         for step in (3, 7):
-            _, parameters = initialise(recipe.model, vocabulary.size, step, mesh)
+            _, parameters = initialise(recipe.model, VocabularySizes.shared(vocabulary.size), step, mesh)
             arrays = jax.tree.map(lambda x: 3 * x, to_arrays(parameters))
             manager.save(step, args=ocp.args.Composite(model=ocp.args.StandardSave(arrays)))
     return folder
@@ -159,11 +168,11 @@ def test_long_lines_are_translated_in_parts(translator):
     long = " ".join(SENTENCES["en"] * 3)
     translation = translator.translate_scored([TEXT[0], long], "en", "de")[1]
     longest = translator.recipe.data.source_length - 2
-    parts = split(long, longest, translator.vocabulary.encode)
+    parts = split(long, longest, translator.vocabularies.source.encode)
     assert translation.parts == len(parts) > 2
-    whole = [word for ids in parts for word in translator.vocabulary.decode([ids.pieces])[0].split()]
+    whole = [word for ids in parts for word in translator.vocabularies.source.decode([ids.pieces])[0].split()]
     assert whole == long.split()
-    alone = translator.translate_scored(translator.vocabulary.decode([p.pieces for p in parts]), "en", "de")
+    alone = translator.translate_scored(translator.vocabularies.source.decode([p.pieces for p in parts]), "en", "de")
     assert translation.text == " ".join(t.text for t in alone)
     assert translation.score == pytest.approx(np.mean([t.score for t in alone]), rel=1e-4)
 

@@ -13,11 +13,13 @@ from nmt.config import (
     Recipe,
     ScheduleConfig,
     TrainConfig,
+    VocabularySizes,
 )
 from nmt.data.batch import Batch
 from nmt.models.weights import abstract_model
 
 VOCABULARY = 42
+SIZES = VocabularySizes.shared(VOCABULARY)
 DIRECTIONS = ("de-en", "en-de")
 LENGTH = 16  # S and T
 
@@ -61,7 +63,7 @@ def recipe(model=None, rows=4, **train):
     )
 
 
-def weights(config, vocabulary=VOCABULARY, seed=0):
+def weights(config, vocabulary=SIZES, seed=0):
     """The structure of a model, and parameters of it, all different."""
     rng = np.random.default_rng(seed)
     graph, abstract = abstract_model(config, vocabulary)

@@ -110,12 +110,14 @@ def _check(request: Request) -> None:
 
     from nmt.config import read_run_recipe
     from nmt.data.vocab import Vocabulary
+    from nmt.data.vocabularies import Vocabularies
     from nmt.decode.direction import known_direction
     from nmt.languages import get
 
-    read_run_recipe(request.run)
+    recipe = read_run_recipe(request.run)
     get(request.source), get(request.target)
-    if (vocabulary := epath.Path(request.run) / "vocab" / "vocab.model").exists():
+    vocabulary, _ = Vocabularies.files(epath.Path(request.run) / "vocab", recipe.vocab)
+    if vocabulary.exists():
         known_direction(Vocabulary.load(vocabulary), request.source, request.target)
     if request.file is not None and request.file != "-":
         if not (file := epath.Path(request.file)).exists():

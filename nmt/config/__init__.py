@@ -16,6 +16,7 @@ from nmt.config.schema import (
     Section,
     TrainConfig,
     VocabConfig,
+    VocabularySizes,
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Section",
     "TrainConfig",
     "VocabConfig",
+    "VocabularySizes",
     "compare_recipes",
     "dump_recipe",
     "load_recipe",

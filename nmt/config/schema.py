@@ -5,7 +5,7 @@ described by its docstring.
 Keys that cannot be described in one sentence do not belong here.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +13,18 @@ from nmt.config.presets import expanded
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+
+
+class VocabularySizes(NamedTuple):
+    """Ids of the vocabulary of sources and of that of targets (V of either side)."""
+
+    source: int
+    target: int
+
+    @classmethod
+    def shared(cls, size: int) -> Self:
+        """Return the sizes of one vocabulary for both sides."""
+        return cls(size, size)
 
 
 class Section(BaseModel):
@@ -67,6 +79,11 @@ class VocabConfig(Section):
         5.0, gt=0.0, description="Sampling temperature over languages of the text it is learnt from."
     )
     sentences: Positive = Field(1_000_000, description="Most sentences that the vocabulary is learnt from.")
+
+    @property
+    def sizes(self) -> VocabularySizes:
+        """The pieces of either side; equal where both share one vocabulary."""
+        return VocabularySizes(self.size, self.size if self.target_size is None else self.target_size)
 
 
 class MoEConfig(Section):
@@ -226,13 +243,16 @@ class ModelConfig(Section):
         description="Sines in one half and cosines in the other (Tensor2Tensor, NLLB), in turn (Vaswani et al.), a "
         "learnt table, T5's relative buckets, or rotary.",
     )
-    relative_buckets: int = Field(32, ge=4, description="Buckets of relative positions (T5).")
+    max_positions: Positive = Field(1024, description="Rows of a learnt table of positions: the longest sequence.")
+    relative_buckets: int = Field(32, ge=4, multiple_of=2, description="Buckets of relative positions (T5).")
     relative_distance: Positive = Field(128, description="Distance from which all share the last bucket (T5).")
     embeddings: Literal["shared", "separate"] = Field(
         "shared", description="One table for source and target tokens, or one each, as separate vocabularies need."
     )
     tie_output: bool = Field(True, description="The output layer is the target embedding again.")
-    embedding_scale: bool = Field(True, description="Embeddings are multiplied by sqrt(M).")
+    embedding_scale: bool = Field(
+        True, description="Embeddings are N(0, 1/M) at first and multiplied by sqrt(M); else N(0, 1)."
+    )
     output_scale: bool = Field(False, description="Decoder outputs are multiplied by 1/sqrt(M) before the logits.")
     init: Literal["uniform", "truncated_normal", "xavier"] = Field(
         "uniform",
@@ -265,6 +285,15 @@ class ModelConfig(Section):
     def _heads_can_turn(self) -> Self:
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(f"model.positions=rotary needs an even head_width (not {self.head_width})")
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_end_before_the_distance(self) -> Self:
+        if self.relative_distance <= self.relative_buckets // 2:
+            raise ValueError(
+                f"model.relative_distance={self.relative_distance} is to be more than half of "
+                f"model.relative_buckets={self.relative_buckets}: that many distances have a bucket of their own"
+            )
         return self
 
 
@@ -415,6 +444,16 @@ class Recipe(Section):
         if self.rows % self.train.accumulate:
             raise ValueError(
                 f"the {self.rows} rows of a batch are not a multiple of train.accumulate={self.train.accumulate}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _positions_are_learnt(self) -> Self:
+        longest = max(self.data.source_length, self.data.target_length)
+        if self.model.positions == "learned" and longest > self.model.max_positions:
+            raise ValueError(
+                f"model.max_positions={self.model.max_positions} learnt positions are too few for rows of {longest} "
+                "tokens: raise it, or shorten data.source_length and data.target_length"
             )
         return self
 

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from nmt.data.clean import Reason
 from nmt.data.corpora.spec import SPLITS, Split
 from nmt.data.records import ShardWriter, TokenPairs, encode_record
-from nmt.data.vocab import Vocabulary
+from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction
@@ -111,13 +111,13 @@ _STATS_TYPE = TypeAdapter(Stats)
 
 
 def digests(
-    corpus: str, cleaning: str, vocabulary: Vocabulary, lengths: RowLengths, directions: Sequence[Direction]
+    corpus: str, cleaning: str, vocabularies: Vocabularies, lengths: RowLengths, directions: Sequence[Direction]
 ) -> dict[str, str]:
     """Return what identifies a store's inputs, by the words that an error names them with."""
     return {
         "corpus": corpus,
         "cleaning": cleaning,
-        "vocabulary": vocabulary.digest,
+        **vocabularies.digests,
         "row lengths": f"{lengths.source} x {lengths.target}",
         "directions": " ".join(sorted(map(str, directions))),
     }
@@ -158,7 +158,7 @@ def load_stats(directory: os.PathLike[str] | str) -> Stats:
 
 def prepare(
     pairs: Mapping[Direction, Mapping[Split, Iterable[TextPair]]],
-    vocabulary: Vocabulary,
+    vocabularies: Vocabularies,
     directory: os.PathLike[str] | str,
     *,
     digests: Mapping[str, str],
@@ -174,7 +174,7 @@ def prepare(
 
     Args:
       pairs: (source, target) texts by direction and split.
-      vocabulary: gives the ids and the tags.
+      vocabularies: give the ids and the tags.
       directory: RUN/data.
       digests: what `digests` returns for these inputs.
       lengths: S and T of the packed rows.
@@ -188,7 +188,7 @@ def prepare(
     """
     root = epath.Path(directory)
     _clear(root)
-    writer = _Writer(root, vocabulary, lengths, shard_pairs, progress)
+    writer = _Writer(root, vocabularies, lengths, shard_pairs, progress)
     try:
         directions = {
             str(direction): writer.direction(direction, splits, (rejected or {}).get(direction, {}))
@@ -227,7 +227,7 @@ class _Writer(NamedTuple):
     """Writes the directions of one store."""
 
     root: epath.Path
-    vocabulary: Vocabulary
+    vocabularies: Vocabularies
     lengths: RowLengths
     shard_pairs: int
     progress: Callable[[int], object]
@@ -240,10 +240,10 @@ class _Writer(NamedTuple):
         for split in SPLITS:
             written[split], too_long = self._split(direction, split, splits.get(split, ()))
             counts[TOO_MANY_TOKENS] += too_long
-        return DirectionStats(self.vocabulary.tag(direction.target), counts, written)
+        return DirectionStats(self.vocabularies.source.tag(direction.target), counts, written)
 
     def _split(self, direction: Direction, split: Split, pairs: Iterable[TextPair]) -> tuple[SplitStats, int]:
-        token_bytes = 2 if self.vocabulary.size <= _TWO_BYTES else 4
+        token_bytes = 2 if max(self.vocabularies.sizes) <= _TWO_BYTES else 4
         kept = too_long = source_tokens = target_tokens = 0
         folder = self.root / split
         folder.mkdir(parents=True, exist_ok=True)
@@ -271,9 +271,8 @@ class _Writer(NamedTuple):
         remaining = iter(pairs)
         while chunk := list(itertools.islice(remaining, _ENCODED_AT_ONCE)):
             sources, targets = ([pair[side] for pair in chunk] for side in (0, 1))
-            yield from zip(
-                sources, targets, self.vocabulary.encode(sources), self.vocabulary.encode(targets), strict=True
-            )
+            source, target = self.vocabularies
+            yield from zip(sources, targets, source.encode(sources), target.encode(targets), strict=True)
             self.progress(len(chunk))
 
 

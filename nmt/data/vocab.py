@@ -1,4 +1,4 @@
-"""The vocabulary: a SentencePiece model with byte fallback and one control symbol per target language."""
+"""A vocabulary: a SentencePiece model with byte fallback and one control symbol per target language."""
 
 import hashlib
 import io
@@ -6,7 +6,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import sentencepiece
@@ -15,6 +15,8 @@ from etils import epath
 from nmt.config.schema import VocabConfig
 from nmt.errors import UserError, did_you_mean
 from nmt.files import atomic_write
+
+SizeKey = Literal["size", "target_size"]
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIALS = 4
@@ -31,6 +33,7 @@ class Vocabulary:
     """A learnt vocabulary: text to token ids and back.
 
     Ids: 0 padding, 1 begin, 2 end, 3 unknown (never produced), then one tag per language, then pieces.
+    One that is of targets only has no tags.
 
     Attributes:
       languages: canonical codes of the languages that have a tag, in order of their ids.
@@ -50,7 +53,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: os.PathLike[str] | str) -> "Vocabulary":
-        """Read a model file (RUN/vocab/vocab.model).
+        """Read a model file (RUN/vocab/vocab.model, source.model or target.model).
 
         Raises:
           UserError: there is no such file, or it is no vocabulary of this toolkit.
@@ -103,8 +106,9 @@ def learn(
     config: VocabConfig,
     path: os.PathLike[str] | str,
     seed: int,
+    size: SizeKey = "size",
 ) -> Vocabulary:
-    """Learn a vocabulary and write it to `path` (vocab.model), with a readable table beside it (vocab.tsv).
+    """Learn a vocabulary and write it to `path` (NAME.model), with a readable table beside it (NAME.tsv).
 
     The same arguments give the same bytes on every machine.
 
@@ -114,11 +118,12 @@ def learn(
       config: size, model type, character coverage, temperature and number of sentences.
       path: the model file to write.
       seed: seed of the sample.
+      size: the key of `config` that says how many pieces.
 
     Raises:
       UserError: there is no text, or too little or too diverse a text for the size asked.
     """
-    model = _train(sample(texts, config, seed), languages, config)
+    model = _train(sample(texts, config, seed), languages, config, size)
     vocabulary = Vocabulary(model)
     final = epath.Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -154,13 +159,13 @@ def sample(texts: Mapping[str, Sequence[str]], config: VocabConfig, seed: int) -
     return chosen
 
 
-def _train(sentences: Sequence[str], languages: Sequence[str], config: VocabConfig) -> bytes:
+def _train(sentences: Sequence[str], languages: Sequence[str], config: VocabConfig, size: SizeKey) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=map(one_line, sentences),
             model_writer=model,
-            vocab_size=config.size,
+            vocab_size=getattr(config, size),
             model_type=config.model_type,
             character_coverage=config.character_coverage,
             byte_fallback=True,
@@ -175,19 +180,19 @@ def _train(sentences: Sequence[str], languages: Sequence[str], config: VocabConf
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise _training_error(str(error), config) from error
+        raise _training_error(str(error), f"vocab.{size}={getattr(config, size)}") from error
     return model.getvalue()
 
 
-def _training_error(message: str, config: VocabConfig) -> Exception:
+def _training_error(message: str, size: str) -> Exception:
     if found := re.search(r"too high.*value <= (\d+)", message):
         return UserError(
-            f"vocab.size={config.size} is too large for this text: the greatest possible size is {found[1]} "
+            f"{size} is too large for this text: the greatest possible size is {found[1]} "
             "(tags and byte pieces included)"
         )
     if found := re.search(r"(\d+) vs (\d+)\. Increase vocab_size", message):
         return UserError(
-            f"vocab.size={config.size} is too small: characters, byte pieces and tags alone take {found[2]}; "
+            f"{size} is too small: characters, byte pieces and tags alone take {found[2]}; "
             "raise it or lower vocab.character_coverage"
         )
     if "sentences_.empty()" in message or "all_chars_count" in message:

@@ -8,6 +8,11 @@ from nmt.languages import Direction, get
 def known_direction(vocabulary: Vocabulary, source: str, target: str) -> Direction:
     """Return the direction of two languages in any spelling: `de`, `deu`, `de-DE`, `deu_Latn`, `German`.
 
+    Args:
+      vocabulary: that of sources, which has the tags.
+      source: language of the text.
+      target: the language wanted.
+
     Raises:
       UserError: a language is unknown, or has no tag in the vocabulary, or both are the same.
     """

@@ -40,7 +40,7 @@ def _score(
 
 @dataclass(frozen=True)
 class Tokens:
-    """The special tokens of a vocabulary."""
+    """The special tokens of the vocabulary of targets."""
 
     begin: int
     end: int
@@ -73,8 +73,7 @@ class Searcher:
         self.buckets = _buckets(self.longest)
         with jax.set_mesh(mesh):
             self._model = _prepare(model)
-        vocabulary = self._model.embedding.shape[0]
-        self._allowed = np.isin(np.arange(vocabulary), list(tokens.forbidden | {tokens.begin}), invert=True)
+        self._allowed = np.isin(np.arange(self._model.vocabulary), list(tokens.forbidden | {tokens.begin}), invert=True)
 
     def search(
         self,

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from nmt.config import DecodeConfig, Recipe, read_run_recipe
 from nmt.data.vocab import Vocabulary
+from nmt.data.vocabularies import Vocabularies
 from nmt.decode.direction import known_direction
 from nmt.decode.search import Hypothesis, Searcher, Tokens
 from nmt.decode.split import join, split
@@ -40,7 +41,7 @@ class Translator:
 
     Attributes:
       recipe: the run's recipe.
-      vocabulary: its vocabulary.
+      vocabularies: its vocabularies, of sources and of targets.
       step: step of the checkpoint that was loaded.
 
     Raises:
@@ -50,19 +51,19 @@ class Translator:
     def __init__(self, run: os.PathLike[str] | str, *, step: int | None = None, mesh: Mesh | None = None):
         folder = epath.Path(run)
         self.recipe: Recipe = read_run_recipe(folder)
-        self.vocabulary = _vocabulary(folder)
+        self.vocabularies = _vocabularies(folder, self.recipe)
         mesh = _mesh(self.recipe) if mesh is None else mesh
         with jax.set_mesh(mesh):
-            model, self.step = load_model(folder, self.recipe.model, self.vocabulary.size, mesh, step)
+            model, self.step = load_model(folder, self.recipe.model, self.vocabularies.sizes, mesh, step)
         self._searcher = Searcher(
-            model, _tokens(self.vocabulary), self.recipe.data.source_length, self.recipe.decode, mesh
+            model, _tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, mesh
         )
         self._trained = parse_directions(self.recipe.data.directions)
 
     @property
     def languages(self) -> tuple[str, ...]:
         """Canonical codes of the languages that the model knows."""
-        return self.vocabulary.languages
+        return self.vocabularies.source.languages
 
     def direction(self, source: str, target: str) -> Direction:
         """Return the direction of two languages in any spelling.
@@ -70,7 +71,7 @@ class Translator:
         Raises:
           UserError: a language is unknown, or unknown to the model, or both are the same.
         """
-        return known_direction(self.vocabulary, source, target)
+        return known_direction(self.vocabularies.source, source, target)
 
     def is_trained(self, direction: Direction) -> bool:
         """Return whether the model was trained on a direction; others of its languages are possible, if worse."""
@@ -120,16 +121,17 @@ class Translator:
             raise TypeError("lines must be a sequence of texts, not one text")
         direction = self.direction(source, target)
         longest = self._searcher.longest - SPECIALS
-        parts = [split(line, longest, self.vocabulary.encode) for line in lines]
+        vocabulary = self.vocabularies.source
+        parts = [split(line, longest, vocabulary.encode) for line in lines]
         owner = [number for number, line in enumerate(parts) for _ in line]
-        tag, end = self.vocabulary.tag(direction.target), self.vocabulary.end
+        tag, end = vocabulary.tag(direction.target), vocabulary.end
         found = self._searcher.search(
             [[tag, *part.pieces, end] for line in parts for part in line],
             config=self._config(beam, length_penalty),
             progress=_by_line(owner, len(lines), progress),
         )
         best = [hypotheses[0] for hypotheses in found]
-        texts = self.vocabulary.decode([hypothesis.tokens for hypothesis in best])
+        texts = self.vocabularies.target.decode([hypothesis.tokens for hypothesis in best])
         languages = get(direction.source), get(direction.target)
         result, used = [], 0
         for line in parts:
@@ -146,9 +148,9 @@ class Translator:
         return self.recipe.decode.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
-def _vocabulary(folder: epath.Path) -> Vocabulary:
+def _vocabularies(folder: epath.Path, recipe: Recipe) -> Vocabularies:
     try:
-        return Vocabulary.load(folder / "vocab" / "vocab.model")
+        return Vocabularies.load(folder / "vocab", recipe.vocab)
     except UserError:
         if checkpoint_steps(folder):
             raise

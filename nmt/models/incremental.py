@@ -5,32 +5,51 @@ of ancestors says which cells belong to whom: when hypotheses are exchanged only
 hypotheses of a sentence attend to their common cells in one product.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from nmt.models.attention import MASKED, attention_bias
-from nmt.models.layers import RMSNorm, sinusoids
-from nmt.models.numerics import product
+from nmt.models.attention import MASKED, Attention, attention_bias
+from nmt.models.embedding import embedding_factor, output_factor
+from nmt.models.norms import Norm
+from nmt.models.numerics import contract, product
+from nmt.models.positions import AddedPositions, PositionBias
+from nmt.models.stack import Layer, Stack
 from nmt.models.tokens import Phase, TokenInfo
-from nmt.models.transformer import Layer, Stack, Transformer
+from nmt.models.transformer import Transformer
 from nmt.sharding import shard
 
-PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi"}  # what only `product` reads, and rounds to the compute type anyway
+PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi", "wg"}  # what only `product` reads, and rounds to the compute type anyway
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Projection:
+    """Weights of attention as one matrix, so that no step transposes them."""
+
+    weight: jax.Array  # compute type [I,O]
+    bias: jax.Array | None  # float32 [O]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Project x [B,K,I] to [B,K,O]."""
+        y = _multiply(x, self.weight)
+        return y if self.bias is None else y + self.bias
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecoderLayer:
-    """One decoder layer for inference: the attention's weights as matrices, so that no step transposes them."""
+    """One decoder layer for inference; the layer itself has the norms and the feed-forward layers."""
 
     layer: Layer
-    self_in: jax.Array  # compute type [M,3*A*D]: query, key, value
-    self_out: jax.Array  # compute type [A*D,M]
-    cross_in: jax.Array  # compute type [M,A*D]: query
-    cross_out: jax.Array  # compute type [A*D,M]
+    self_in: Projection  # M -> 3*A*D: query, key, value
+    self_out: Projection  # A*D -> M
+    cross_in: Projection  # M -> A*D: query
+    cross_out: Projection  # A*D -> M
 
 
 @jax.tree_util.register_dataclass
@@ -38,11 +57,25 @@ class DecoderLayer:
 class InferenceModel:
     """A model's weights for inference: decoder layers one by one, inputs of products already in the compute type."""
 
-    embedding: jax.Array  # float32 [V,M]
-    output: jax.Array  # compute type [V',M]: the embedding again, zero rows below it
+    tables: tuple[jax.Array, ...]  # float32 [V,M]: embeddings of sources and of targets, or one for both
+    output: jax.Array  # compute type [V',M], zero rows from V on
+    positions: AddedPositions  # of embeddings
     encoder: Stack
     layers: list[DecoderLayer]
-    norm: RMSNorm
+    target_positions: PositionBias  # of the decoder's self-attention
+    norm: Norm
+    embedding_factor: float = field(metadata={"static": True})
+    output_factor: float = field(metadata={"static": True})
+    hidden_dtype: jnp.dtype = field(metadata={"static": True})  # type of hidden states between layers
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of target ids (V)."""
+        return self.tables[-1].shape[0]
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """Return what the output layer reads, float32, for the last layer's hidden states."""
+        return self.norm(x.astype(jnp.float32)) * self.output_factor
 
 
 @jax.tree_util.register_dataclass
@@ -93,23 +126,42 @@ def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
         return weight.astype(model.dtype) if path[-2].name in PRODUCT_WEIGHTS else weight
 
     encoder, decoder = jax.tree_util.tree_map_with_path(cast, (model.encoder, model.decoder))
-    layers = [_decoder_layer(decoder.layer(i)) for i in range(decoder.count * decoder.every)]
-    embedding = model.embedding[...]
-    output = jnp.pad(embedding.astype(model.dtype), ((0, -embedding.shape[0] % multiple), (0, 0)))
-    return InferenceModel(embedding, output, encoder, layers, decoder.norm)
+    output = model.output_table.astype(model.dtype)
+    separate = model.config.embeddings == "separate"
+    return InferenceModel(
+        tables=(model.source_table, model.target_table) if separate else (model.target_table,),
+        output=jnp.pad(output, ((0, -output.shape[0] % multiple), (0, 0))),
+        positions=model.positions,
+        encoder=encoder,
+        layers=[_decoder_layer(decoder.layer(i)) for i in range(decoder.layers)],
+        target_positions=decoder.positions,
+        norm=decoder.norm,
+        embedding_factor=embedding_factor(model.config),
+        output_factor=output_factor(model.config),
+        hidden_dtype=jnp.dtype(model.config.activation_dtype),
+    )
 
 
 def _decoder_layer(layer: Layer) -> DecoderLayer:
     own, cross = layer.self_attention, layer.cross_attention
     width = own.wq[...].shape[0]
-    self_in = jnp.concatenate([w[...].reshape(width, -1) for w in (own.wq, own.wkv)], axis=1)
-    self_out, cross_out = (w[...].reshape(-1, width) for w in (own.wo, cross.wo))
-    return DecoderLayer(layer, self_in, self_out, cross.wq[...].reshape(width, -1), cross_out)
+
+    def into(weights: Sequence[nnx.Param[jax.Array]], biases: Sequence[nnx.Param[jax.Array] | None]) -> Projection:
+        weight = jnp.concatenate([w[...].reshape(width, -1) for w in weights], axis=1)
+        flat = [b[...].reshape(-1) for b in biases if b is not None]
+        return Projection(weight, jnp.concatenate(flat) if flat else None)
+
+    def out_of(attention: Attention) -> Projection:
+        bias = None if attention.bo is None else attention.bo[...]
+        return Projection(attention.wo[...].reshape(-1, width), bias)
+
+    self_in = into((own.wq, own.wkv), (own.bq, own.bkv))
+    return DecoderLayer(layer, self_in, out_of(own), into((cross.wq,), (cross.bq,)), out_of(cross))
 
 
-def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int) -> jax.Array:
-    width = model.embedding.shape[1]
-    x = model.embedding[tokens] * width**0.5 + jnp.asarray(sinusoids(longest, width))[position]
+def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int, decoder: bool) -> jax.Array:
+    x = model.tables[-1 if decoder else 0][tokens] * model.embedding_factor
+    x = model.positions.add(x, position, longest).astype(model.hidden_dtype)
     return shard(x, "batch", "length", "embed")
 
 
@@ -122,8 +174,8 @@ def _rows(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
 def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Encoded:
     """Encode sources, int32 [B,S], one a row, of lengths [B]; the rest of a row is padding."""
     position, segment = _rows(source, length)
-    x = _embed(model, source, position, source.shape[1])
-    hidden, _ = model.encoder(x, attention_bias(segment, segment), TokenInfo(source, segment > 0))
+    x = _embed(model, source, position, source.shape[1], decoder=False)
+    hidden, _ = model.encoder(x, attention_bias(segment, segment), TokenInfo(source, segment > 0, position=position))
     return Encoded(hidden, segment)
 
 
@@ -138,12 +190,13 @@ def log_probabilities(model: InferenceModel, encoded: Encoded, target: jax.Array
     """
     tokens = target[:, :-1]
     position, segment = _rows(tokens, length - 1)
-    x = _embed(model, tokens, position, tokens.shape[1])
-    own = attention_bias(segment, segment, causal=True)
+    x = _embed(model, tokens, position, tokens.shape[1], decoder=True)
+    own = model.target_positions.add(attention_bias(segment, segment, causal=True), position, position)
+    info = TokenInfo(tokens, segment > 0, position=position)
     cross = attention_bias(jnp.ones_like(segment), encoded.segment)
     for weights in model.layers:
-        x, _ = weights.layer(x, own, TokenInfo(tokens, segment > 0), encoded.hidden, cross, None, Phase.INFER)
-    logits = _multiply(model.norm(x), model.output.T)[..., : model.embedding.shape[0]]
+        x, _ = weights.layer(x, own, info, encoded.hidden, cross, None, Phase.INFER)
+    logits = _multiply(model.hidden(x), model.output.T)[..., : model.vocabulary]
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
     return jnp.where(segment > 0, chosen, 0.0)
 
@@ -172,8 +225,8 @@ def empty_cache(model: InferenceModel, rows: int, beam: int, steps: int) -> Cach
 
 def _attend(q: jax.Array, keys: jax.Array, values: jax.Array, bias: jax.Array) -> jax.Array:
     """Attend from queries [B,K,A,D] to N cells under a bias that broadcasts to [B,A,K,N]; return [B,K,A*D]."""
-    logits = product("bakd,badn->bakn", q.swapaxes(1, 2) * q.shape[-1] ** -0.5, keys, keys.dtype) + bias
-    y = product("bakn,band->bakd", jax.nn.softmax(logits, axis=-1), values, values.dtype)
+    logits = contract("bakd,badn->bakn", q.swapaxes(1, 2) * q.shape[-1] ** -0.5, keys, keys.dtype) + bias
+    y = contract("bakn,band->bakd", jax.nn.softmax(logits, axis=-1), values, values.dtype)
     return y.swapaxes(1, 2).reshape(*q.shape[:2], -1)
 
 
@@ -220,22 +273,26 @@ def decode_step(
       Logits, float32 [B,K,V'], meaningless from V on, and the cache with the new cells.
     """
     rows, beam, steps = ancestor.shape
-    x = _embed(model, tokens, jnp.broadcast_to(step, tokens.shape), steps)
-    bias = ancestry_bias(ancestor, step)
+    position = jnp.broadcast_to(step, tokens.shape)
+    x = _embed(model, tokens, position, steps, decoder=True)
+    cell_position = jnp.repeat(jnp.arange(steps), beam)[None]
+    bias = model.target_positions.add(ancestry_bias(ancestor, step), position[:1], cell_position)
+    info = TokenInfo(tokens, live, position=position)
     all_keys, all_values = [], []
     for i, weights in enumerate(model.layers):
-        layer = weights.layer
-        heads, width = layer.self_attention.wq[...].shape[1:]
-        qkv = _multiply(layer.self_norm(x), weights.self_in).reshape(rows, beam, 3, heads, width)
-        new_keys, new_values = _cells(qkv[:, :, 1], qkv[:, :, 2])
+        layer, own = weights.layer, weights.layer.self_attention
+        heads, width = own.wq[...].shape[1:]
+        qkv = weights.self_in(layer.self_norm(x)).reshape(rows, beam, 3, heads, width)
+        q, k = (own.turn(qkv[:, :, part], position) for part in (0, 1))
+        new_keys, new_values = _cells(k, qkv[:, :, 2])
         keys = jax.lax.dynamic_update_slice(cache.keys[i], new_keys, (0, 0, 0, step * beam))
         values = jax.lax.dynamic_update_slice(cache.values[i], new_values, (0, 0, step * beam, 0))
-        x = x + _multiply(_attend(qkv[:, :, 0], keys, values, bias), weights.self_out)
-        q = _multiply(layer.cross_norm(x), weights.cross_in).reshape(rows, beam, heads, width)
-        x = x + _multiply(_attend(q, memory.keys[i], memory.values[i], memory.bias), weights.cross_out)
-        y, _ = layer.feed_forward(x, TokenInfo(tokens, live))
-        x = shard(x + y, "batch", "length", "embed")
+        x = layer.add(x, weights.self_out(_attend(q, keys, values, bias)))
+        q = weights.cross_in(layer.cross_norm(x)).reshape(rows, beam, heads, width)
+        x = layer.add(x, weights.cross_out(_attend(q, memory.keys[i], memory.values[i], memory.bias)))
+        x, _ = layer.feed_forward(x, info)
+        x = shard(x, "batch", "length", "embed")
         all_keys.append(keys)
         all_values.append(values)
-    logits = product("bkm,vm->bkv", model.norm(x), model.output, model.output.dtype)
+    logits = product("bkm,vm->bkv", model.hidden(x), model.output, model.output.dtype)
     return logits, Cache(all_keys, all_values)

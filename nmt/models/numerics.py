@@ -6,37 +6,51 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+PRODUCT = "product"  # the name of results of `product`, by which policies of rematerialisation know them
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Return `einsum(spec, x, w)`, a product with a weight, in float32; see `contract`."""
+    return checkpoint_name(contract(spec, x, w, dtype), PRODUCT)
+
+
+def contract(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Return `einsum(spec, x, w)` in float32 with both inputs rounded to `dtype`, forward and backward.
 
     Rounding inputs and accumulating in float32 is what matrix units do natively; asking for a bfloat16 result
     instead is slower on CPUs and less exact everywhere. Every index must occur in exactly two of x, w, result.
     """
+    return _product(spec, x.astype(jnp.float32), w.astype(jnp.float32), dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def _product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.einsum(spec, x.astype(dtype), w.astype(dtype), preferred_element_type=jnp.float32)
 
 
 def _product_forward(
     spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    types = jnp.zeros((0,), x.dtype), jnp.zeros((0,), w.dtype)  # a derivative has the type of what it is by
     x, w = x.astype(dtype), w.astype(dtype)
-    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (_bits(x), _bits(w))
+    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (_bits(x), _bits(w), *types)
 
 
 def _product_backward(
-    spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, w = (_from_bits(kept, dtype) for kept in saved)
+    x, w = (_from_bits(kept, dtype) for kept in saved[:2])
+    of_x_type, of_w_type = (like.dtype for like in saved[2:])
     inputs, result = spec.split("->")
     left, right = inputs.split(",")
     gradient = gradient.astype(dtype)
     of_x = jnp.einsum(f"{result},{right}->{left}", gradient, w, preferred_element_type=jnp.float32)
-    return of_x, contract_rows(left, x, result, gradient, right)
+    return of_x.astype(of_x_type), contract_rows(left, x, result, gradient, right).astype(of_w_type)
 
 
-product.defvjp(_product_forward, _product_backward)
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _bits(x: jax.Array) -> jax.Array:
@@ -90,21 +104,35 @@ def _turned(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(split, -1, -3).reshape(*batch, columns, rows)
 
 
-def _keep_mask(shape: tuple[int, ...], seed: jax.Array, rate: float) -> jax.Array:
-    """Return a Bernoulli(1 - rate) mask: a 32-bit integer hash of the element's index and of a seed [2].
+def scrambled(x: jax.Array, seed: jax.Array) -> jax.Array:
+    """Return a 32-bit integer hash of unsigned integers and of a seed [2]."""
+    h = x + seed[0]
+    h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
+    h = (h ^ (h >> 15)) * np.uint32(0x846CA68B) ^ seed[1]
+    h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
+    return h ^ (h >> 15)
+
+
+def _noise(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+    """Return random 32-bit integers: a hash of the element's index and of a seed [2].
 
     A hash of the index costs a tenth of threefry, fuses with the multiplication that uses it, and gives the same
-    mask however the array is split over devices.
+    numbers however the array is split over devices.
     """
     index = jnp.zeros(shape, jnp.uint32)
     for dimension, size in enumerate(shape):
         index = index * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, dimension)
-    h = index + seed[0]
-    h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
-    h = (h ^ (h >> 15)) * np.uint32(0x846CA68B) ^ seed[1]
-    h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
-    h = h ^ (h >> 15)
-    return h >= np.uint32(round(rate * 2**32))
+    return scrambled(index, seed)
+
+
+def uniform(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    """Return float32 numbers uniform in [0, 1), cheaply, where quality does not matter: dropout, jitter, masks."""
+    return (_noise(shape, jax.random.bits(key, (2,), jnp.uint32)) >> 8).astype(jnp.float32) * np.float32(2**-24)
+
+
+def _keep_mask(shape: tuple[int, ...], seed: jax.Array, rate: float) -> jax.Array:
+    """Return a Bernoulli(1 - rate) mask for a seed [2]."""
+    return _noise(shape, seed) >= np.uint32(round(rate * 2**32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -23,3 +23,5 @@ class TokenInfo:
     real: jax.Array  # bool [B,S], False for padding
     direction: jax.Array | None = None  # int32 [B,S], index into the recipe's directions, where statistics are wanted
     directions: int = field(default=0, metadata={"static": True})  # how many there are (D); 0 without statistics
+    position: jax.Array | None = None  # int32 [B,S], place in the sequence, which self-attention may go by
+    passed_by: jax.Array | None = None  # bool [], whether sparse layers pass all tokens by in this step

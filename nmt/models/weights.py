@@ -12,7 +12,7 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from nmt.config import ModelConfig
+from nmt.config import ModelConfig, VocabularySizes
 from nmt.errors import UserError
 from nmt.models.transformer import Transformer
 from nmt.sharding import named_sharding
@@ -52,7 +52,7 @@ def split_model(model: Transformer) -> tuple[nnx.GraphDef[Transformer], nnx.Stat
     return graph, parameters
 
 
-def abstract_model(config: ModelConfig, vocabulary: int) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
+def abstract_model(config: ModelConfig, vocabulary: VocabularySizes) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
     """Return the structure of a model and the shapes of its parameters, with nothing allocated."""
     return split_model(nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0))))
 
@@ -72,7 +72,7 @@ def shardings(parameters: nnx.State, mesh: Mesh) -> nnx.State:
 
 
 def initialise(
-    config: ModelConfig, vocabulary: int, seed: int, mesh: Mesh
+    config: ModelConfig, vocabulary: VocabularySizes, seed: int, mesh: Mesh
 ) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
     """Draw a model's parameters, born where they live."""
     graph, abstract = abstract_model(config, vocabulary)
@@ -117,14 +117,14 @@ def checkpoint_steps(run: epath.PathLike) -> list[int]:
 
 
 def load_model(
-    run: epath.PathLike, config: ModelConfig, vocabulary: int, mesh: Mesh, step: int | None = None
+    run: epath.PathLike, config: ModelConfig, vocabulary: VocabularySizes, mesh: Mesh, step: int | None = None
 ) -> tuple[Transformer, int]:
     """Read a model from a run: the average of its weights where the run keeps one.
 
     Args:
       run: the run's folder.
       config: the model's configuration.
-      vocabulary: V.
+      vocabulary: V of sources and of targets.
       mesh: where the parameters will live; need not be the mesh that wrote them.
       step: the checkpoint to read; None: the newest.
 

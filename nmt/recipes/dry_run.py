@@ -22,7 +22,7 @@ def dry_run(recipe: Recipe, preparation: Preparation, console: Console) -> None:
     The corpora are fetched if they must be, into the cache; the run's folder is only read.
     """
     console.print(dump_recipe(recipe), highlight=False, markup=False, soft_wrap=True)
-    show_size(measure(recipe, recipe.vocab.size), console)
+    show_size(measure(recipe, recipe.vocab.sizes), console)
     prepared = (preparation.store / "stats.json").exists()
     stats = load_stats(preparation.store) if prepared else _estimated(preparation.corpus(), recipe)
     table = mixing_table(stats, preparation.directions, recipe.data, recipe.rows, recipe.train.steps)

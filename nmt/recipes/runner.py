@@ -17,7 +17,7 @@ from nmt.config.runs import RECIPE_FILE, read_run_recipe, resume_conflicts, save
 from nmt.data.mixture import mixing_table
 from nmt.data.pipeline import dev_batches, train_batches
 from nmt.data.store import Stats
-from nmt.data.vocab import Vocabulary
+from nmt.data.vocabularies import Vocabularies
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.evaluate.matrix import evaluate
@@ -59,9 +59,9 @@ def run(recipe: Recipe, *, dry_run: bool, command: str) -> None:
         _check_resumable(recipe, folder)
         save_recipe(recipe, folder)
         preparation = Preparation(recipe, folder, console)
-        vocabulary = preparation.vocabulary()
-        stats = preparation.stats(vocabulary)
-        result = _train(recipe, preparation, vocabulary, stats, console)
+        vocabularies = preparation.vocabularies()
+        stats = preparation.stats(vocabularies)
+        result = _train(recipe, preparation, vocabularies, stats, console)
         if result.outcome is Outcome.PREEMPTED:
             console.print(
                 f"stopped after step {result.progress.step}, checkpointed; to go on: {command}", soft_wrap=True
@@ -108,11 +108,13 @@ def _lock(folder: epath.Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _train(recipe: Recipe, preparation: Preparation, vocabulary: Vocabulary, stats: Stats, console: Console) -> Result:
+def _train(
+    recipe: Recipe, preparation: Preparation, vocabularies: Vocabularies, stats: Stats, console: Console
+) -> Result:
     rows = recipe.rows
     directions, store = preparation.directions, preparation.store
     show_mixture(mixing_table(stats, directions, recipe.data, rows, recipe.train.steps), recipe, console)
-    show_size(measure(recipe, vocabulary.size), console)
+    show_size(measure(recipe, vocabularies.sizes), console)
     mesh = make_mesh(**recipe.mesh.model_dump())
     limit = recipe.train.max_minutes
     with (
@@ -121,7 +123,7 @@ def _train(recipe: Recipe, preparation: Preparation, vocabulary: Vocabulary, sta
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
         data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows))
-        result = train(recipe, preparation.run, vocabulary.size, data, mesh, display)
+        result = train(recipe, preparation.run, vocabularies.sizes, data, mesh, display)
     seconds = result.progress.seconds
     console.print(
         f"training: {result.progress.step:,} steps in {clock(seconds)} ({result.outcome.value})", highlight=False

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from flax import nnx
 
-from nmt.config import Recipe
+from nmt.config import Recipe, VocabularySizes
+from nmt.models.activations import gated
+from nmt.models.moe.routing import choices
 from nmt.models.weights import abstract_model
 
-CHOICES = 2  # experts that a token uses (GShard's top-2)
 FLOAT = 4  # bytes
 
 
@@ -29,20 +30,20 @@ class Size:
         return self.weights + self.optimizer + self.gradients + self.activations
 
 
-def measure(recipe: Recipe, vocabulary: int) -> Size:
+def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
     """Return the size of a run; nothing is allocated.
 
     Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient.
     """
     _, parameters = abstract_model(recipe.model, vocabulary)
-    total = expert = 0
-    for _, variable in nnx.to_flat_state(parameters):
+    moe = recipe.model.moe
+    total = active = 0
+    for path, variable in nnx.to_flat_state(parameters):
         count = int(np.prod(variable.get_value().shape))
         total += count
-        if "expert" in variable.get_metadata()["logical_axes"]:
-            expert += count
-    moe = recipe.model.moe
-    active = total if moe is None else total - expert + expert * min(CHOICES, moe.experts) // moe.experts
+        if moe is not None and "expert" in variable.get_metadata()["logical_axes"]:
+            count = count * choices(moe, decoder=path[0] == "decoder") // moe.experts
+        active += count
     copies = 1 if recipe.train.ema_decay is None else 2
     return Size(
         parameters=total,
@@ -50,7 +51,7 @@ def measure(recipe: Recipe, vocabulary: int) -> Size:
         weights=FLOAT * total * copies,
         optimizer=FLOAT * _moments(recipe, total),
         gradients=FLOAT * total,
-        activations=_activations(recipe, vocabulary),
+        activations=_activations(recipe, vocabulary.target),
     )
 
 
@@ -66,11 +67,12 @@ def _activations(recipe: Recipe, vocabulary: int) -> int:
     model, data = recipe.model, recipe.data
     rows = recipe.rows
     heads = model.heads * model.head_width
+    inner = 3 if gated(model.activation) else 2
     slots = 1.0 if model.moe is None else max(1.0, model.moe.capacity_factor)
 
     def layer(length: int, memory: int, attentions: int) -> float:
         attention = attentions * (4 * model.width + 4 * heads + 2 * model.heads * memory)
-        return rows * length * (attention + 2 * model.width + slots * (model.width + 2 * model.hidden))
+        return rows * length * (attention + 2 * model.width + slots * (model.width + inner * model.hidden))
 
     source, target = data.source_length, data.target_length
     encoder = model.encoder_layers * layer(source, source, 1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from etils import epath
@@ -11,7 +12,8 @@ from nmt.config import Recipe
 from nmt.data.corpora.load import Corpus, inputs_digest, load_pairs
 from nmt.data.corpora.spec import load_spec
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
-from nmt.data.vocab import Vocabulary, learn
+from nmt.data.vocab import learn
+from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_directions
@@ -58,40 +60,41 @@ class Preparation:
             self.console.print(f"corpus: {', '.join(data.corpora)} ({rows} rows of text)", highlight=False)
         return self._corpus
 
-    def vocabulary(self) -> Vocabulary:
-        """Return the vocabulary, learnt if there is none.
+    def vocabularies(self) -> Vocabularies:
+        """Return the vocabularies, learnt if there are none.
 
         Raises:
-          UserError: there is one that was learnt from another input.
+          UserError: there are some that were learnt from another input.
         """
-        path, record = self.run / "vocab" / "vocab.model", self.run / "vocab" / "inputs.json"
-        inputs = {"corpus": self._corpus_digest, "seed": self.recipe.seed, **self.recipe.vocab.model_dump(mode="json")}
-        if path.exists() and record.exists():
+        config, folder = self.recipe.vocab, self.run / "vocab"
+        record = folder / "inputs.json"
+        inputs = {"corpus": self._corpus_digest, "seed": self.recipe.seed, **config.model_dump(mode="json")}
+        if record.exists():
             changed = _changed(json.loads(record.read_text()), inputs)
             if changed:
                 raise UserError(
-                    f"{path.parent} was learnt from another input (changed: {', '.join(changed)}); "
+                    f"{folder} was learnt from another input (changed: {', '.join(changed)}); "
                     f"start afresh with another run_dir, or delete {self.run}"
                 )
-            return Vocabulary.load(path)
-        texts = self._texts(self.corpus())
-        with self.console.status("learning the vocabulary"):
-            vocabulary = learn(texts, languages_of(self.recipe), self.recipe.vocab, path, self.recipe.seed)
+            if Vocabularies.complete(folder, config):
+                return Vocabularies.load(folder, config)
+        vocabularies = self._learn(folder)
         with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(inputs, indent=2) + "\n")
-        self.console.print(f"vocabulary: {vocabulary.size:,} pieces", highlight=False)
-        return vocabulary
+        self.console.print(str(vocabularies), highlight=False)
+        return vocabularies
 
-    def _texts(self, corpus: Corpus) -> dict[str, list[str]]:
-        """Return the distinct training sentences of each language."""
-        texts: dict[str, dict[str, None]] = {}
-        for direction, splits in corpus.pairs.items():
-            for source, target in splits["train"]:
-                texts.setdefault(direction.source, {})[source] = None
-                texts.setdefault(direction.target, {})[target] = None
-        return {language: list(distinct) for language, distinct in texts.items()}
+    def _learn(self, folder: epath.Path) -> Vocabularies:
+        recipe, corpus, tags = self.recipe, self.corpus(), languages_of(self.recipe)
+        with self.console.status("learning the vocabulary"):
+            if recipe.vocab.target_size is None:
+                texts = texts_of(corpus, (0, 1))
+                return Vocabularies.shared(learn(texts, tags, recipe.vocab, folder / SHARED, recipe.seed))
+            source = learn(texts_of(corpus, (0,)), tags, recipe.vocab, folder / SOURCE, recipe.seed)
+            target = learn(texts_of(corpus, (1,)), (), recipe.vocab, folder / TARGET, recipe.seed, "target_size")
+            return Vocabularies(source, target)
 
-    def stats(self, vocabulary: Vocabulary) -> Stats:
+    def stats(self, vocabularies: Vocabularies) -> Stats:
         """Return the statistics of the prepared store, prepared if it is not.
 
         Raises:
@@ -100,14 +103,14 @@ class Preparation:
         data = self.recipe.data
         lengths = RowLengths(data.source_length, data.target_length)
         cleaning = hashlib.sha256(data.clean.model_dump_json().encode()).hexdigest()
-        inputs = digests(self._corpus_digest, cleaning, vocabulary, lengths, self.directions)
+        inputs = digests(self._corpus_digest, cleaning, vocabularies, lengths, self.directions)
         if is_prepared(self.store, inputs):
             return load_stats(self.store)
         corpus = self.corpus()
         with self.console.status("preparing token ids"):
             stats = prepare(
                 corpus.pairs,
-                vocabulary,
+                vocabularies,
                 self.store,
                 digests=inputs,
                 lengths=lengths,
@@ -118,6 +121,16 @@ class Preparation:
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())
         self.console.print(f"store: {pairs:,} training pairs, {tokens:,} target tokens", highlight=False)
         return stats
+
+
+def texts_of(corpus: Corpus, sides: Sequence[int]) -> dict[str, list[str]]:
+    """Return the distinct training sentences of each language on some sides of pairs: 0 is the source, 1 the target."""
+    texts: dict[str, dict[str, None]] = {}
+    for direction, splits in corpus.pairs.items():
+        for pair in splits["train"]:
+            for side in sides:
+                texts.setdefault(direction[side], {})[pair[side]] = None
+    return {language: list(distinct) for language, distinct in texts.items()}
 
 
 def _changed(old: dict[str, object], new: dict[str, object]) -> list[str]:

@@ -17,6 +17,7 @@ RULES: dict[str, tuple[str, ...] | str | None] = {
     # Parameters, and activations of the same meaning.
     "layers": None,
     "vocab": "model",
+    "target_vocab": "model",  # of targets, where it is not that of sources
     "embed": None,
     "heads": "model",
     "mlp": "model",
@@ -27,6 +28,7 @@ RULES: dict[str, tuple[str, ...] | str | None] = {
 SIZES = {
     "batch": "train.tokens_per_batch / data.target_length",
     "vocab": "vocab.size",
+    "target_vocab": "vocab.target_size",
     "heads": "model.heads",
     "mlp": "model.hidden",
     "expert": "model.moe.experts",

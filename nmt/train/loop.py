@@ -11,7 +11,7 @@ from etils import epath
 from grain import DatasetIterator
 from jax.sharding import Mesh
 
-from nmt.config import Recipe
+from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
 from nmt.errors import UserError
 from nmt.train.checkpoints import Checkpoints, Progress
@@ -51,13 +51,15 @@ def is_finished(recipe: Recipe, progress: Progress) -> bool:
     return progress.step >= recipe.train.steps or (minutes is not None and progress.seconds >= 60 * minutes)
 
 
-def train(recipe: Recipe, run: epath.PathLike, vocabulary: int, data: Data, mesh: Mesh, display: Display) -> Result:
+def train(
+    recipe: Recipe, run: epath.PathLike, vocabulary: VocabularySizes, data: Data, mesh: Mesh, display: Display
+) -> Result:
     """Train until the last step, the last minute, or a signal to stop; resume from the newest checkpoint.
 
     Args:
       recipe: the resolved recipe.
       run: the run's folder.
-      vocabulary: V.
+      vocabulary: V of sources and of targets.
       data: batches and the development set.
       mesh: the mesh, already set by `jax.set_mesh`.
       display: who watches.

@@ -1,4 +1,4 @@
-"""The training objective: label-smoothed cross-entropy over target tokens, and the load-balancing loss of experts."""
+"""The training objective: label-smoothed cross-entropy over target tokens, and the losses of the experts' routing."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nmt.data.batch import Batch
+from nmt.models.moe.losses import auxiliary_loss
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.numerics import contract_rows
 from nmt.models.tokens import Phase
@@ -95,8 +96,8 @@ def objective(
     )
     real = (batch.tgt_segment > 0).astype(jnp.float32).reshape(-1)
     total, nll = cross_entropy(
-        hidden.reshape(-1, hidden.shape[-1]),
-        model.embedding[...],
+        model.output_rows(hidden),
+        model.output_table,
         batch.tgt_out.reshape(-1),
         real,
         smoothing,
@@ -107,8 +108,7 @@ def objective(
         name: stats for name, stats in (("encoder", encoder_stats), ("decoder", decoder_stats)) if stats is not None
     }
     if routing and model.config.moe is not None:
-        balance = jnp.concatenate([stats.balance_loss for stats in routing.values()])
-        loss = loss + model.config.moe.balance_weight * balance.mean()
+        loss = loss + auxiliary_loss(routing, model.config.moe)
     one_hot = jax.nn.one_hot(batch.direction.reshape(-1), directions) * real[:, None]
     return loss, Metrics(
         loss=loss,

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nmt.config import Recipe
+from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
 from nmt.models.tokens import Phase
 from nmt.models.transformer import Transformer
@@ -56,12 +56,12 @@ def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
     return jax.tree.map(place, abstract, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
-def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
+def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Trainer:
     """Build the functions of a run.
 
     Args:
       recipe: the resolved recipe.
-      vocabulary: V.
+      vocabulary: V of sources and of targets.
       mesh: the mesh to train on; also to be set by `jax.set_mesh` around every call.
 
     Raises:

@@ -1,29 +1,93 @@
 """The mixture-of-experts feed-forward layer (GShard, section 2.2)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nmt.config import MoEConfig
+from nmt.config import ModelConfig, MoEConfig
 from nmt.errors import UserError
-from nmt.models.layers import parameter
-from nmt.models.moe.dispatch import blocked_dispatch, einsum_dispatch, scatter_dispatch
-from nmt.models.moe.routing import RoutingStats, capacity, route
-from nmt.models.numerics import product
+from nmt.models.activations import activate, gated
+from nmt.models.layers import FeedForward, Init, bias_parameter, biased, parameter
+from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, scatter_dispatch
+from nmt.models.moe.expert_choice import (
+    ExpertChoice,
+    choose_alone,
+    choose_tokens,
+    einsum_gather_dispatch,
+    gather_dispatch,
+)
+from nmt.models.moe.hashing import route_by_hash
+from nmt.models.moe.regularise import jittered, open_gates, output_mask
+from nmt.models.moe.routing import Routing, RoutingStats, capacity, has_capacity, of_type, route
+from nmt.models.numerics import dropout, split_key
 from nmt.models.tokens import Phase, TokenInfo
 
-DISPATCH = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
+TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
+
+
+@dataclass(frozen=True)
+class ExpertOptions:
+    """What experts have in common with the dense layers of their model."""
+
+    activation: str = "relu"
+    bias: bool = False
+    init: Init = field(default_factory=Init)
+    dropout: float = 0.0  # of the shared expert, a dense layer
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "ExpertOptions":
+        """Return those of a model."""
+        return cls(config.activation, config.bias, Init.of(config), config.dropout)
 
 
 class MoE(nnx.Module):
-    """A router and E feed-forward experts, each of the shape of the dense layer, without biases or dropout."""
+    """A router and E feed-forward experts, each of the shape of the dense layer, and maybe one that all tokens share.
 
-    def __init__(self, width: int, hidden: int, config: MoEConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        experts = config.experts
-        self.router = parameter(rngs, (width, experts), ("embed", None), width)
-        self.wi = parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width)
-        self.wo = parameter(rngs, (experts, hidden, width), ("expert", "mlp", "embed"), hidden)
-        self.config, self.dtype = config, dtype
+    Args:
+      width: M.
+      hidden: H.
+      config: who goes where.
+      dtype: input type of products.
+      rngs: random streams.
+      decoder: whether the layer is a decoder's.
+      options: what experts are.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        config: MoEConfig,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        decoder: bool = False,
+        options: ExpertOptions = ExpertOptions(),
+    ):
+        experts, init, two = config.experts, options.init, gated(options.activation)
+        self.config, self.options, self.dtype, self.decoder = config, options, dtype, decoder
+        self.routing = config.of_decoder if decoder else config.routing
+        if self.routing != "hash":
+            router = parameter(rngs, (width, experts), ("embed", None), width, experts, init)
+            self.router = router.replace(router[...] * config.router_init_scale)
+
+        def inner() -> nnx.Param[jax.Array]:
+            return parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width, hidden, init)
+
+        self.wi = inner()
+        self.wo = parameter(rngs, (experts, hidden, width), ("expert", "mlp", "embed"), hidden, width, init)
+        self.wg = inner() if two else None
+        self.bi = bias_parameter(options.bias, (experts, hidden), ("expert", "mlp"))
+        self.bg = bias_parameter(options.bias and two, (experts, hidden), ("expert", "mlp"))
+        self.bo = bias_parameter(options.bias, (experts, width), ("expert", "embed"))
+        if config.shared != "none":
+            self.shared = _shared(width, config.shared_hidden or hidden, dtype, rngs, options)
+        if config.shared == "gated":
+            self.share_w = parameter(rngs, (width,), ("embed",), width, 1, init)
+            self.share_b = bias_parameter(True, (1,), (None,))
 
     def __call__(
         self, x: jax.Array, info: TokenInfo, key: jax.Array | None = None, phase: Phase = Phase.INFER
@@ -33,26 +97,60 @@ class MoE(nnx.Module):
         Args:
           x: [B,S,M].
           info: the tokens [B,S]; padding goes nowhere.
-          key: random key for the choice of second experts.
+          key: random key for everything random in training; None: nothing is.
           phase: whether experts have a capacity; in inference no token is dropped.
 
         Returns:
-          [B,S,M], zero where no expert took the token, and the layer's statistics.
+          [B,S,M], zero where no expert took the token, and the layer's statistics. When the layer passes its tokens by
+          (`TokenInfo.passed_by`), the statistics and losses are those of the routing as it would have been: the router
+          learns in every step.
+
+        Raises:
+          UserError: `group_size` does not divide the tokens.
         """
-        train = phase is Phase.TRAIN
-        groups = self._groups(x.shape[0] * x.shape[1]) if train else 1
+        route_key, mask_key, drop_key, shared_key, gate_key = split_key(key if phase is Phase.TRAIN else None, 5)
+        limited = has_capacity(self.config, phase)
+        groups = self._groups(x.shape[0] * x.shape[1]) if limited else 1
+        factor = self.config.capacity_factor if phase is Phase.TRAIN else self.config.eval_capacity_factor
         tokens = x.reshape(groups, -1, x.shape[-1])
-        real = info.real.reshape(groups, -1)
-        direction = None if info.direction is None else info.direction.reshape(groups, -1)
-        slots = capacity(tokens.shape[1], self.config) if train else None
-        # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
-        logits = jnp.einsum("gnm,me->gne", tokens, self.router[...], precision=jax.lax.Precision.HIGHEST)
-        routing, stats = route(logits, real, self.config, slots, key, direction, info.directions)
-        if slots is None:
-            y = blocked_dispatch(tokens, routing, self.config.experts, self._one)
+        grouped = jax.tree.map(lambda part: part.reshape(groups, -1) if part.ndim > 1 else part, info)
+        has_slots = limited and (self.config.dispatch in TO_SLOTS or self.routing == "expert_choice")
+        slots = capacity(tokens.shape[1], self.config, factor) if has_slots else None
+        move, stats = self._plan(tokens, grouped, slots, route_key, mask_key, drop_key)
+        y = move() if info.passed_by is None else jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
+        return self._share(x, y.reshape(x.shape), info.real, stats, shared_key, gate_key)
+
+    def _plan(
+        self,
+        x: jax.Array,
+        info: TokenInfo,
+        slots: int | None,
+        route_key: jax.Array | None,
+        mask_key: jax.Array | None,
+        drop_key: jax.Array | None,
+    ) -> tuple[Callable[[], jax.Array], RoutingStats]:
+        """Decide who goes where; return what moves tokens x [G,N,M] there and back, and statistics."""
+        config, of = self.config, (info.direction, info.directions)
+        if self.routing == "hash":
+            routing, stats = route_by_hash(info.token, info.real, config, slots, *of)
+            return lambda: self._move(x, routing, slots, mask_key, drop_key), stats
+        jitter_key, sample_key = split_key(route_key, 2)
+        logits = self._logits(x, jitter_key)
+        if self.routing == "expert_choice" and slots is not None:
+            choice, stats = choose_tokens(logits, info.real, config, slots, *of)
+            return lambda: self._move_chosen(x, choice, mask_key, drop_key), stats
+        if self.routing == "expert_choice":
+            routing, stats = choose_alone(logits, info.real, config, *of)
         else:
-            y = DISPATCH[self.config.dispatch](tokens, routing, self.config.experts, slots, self._all)
-        return y.reshape(x.shape), stats
+            routing, stats = route(logits, info.real, config, slots, sample_key, *of, decoder=self.decoder)
+        return lambda: self._move(x, routing, slots, mask_key, drop_key), stats
+
+    def _logits(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Return router logits [G,N,E] for tokens x [G,N,M]."""
+        # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
+        rows = of_type(jittered(x.astype(jnp.float32), self.config.jitter, key), self.config)
+        router = of_type(self.router[...], self.config)
+        return of_type(jnp.einsum("gnm,me->gne", rows, router, precision=jax.lax.Precision.HIGHEST), self.config)
 
     def _groups(self, tokens: int) -> int:
         size = self.config.group_size or tokens
@@ -63,12 +161,77 @@ class MoE(nnx.Module):
             )
         return tokens // size
 
-    def _all(self, rows: jax.Array) -> jax.Array:
-        """Run every expert on its rows [E,R,M]."""
-        hidden = jax.nn.relu(product("erm,emh->erh", rows, self.wi[...], self.dtype))
-        return product("erh,ehm->erm", hidden, self.wo[...], self.dtype)
+    def _move(
+        self,
+        x: jax.Array,
+        routing: Routing,
+        slots: int | None,
+        mask_key: jax.Array | None,
+        drop_key: jax.Array | None,
+    ) -> jax.Array:
+        """Move tokens x [G,N,M] to the experts that they have chosen, and back."""
+        mask = output_mask(routing.gate.shape, self.config.output_masking, mask_key)
+        routing = replace(routing, gate=routing.gate * mask)
+        experts = partial(self._experts, key=drop_key)
+        if slots is None:
+            return grouped_dispatch(x, routing, self.config.experts, experts)
+        if slots == 0:
+            return jnp.zeros_like(x)
+        return TO_SLOTS[self.config.dispatch](x, routing, self.config.experts, slots, experts)
 
-    def _one(self, index: jax.Array, rows: jax.Array) -> jax.Array:
-        """Run the expert of an index on rows [R,M]."""
-        wi, wo = (jax.lax.dynamic_index_in_dim(w[...], index, keepdims=False) for w in (self.wi, self.wo))
-        return product("rh,hm->rm", jax.nn.relu(product("rm,mh->rh", rows, wi, self.dtype)), wo, self.dtype)
+    def _move_chosen(
+        self, x: jax.Array, choice: ExpertChoice, mask_key: jax.Array | None, drop_key: jax.Array | None
+    ) -> jax.Array:
+        """Move tokens x [G,N,M] to the experts that have chosen them, and back."""
+        if choice.token.shape[-1] == 0:
+            return jnp.zeros_like(x)
+        mask = output_mask(choice.gate.shape, self.config.output_masking, mask_key)
+        choice = replace(choice, gate=choice.gate * mask)
+        dispatch = einsum_gather_dispatch if self.config.dispatch == "einsum" else gather_dispatch
+        return dispatch(x, choice, partial(self._experts, key=drop_key))
+
+    def _experts(self, rows: jax.Array, owners: Owners, key: jax.Array | None = None) -> jax.Array:
+        """Run every row [B,R,M] through its expert; with a key, hidden units are dropped out."""
+
+        def into(x: jax.Array, weight: nnx.Param[jax.Array], bias: nnx.Param[jax.Array] | None) -> jax.Array:
+            y = owners.multiply(x, weight[...], self.dtype)
+            return y if bias is None else y + owners.own(bias[...])
+
+        gate = None if self.wg is None else into(rows, self.wg, self.bg)
+        hidden = activate(self.options.activation, into(rows, self.wi, self.bi), gate)
+        return into(dropout(hidden, self.config.expert_dropout, key), self.wo, self.bo)
+
+    def _share(
+        self,
+        x: jax.Array,
+        routed: jax.Array,
+        real: jax.Array,
+        stats: RoutingStats,
+        shared_key: jax.Array | None,
+        gate_key: jax.Array | None,
+    ) -> tuple[jax.Array, RoutingStats]:
+        """Join what routed experts say [B,S,M] with what the shared one says of x [B,S,M]."""
+        config = self.config
+        if config.shared == "none":
+            return routed, stats
+        common = self.shared(x, shared_key)
+        if config.shared == "add":
+            return common + routed, stats
+        # Conditional MoE routing (NLLB, arXiv:2207.04672, section 6.2). The budget is for the gate that is learnt, not
+        # for what dropout leaves of it.
+        logit = jnp.einsum("bsm,m->bs", x.astype(jnp.float32), self.share_w[...], precision=jax.lax.Precision.HIGHEST)
+        gate = jax.nn.sigmoid(biased(logit, self.share_b))
+        used = (gate * real).sum() / jnp.maximum(real.sum(), 1)
+        budget = jnp.where(real.any(), jnp.abs(used - config.gated_budget), 0.0)
+        gate = open_gates(gate, config.gated_dropout, gate_key)[..., None]
+        return (1.0 - gate) * common + gate * routed, replace(stats, budget_loss=budget)
+
+
+def _shared(width: int, hidden: int, dtype: jnp.dtype, rngs: nnx.Rngs, options: ExpertOptions) -> FeedForward:
+    """Return the expert that all tokens go to."""
+    init = {"init": options.init.kind, "init_scale": options.init.scale}
+    config = ModelConfig.model_validate(
+        {"width": width, "hidden": hidden, "activation": options.activation, "bias": options.bias, **init}
+        | {"dropout": options.dropout, "moe": None}
+    )
+    return FeedForward(config, dtype, rngs)

@@ -1,37 +1,47 @@
 """Routing: which expert a token goes to, with which weight, into which slot (GShard, Algorithm 1).
 
-Every convention is stated here and nowhere else:
+Every convention of token choice is stated here and nowhere else; docs/moe.md has the sources. `hashing` and
+`expert_choice` say in what they differ.
 
 * The router and its softmax are float32. The capacity of an expert for one group of N tokens is
-  C = max(min_capacity, ceil(capacity_factor * N / E)); GShard's C = 2N/E is capacity_factor 2.
-* First choices take slots in token order, all of them before any second choice, also in token order.
+  C = min(N, max(min_capacity, ceil(factor * N / E))); GShard's C = 2N/E is a factor of 2. More than N slots are of no
+  use, since the choices of a token are different experts.
+* A token chooses its K most probable experts; of equal ones the lower index. An expert whose probability underflows to
+  zero is not chosen, nor is one that does not exist (K = 2, E = 1).
+* First choices take slots in token order, all of them before any second choice, also in token order, and so on.
   A choice past an expert's capacity is dropped: its gate is zero and the token passes by the residual alone.
-* Gates are normalised over the two choices, g_i / (g1 + g2), before anything is dropped (the paper, and Lingvo).
-* Second choices: `random` keeps one with probability min(1, g2 / threshold) of its normalised gate; threshold 0.5 is
-  the paper's `2 * g2 > rnd`. One that is not kept takes no slot (Lingvo; the printed algorithm advances the counter).
+  `batch_prioritised`: instead of token order, decreasing probability of the first choice, equal ones in token order; in
+  a decoder this is of no effect, since whether a token has a slot would depend on the tokens after it.
+* Gates are probabilities, divided by their sum over all K choices (`before`: the paper, Lingvo, ST-MoE), by their sum
+  over the choices that were kept (`after`: NLLB), or as they are (`none`: Switch).
+* Choices after the first: `random` keeps choice k with probability min(1, g_k / threshold), independently, g_k its
+  gate normalised over all K choices whatever `normalise` says; threshold 0.5 is the paper's `2 * g2 > rnd`. One that is
+  not kept takes no slot (Lingvo; the printed algorithm advances the counter). Without a key all are kept.
 * Padding takes no slot and has no part in a loss or a statistic.
 * The load-balancing loss is E * sum_e f_e P_e per group, mean over groups that hold a token: f_e the share of tokens
   whose first choice is e, before capacity; P_e the mean router probability of e. It is 1 when balanced.
   (The paper's l_aux is this over E^2; Lingvo, MTF and Switch use this form.)
-* With `capacity=None`, as always at inference, nothing is dropped and all second choices are kept, so that a token's
+* With `slots=None` nothing is dropped. At inference there is no key either and all choices are kept, so that a token's
   result depends on the token alone.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 
 from nmt.config import MoEConfig
+from nmt.models.moe.counting import positions
+from nmt.models.tokens import Phase
 
-EPSILON = 1e-9  # keeps g1 + g2 from being zero, as Lingvo does
+EPSILON = 1e-9  # keeps a sum of gates from being zero, as Lingvo does
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Routing:
-    """Where each token of each group goes. G groups, N tokens in a group, K = 2 choices."""
+    """Where each token of each group goes. G groups, N tokens in a group, K choices."""
 
     expert: jax.Array  # int32 [G,N,K]
     gate: jax.Array  # float32 [G,N,K], zero where dropped
@@ -42,7 +52,10 @@ class Routing:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RoutingStats:
-    """What is worth watching of one mixture-of-experts layer, padding aside."""
+    """What is worth watching of one mixture-of-experts layer, padding aside.
+
+    Every number is finite, whatever the routing; `hashing` and `expert_choice` say what theirs mean.
+    """
 
     balance_loss: jax.Array  # float32 []
     z_loss: jax.Array  # float32 [], mean of log(sum_e exp logit_e)^2 over tokens
@@ -55,40 +68,94 @@ class RoutingStats:
     )  # float32 [D,E], tokens of each direction whose first choice was each expert, before capacity
 
 
-def capacity(tokens: int, config: MoEConfig) -> int:
-    """Return C, the slots that an expert has for a group of so many tokens in training."""
-    return max(config.min_capacity, math.ceil(config.capacity_factor * tokens / config.experts))
+def capacity(tokens: int, config: MoEConfig, factor: float | None = None) -> int:
+    """Return C, the slots that an expert has for a group of so many tokens; factor None: that of training."""
+    factor = config.capacity_factor if factor is None else factor
+    return min(tokens, max(config.min_capacity, math.ceil(factor * tokens / config.experts)))
 
 
-def _top_two(probabilities: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the two best experts [G,N,2] and their probabilities [G,N,2]; ties go to the lower index."""
+def has_capacity(config: MoEConfig, phase: Phase) -> bool:
+    """Return whether experts have a capacity in a phase; where they have none, nothing is dropped."""
+    return phase is Phase.TRAIN or (phase is Phase.EVALUATE and config.eval_capacity_factor is not None)
+
+
+def choices(config: MoEConfig, decoder: bool) -> int:
+    """Return how many experts a token uses in inference, in the layers of the encoder or of the decoder."""
+    routing = config.of_decoder if decoder else config.routing
+    wanted = max(1, round(config.capacity_factor)) if routing == "expert_choice" else config.top_k
+    return min(wanted, config.experts)
+
+
+def of_type(x: jax.Array, config: MoEConfig) -> jax.Array:
+    """Return x in float32, rounded to the router's type: a conversion there and back may be optimised away."""
+    x = x.astype(jnp.float32)
+    return jax.lax.reduce_precision(x, 8, 7) if config.router_dtype == "bfloat16" else x
+
+
+def probabilities_of(logits: jax.Array, config: MoEConfig) -> jax.Array:
+    """Return the router's probabilities [...,E] for its logits."""
+    return of_type(jax.nn.softmax(logits, axis=-1), config)
+
+
+def best_experts(probabilities: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
+    """Return the best experts, int32 [...,K], and their probabilities [...,K]; ties go to the lower index.
+
+    A choice past the number of experts is some expert, with no weight.
+    """
     experts = probabilities.shape[-1]
-    first = jnp.argmax(probabilities, axis=-1)
-    # With a single expert the second choice is that expert again, with no weight.
-    rest = jnp.where(jax.nn.one_hot(first, experts, dtype=bool), -1.0, probabilities)
-    second = jnp.argmax(rest, axis=-1)
-    best = jnp.stack([first, second], axis=-1).astype(jnp.int32)
-    weight = jnp.take_along_axis(probabilities, best, axis=-1)
-    return best, weight * jnp.array([1.0, 0.0 if experts == 1 else 1.0])
+    index = jax.lax.broadcasted_iota(jnp.int32, probabilities.shape, probabilities.ndim - 1)
+    rest = jax.lax.stop_gradient(probabilities)
+    chosen, weight = [], []
+    # Maxima and sums, unlike argmax, a sort or a gather and its derivative, are vector loops on every machine.
+    for choice in range(number):
+        top = rest.max(axis=-1, keepdims=True)
+        expert = jnp.min(jnp.where(rest == top, index, experts - 1), axis=-1, keepdims=True)
+        is_chosen = index == expert
+        chosen.append(expert[..., 0])
+        weight.append(jnp.where(is_chosen, probabilities, 0.0).sum(axis=-1) * (choice < experts))
+        rest = jnp.where(is_chosen, -1.0, rest)
+    return jnp.stack(chosen, axis=-1), jnp.stack(weight, axis=-1)
 
 
-def _slots(wanted: jax.Array, expert: jax.Array, experts: int) -> jax.Array:
-    """Count, for each wanted choice, the earlier ones of its expert: all first choices come before any second.
+def fill(
+    wanted: jax.Array, expert: jax.Array, experts: int, slots: int | None, priority: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Give slots to wanted choices; return the slot of each, int32 [G,N,K], and whether it is there, bool [G,N,K].
 
     Args:
       wanted: bool [G,N,K].
       expert: int32 [G,N,K].
       experts: E.
-
-    Returns:
-      int32 [G,N,K].
+      slots: C; None: as many as are wanted.
+      priority: [G,N], the tokens with the greatest are served first; None: in token order.
     """
-    groups, tokens, choices = expert.shape
-    in_order = jax.nn.one_hot(expert, experts, dtype=jnp.int32) * wanted[..., None]
-    in_order = in_order.swapaxes(1, 2).reshape(groups, choices * tokens, experts)
-    before = jnp.cumsum(in_order, axis=1) - in_order
-    before = before.reshape(groups, choices, tokens, experts).swapaxes(1, 2)
-    return jnp.take_along_axis(before, expert[..., None], axis=-1)[..., 0]
+    if slots is None or priority is None:
+        slot = positions(wanted, expert, experts)
+    else:
+        order = jnp.argsort(-priority, axis=1, stable=True)  # [G,N]
+        first_wanted, first_expert = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (wanted, expert))
+        slot = positions(first_wanted, first_expert, experts)
+        slot = jnp.take_along_axis(slot, jnp.argsort(order, axis=1)[..., None], axis=1)
+    return slot, wanted if slots is None else wanted & (slot < slots)
+
+
+def _normalised(weight: jax.Array) -> jax.Array:
+    return weight / (weight.sum(axis=-1, keepdims=True) + EPSILON)
+
+
+def _gates(weight: jax.Array, kept: jax.Array, normalise: str) -> jax.Array:
+    """Return gates [G,N,K] for the probabilities of the choices, zero where not kept."""
+    if normalise == "before":
+        weight = _normalised(weight)
+    gate = jnp.where(kept, weight, 0.0)
+    return _normalised(gate) if normalise == "after" else gate
+
+
+def _sampled(weight: jax.Array, threshold: float, key: jax.Array) -> jax.Array:
+    """Return which choices are tried, bool [G,N,K]: the first always, others by their normalised gate."""
+    uniform = jax.random.uniform(key, (*weight.shape[:-1], weight.shape[-1] - 1))
+    later = uniform * threshold < jax.lax.stop_gradient(_normalised(weight))[..., 1:]
+    return jnp.concatenate([jnp.ones_like(later, shape=(*weight.shape[:-1], 1)), later], axis=-1)
 
 
 def route(
@@ -99,58 +166,84 @@ def route(
     key: jax.Array | None,
     direction: jax.Array | None = None,
     directions: int = 0,
+    decoder: bool = False,
 ) -> tuple[Routing, RoutingStats]:
-    """Choose two experts for every token.
+    """Choose `top_k` experts for every token.
 
     Args:
       logits: float32 [G,N,E].
       real: bool [G,N], False for padding.
       config: the layer's configuration.
-      slots: C; None at inference: no token is dropped.
-      key: random key for second choices; None keeps them all.
+      slots: C; None at inference and for dispatch without slots: no token is dropped.
+      key: random key for choices after the first; None keeps them all.
       direction: int32 [G,N], for statistics by direction; None: none.
       directions: D.
+      decoder: whether the layer is a decoder's, where no token may have priority over an earlier one.
     """
-    experts = logits.shape[-1]
-    probabilities = jax.nn.softmax(logits, axis=-1)
-    expert, weight = _top_two(probabilities)
-    gate = weight / (weight.sum(axis=-1, keepdims=True) + EPSILON)
+    probabilities = probabilities_of(logits, config)
+    expert, weight = best_experts(probabilities, config.top_k)
     wanted = real[..., None] & (weight > 0.0)
-    if slots is not None and config.second_expert == "random" and key is not None:
-        sampled = jax.random.uniform(key, real.shape) * config.second_threshold < gate[..., 1]
-        wanted = wanted & jnp.stack([jnp.ones_like(sampled), sampled], axis=-1)
-    slot = _slots(wanted, expert, experts)
-    kept = wanted if slots is None else wanted & (slot < slots)
-    routing = Routing(expert=expert, gate=jnp.where(kept, gate, 0.0), slot=slot, kept=kept)
-    return routing, _statistics(logits, probabilities, routing, wanted, real, direction, directions)
+    if config.second_expert == "random" and config.top_k > 1 and key is not None:
+        wanted = wanted & _sampled(weight, config.second_threshold, key)
+    priority = weight[..., 0] if config.batch_prioritised and not decoder else None
+    slot, kept = fill(wanted, expert, logits.shape[-1], slots, priority)
+    routing = Routing(expert=expert, gate=_gates(weight, kept, config.normalise), slot=slot, kept=kept)
+    stats = statistics(expert[..., 0], weight[..., 0], wanted & ~kept, real, logits.shape[-1], direction, directions)
+    return routing, with_losses(stats, logits, probabilities, expert[..., 0], real)
 
 
-def _statistics(
-    logits: jax.Array,
-    probabilities: jax.Array,
-    routing: Routing,
-    wanted: jax.Array,
+def statistics(
+    first: jax.Array,
+    confidence: jax.Array,
+    dropped: jax.Array,
     real: jax.Array,
+    experts: int,
     direction: jax.Array | None,
     directions: int,
 ) -> RoutingStats:
-    experts = probabilities.shape[-1]
-    count = real.sum(axis=1)  # [G]
-    denominator = jnp.maximum(count, 1)[:, None]
-    first = jax.nn.one_hot(routing.expert[..., 0], experts) * real[..., None]
-    share = first.sum(axis=1) / denominator  # f [G,E]
-    mean_probability = (probabilities * real[..., None]).sum(axis=1) / denominator  # P [G,E]
-    balance = experts * (share * mean_probability).sum(axis=-1)
-    tokens = jnp.maximum(count.sum(), 1)
-    log_sum = jax.nn.logsumexp(logits, axis=-1)
-    best = jnp.take_along_axis(probabilities, routing.expert[..., :1], axis=-1)[..., 0]
+    """Return the statistics of a layer without losses.
+
+    Args:
+      first: int32 [G,N], the first choice of each token.
+      confidence: float32 [G,N], its weight.
+      dropped: bool [G,N,K], choices that found no slot.
+      real: bool [G,N].
+      experts: E.
+      direction: int32 [G,N], or None.
+      directions: D.
+    """
+    one_hot = jax.nn.one_hot(first, experts) * real[..., None]  # [G,N,E]
+    tokens = jnp.maximum(real.sum(), 1)
     of = jnp.zeros(real.shape, jnp.int32) if direction is None else direction
     return RoutingStats(
-        balance_loss=balance.sum() / jnp.maximum((count > 0).sum(), 1),
-        z_loss=(jnp.square(log_sum) * real).sum() / tokens,
+        balance_loss=jnp.zeros(()),
+        z_loss=jnp.zeros(()),
         budget_loss=jnp.zeros(()),
-        load=first.sum(axis=(0, 1)) / tokens,
-        dropped=(wanted & ~routing.kept).sum(axis=(0, 1)) / tokens,
-        confidence=(best * real).sum() / tokens,
-        by_direction=jnp.einsum("gnd,gne->de", jax.nn.one_hot(of, directions), first),
+        load=one_hot.sum(axis=(0, 1)) / tokens,
+        dropped=(dropped & real[..., None]).sum(axis=(0, 1)) / tokens,
+        confidence=(confidence * real).sum() / tokens,
+        by_direction=jnp.einsum("gnd,gne->de", jax.nn.one_hot(of, directions), one_hot),
     )
+
+
+def with_losses(
+    stats: RoutingStats, logits: jax.Array, probabilities: jax.Array, first: jax.Array | None, real: jax.Array
+) -> RoutingStats:
+    """Return statistics with the router's z-loss (ST-MoE, equation 5) and, given first choices, the balance loss.
+
+    Args:
+      stats: the statistics.
+      logits: float32 [G,N,E].
+      probabilities: float32 [G,N,E].
+      first: int32 [G,N]; None: there is no balance loss.
+      real: bool [G,N].
+    """
+    z = (jnp.square(jax.nn.logsumexp(logits, axis=-1)) * real).sum() / jnp.maximum(real.sum(), 1)
+    if first is None:
+        return replace(stats, z_loss=z)
+    experts, count = logits.shape[-1], real.sum(axis=1)  # count [G]
+    denominator = jnp.maximum(count, 1)[:, None]
+    share = (jax.nn.one_hot(first, experts) * real[..., None]).sum(axis=1) / denominator  # f [G,E]
+    mean_probability = (probabilities * real[..., None]).sum(axis=1) / denominator  # P [G,E]
+    balance = experts * (share * mean_probability).sum(axis=-1)
+    return replace(stats, z_loss=z, balance_loss=balance.sum() / jnp.maximum((count > 0).sum(), 1))

@@ -1,0 +1,173 @@
+"""Grouped products: rows sorted by expert, in blocks of one expert each, times the weights of their experts.
+
+Nothing is dropped, and the work grows with the tokens and not with the number of experts: an expert wastes less than
+one block. TPUs and GPUs have `jax.lax.ragged_dot` for it; XLA for CPUs computes that for every pair of row and expert,
+so there a loop runs over the blocks that are used, forward and backward.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nmt.models.moe.counting import positions
+from nmt.models.moe.rows import invert, no_gradient
+from nmt.models.numerics import contract_rows
+
+MOST_ROWS, FEWEST_ROWS = 128, 8  # of a block
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Blocks:
+    """Whose the blocks of rows are."""
+
+    owner: jax.Array  # int32 [B], the expert of each block
+    used: jax.Array  # int32 [], how many blocks, the first ones, hold a row
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Layout:
+    """Where the choices of N tokens are, in P = B*R places: B blocks of R rows."""
+
+    occupant: jax.Array  # int32 [P], the token of each place, N where it is empty
+    place: jax.Array  # int32 [N,K], the place of each choice, P where it is not kept
+    blocks: Blocks
+
+
+def block_rows(choices: int, experts: int) -> int:
+    """Return the rows of a block: near the mean rows of an expert, so that padding stays below the work itself."""
+    mean = max(1.0, choices / experts)
+    return max(FEWEST_ROWS, min(MOST_ROWS, int(2 ** round(math.log2(mean)))))
+
+
+def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> Layout:
+    """Sort choices by expert into blocks of one expert each.
+
+    Args:
+      expert: int32 [N,K].
+      kept: bool [N,K]; what is not kept gets no place.
+      experts: E.
+    """
+    choices = expert.size
+    rows = block_rows(choices, experts)
+    blocks = choices // rows + experts
+    rank = positions(kept[None], expert[None], experts)[0]
+    count = ((expert[..., None] == jnp.arange(experts)) & kept[..., None]).sum(axis=(0, 1), dtype=jnp.int32)  # [E]
+    end = jnp.cumsum(-(-count // rows))  # the block after the last one of each expert
+    begin = end - -(-count // rows)
+    place = jnp.where(kept, begin[expert] * rows + rank, blocks * rows).astype(jnp.int32)
+    owner = (jnp.arange(blocks)[:, None] >= end).sum(axis=-1, dtype=jnp.int32)
+    return Layout(invert(place, blocks * rows), place, Blocks(jnp.minimum(owner, experts - 1), end[-1]))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def grouped_product(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+    """Multiply every block of rows by the matrix of its expert.
+
+    Inputs are rounded to `dtype` and sums are float32, forward and backward, as in `nmt.models.numerics.product`.
+
+    Args:
+      rows: [B,R,I].
+      weights: [E,I,O].
+      blocks: whose they are.
+      dtype: input type of the products.
+
+    Returns:
+      float32 [B,R,O]; zero in blocks that are not used, whose rows have no part in a derivative either.
+    """
+    return jax.lax.platform_dependent(
+        rows, weights, blocks, cpu=partial(_in_turn, dtype=dtype), default=partial(_ragged, dtype=dtype)
+    )
+
+
+Saved = tuple[jax.Array, jax.Array, Blocks]
+
+
+def _grouped_forward(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> tuple[jax.Array, Saved]:
+    return grouped_product(rows, weights, blocks, dtype), (rows, weights, blocks)
+
+
+def _grouped_backward(dtype: jnp.dtype, saved: Saved, gradient: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+    of_rows, of_weights = jax.lax.platform_dependent(
+        *saved,
+        gradient,
+        cpu=partial(_in_turn_backward, dtype=dtype),
+        default=partial(_ragged_backward, dtype=dtype),
+    )
+    rows, weights, blocks = saved
+    return of_rows.astype(rows.dtype), of_weights.astype(weights.dtype), jax.tree.map(no_gradient, blocks)
+
+
+grouped_product.defvjp(_grouped_forward, _grouped_backward)
+
+
+def _at(array: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
+
+
+def _put(array: jax.Array, part: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(array, part, index, 0)
+
+
+def _in_turn(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+    """Multiply one block after the other."""
+
+    def step(block: jax.Array, result: jax.Array) -> jax.Array:
+        x, w = _at(rows, block).astype(dtype), _at(weights, _at(blocks.owner, block)).astype(dtype)
+        return _put(result, jnp.dot(x, w, preferred_element_type=jnp.float32), block)
+
+    empty = jnp.zeros((*rows.shape[:2], weights.shape[2]), jnp.float32)
+    return jax.lax.fori_loop(0, blocks.used, step, empty)
+
+
+def _in_turn_backward(
+    rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array]:
+    """Return the derivatives by rows and by weights; those of an expert's blocks are added up where they stay."""
+
+    def step(block: jax.Array, results: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        of_rows, of_weights = results
+        owner = _at(blocks.owner, block)
+        x, w, dy = (part.astype(dtype) for part in (_at(rows, block), _at(weights, owner), _at(gradient, block)))
+        of_x = jnp.einsum("ro,io->ri", dy, w, preferred_element_type=jnp.float32)
+        of_w = _at(of_weights, owner) + contract_rows("ri", x, "ro", dy, "io")
+        return _put(of_rows, of_x, block), _put(of_weights, of_w, owner)
+
+    empty = jnp.zeros(rows.shape, jnp.float32), jnp.zeros(weights.shape, jnp.float32)
+    return jax.lax.fori_loop(0, blocks.used, step, empty)
+
+
+def _sizes(blocks: Blocks, rows: int, experts: int) -> jax.Array:
+    """Return how many rows each expert has, whole blocks, int32 [E]."""
+    used = jnp.arange(blocks.owner.shape[0]) < blocks.used
+    return rows * ((blocks.owner[:, None] == jnp.arange(experts)) & used[:, None]).sum(axis=0, dtype=jnp.int32)
+
+
+def _in_use(array: jax.Array, blocks: Blocks) -> jax.Array:
+    """Return an array [B,R,...] with zeros in the blocks that are not used: what `ragged_dot` leaves there is open."""
+    return jnp.where((jnp.arange(array.shape[0]) < blocks.used)[:, None, None], array, 0)
+
+
+def _ragged(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+    """Multiply by the kernel that accelerators have."""
+    sizes = _sizes(blocks, rows.shape[1], weights.shape[0])
+    flat = rows.reshape(-1, rows.shape[2]).astype(dtype)
+    result = jax.lax.ragged_dot(flat, weights.astype(dtype), sizes, preferred_element_type=jnp.float32)
+    return _in_use(result.reshape(*rows.shape[:2], -1), blocks)
+
+
+def _ragged_backward(
+    rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array]:
+    of_rows = _ragged(gradient, weights.swapaxes(1, 2), blocks, dtype)
+    x, dy = (array.reshape(-1, array.shape[2]).astype(dtype) for array in (rows, gradient))
+    contract = jax.lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=(((0,), (0,)), ((), ())), lhs_ragged_dimensions=[0], rhs_group_dimensions=[]
+    )
+    sizes = _sizes(blocks, rows.shape[1], weights.shape[0])
+    return of_rows, jax.lax.ragged_dot_general(x, dy, sizes, contract, preferred_element_type=jnp.float32)
