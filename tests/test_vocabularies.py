@@ -17,7 +17,17 @@ from jax.sharding import AbstractMesh
 from synthetic import lexicon, sentence, translation
 
 from nmt.cli import translate as command
-from nmt.config import DataConfig, DecodeConfig, ModelConfig, Recipe, VocabConfig, VocabularySizes, save_recipe
+from nmt.config import (
+    DataConfig,
+    DecodeConfig,
+    ModelConfig,
+    Recipe,
+    VocabConfig,
+    VocabularySizes,
+    read_run_recipe,
+    resume_conflicts,
+    save_recipe,
+)
 from nmt.data.store import RowLengths, load_stats, open_pairs, prepare
 from nmt.data.vocab import BEGIN, END, Vocabulary, learn
 from nmt.data.vocabularies import Vocabularies
@@ -371,3 +381,9 @@ def test_a_run_that_lost_a_vocabulary(run, tmp_path):
     with pytest.raises(UserError, match=r"cannot read the vocabulary .*vocab/target\.model"):
         Translator(tmp_path)
     assert Vocabulary.load(tmp_path / "vocab" / "source.model").size == CONFIG.size
+
+
+def test_a_run_that_has_begun_keeps_its_vocabularies(run):
+    recipe = read_run_recipe(run)
+    changed = recipe.model_copy(update={"vocab": CONFIG.model_copy(update={"target_size": 309})})
+    assert [conflict.split(":")[0] for conflict in resume_conflicts(recipe, changed)] == ["vocab.target_size"]
