@@ -343,7 +343,7 @@ EIGHT = AbstractMesh((2, 2, 2), AXES)
         (("expert", "embed", "mlp"), (7, 16, 24), "model.moe.experts is 7, which mesh.expert=2 does not divide"),
         (("expert", "embed", "mlp"), (8, 16, 25), "model.hidden is 25, which mesh.model=2 does not divide"),
         (("embed", "heads", None), (16, 3, 8), "model.heads is 3, which mesh.model=2 does not divide"),
-        (("vocab", "embed"), (8001, 16), "vocab.size is 8001, which mesh.model=2 does not divide"),
+        (("vocab", "embed"), (8001, 16), "vocab.size or vocab.target_size is 8001, which mesh.model=2 does not"),
         (("batch", None), (6, 64), r"tokens_per_batch .* is 6, which mesh.data=2 \* mesh.expert=2 does not divide"),
     ],
 )

@@ -25,16 +25,16 @@ def output_factor(config: ModelConfig) -> float:
     return config.width**-0.5 if config.output_scale else 1.0
 
 
-def embedding_table(config: ModelConfig, vocabulary: int, axis: str, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
-    """Draw a table of embeddings [V,M]; `axis` is the logical axis of V."""
-    return _table(config, vocabulary, axis, rngs, config.width**-0.5 if config.embedding_scale else 1.0)
+def embedding_table(config: ModelConfig, vocabulary: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
+    """Draw a table of embeddings [V,M]."""
+    return _table(config, vocabulary, rngs, config.width**-0.5 if config.embedding_scale else 1.0)
 
 
-def output_table(config: ModelConfig, vocabulary: int, axis: str, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
-    """Draw an output layer [V,M] that is no embedding; `axis` is the logical axis of V."""
-    return _table(config, vocabulary, axis, rngs, 1.0 if config.output_scale else config.width**-0.5)
+def output_table(config: ModelConfig, vocabulary: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
+    """Draw an output layer [V,M] that is no embedding."""
+    return _table(config, vocabulary, rngs, 1.0 if config.output_scale else config.width**-0.5)
 
 
-def _table(config: ModelConfig, vocabulary: int, axis: str, rngs: nnx.Rngs, deviation: float) -> nnx.Param[jax.Array]:
+def _table(config: ModelConfig, vocabulary: int, rngs: nnx.Rngs, deviation: float) -> nnx.Param[jax.Array]:
     table = deviation * jax.random.normal(rngs.params(), (vocabulary, config.width), jnp.float32)
-    return nnx.Param(table, logical_axes=(axis, "embed"))
+    return nnx.Param(table, logical_axes=("vocab", "embed"))

@@ -29,16 +29,15 @@ class Transformer(nnx.Module):
 
     def __init__(self, config: ModelConfig, vocabulary: VocabularySizes, rngs: nnx.Rngs):
         self.config, self.dtype = config, jnp.dtype(config.dtype)
-        target_axis = "vocab" if vocabulary.source == vocabulary.target else "target_vocab"
         if config.embeddings == "separate":
-            self.source_embedding = embedding_table(config, vocabulary.source, "vocab", rngs)
-            self.target_embedding = embedding_table(config, vocabulary.target, target_axis, rngs)
+            self.source_embedding = embedding_table(config, vocabulary.source, rngs)
+            self.target_embedding = embedding_table(config, vocabulary.target, rngs)
         elif vocabulary.source == vocabulary.target:
-            self.embedding = embedding_table(config, vocabulary.source, "vocab", rngs)
+            self.embedding = embedding_table(config, vocabulary.source, rngs)
         else:
             raise ValueError(f"one embedding for vocabularies of {vocabulary.source} and {vocabulary.target}")
         if not config.tie_output:
-            self.output = output_table(config, vocabulary.target, target_axis, rngs)
+            self.output = output_table(config, vocabulary.target, rngs)
         self.encoder = Stack(config, self.dtype, decoder=False, rngs=rngs)
         self.decoder = Stack(config, self.dtype, decoder=True, rngs=rngs)
         self.positions = added_positions(config, rngs)

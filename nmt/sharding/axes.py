@@ -17,7 +17,6 @@ RULES: dict[str, tuple[str, ...] | str | None] = {
     # Parameters, and activations of the same meaning.
     "layers": None,
     "vocab": "model",
-    "target_vocab": "model",  # of targets, where it is not that of sources
     "embed": None,
     "heads": "model",
     "mlp": "model",
@@ -27,8 +26,7 @@ RULES: dict[str, tuple[str, ...] | str | None] = {
 # What a recipe calls the size of an axis that a mesh may have to divide.
 SIZES = {
     "batch": "train.tokens_per_batch / data.target_length",
-    "vocab": "vocab.size",
-    "target_vocab": "vocab.target_size",
+    "vocab": "vocab.size or vocab.target_size",
     "heads": "model.heads",
     "mlp": "model.hidden",
     "expert": "model.moe.experts",

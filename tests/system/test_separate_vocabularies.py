@@ -4,19 +4,24 @@ import json
 
 import jax
 import numpy as np
-from synthetic import DIRECTIONS, Playground, lexicon
+from synthetic import Playground, lexicon
 
 from nmt.config import VocabularySizes, read_run_recipe
 from nmt.models.weights import abstract_model, load_model
 from nmt.sharding import make_mesh
 
-SIZES = VocabularySizes(340, 308)
+SIZES = VocabularySizes(330, 305)
+TRANSLATED = ("es-en", "en-de")
 OPTIONS = (
+    f"data.directions={','.join(TRANSLATED)}",
     f"vocab.size={SIZES.source}",
     f"vocab.target_size={SIZES.target}",
     "model.embeddings=separate",
     "model.tie_output=false",
     "model.output_scale=true",
+    "model.encoder_layers=1",
+    "model.decoder_layers=1",
+    "model.moe=null",
     "run_dir=runs/separate",
     "train.schedule.name=rsqrt",
     "train.checkpoint_every=20",
@@ -36,9 +41,9 @@ def test_a_run_with_two_vocabularies_trains_resumes_evaluates_and_translates(pla
     planned = train("dry_run=true", steps=40)
     first, second = (train(steps=steps) for steps in (20, 40))
     assert (planned.returncode, first.returncode, second.returncode) == (0, 0, 0), first.stderr + second.stderr
-    assert "vocabularies: 340 pieces for sources, 308 for targets" in first.stderr
+    assert "vocabularies: 330 pieces for sources, 305 for targets" in first.stderr
     assert "resuming after step 20" in second.stderr
-    assert all(direction in second.stdout for direction in DIRECTIONS)
+    assert all(direction in second.stdout for direction in TRANSLATED)
     run = playground.folder / "runs" / "separate"
 
     recipe = read_run_recipe(run)
@@ -55,6 +60,3 @@ def test_a_run_with_two_vocabularies_trains_resumes_evaluates_and_translates(pla
 
     done = playground.command("nmt-translate", str(run), "--from", "es", "--to", "en", given=f"{lexicon()[0]}\n\n")
     assert (done.returncode, done.stdout.count("\n")) == (0, 2), done.stderr
-    changed = train("vocab.target_size=307", steps=40)
-    assert changed.returncode == 2
-    assert "vocab.target_size" in changed.stderr
