@@ -315,50 +315,133 @@ class Model:
 
     def _embed(self, tokens):
         width = self.config.width
-        rows = []
-        for position, token in enumerate(tokens):
+        rows = [width**0.5 * self.weights["embedding"][token] for token in tokens]
+        if self.config.positions in ("relative", "rotary"):
+            return np.array(rows)
+        return np.array([row + self._position(position) for position, row in enumerate(rows)])
+
+    def _position(self, position):
+        width = self.config.width
+        if self.config.positions == "learned":
+            return self.weights["positions.table"][position]
+        if self.config.positions == "sinusoidal":
             half = width // 2
             angle = [position * 10_000.0 ** (-i / (half - 1)) for i in range(half)]
-            rows.append(width**0.5 * self.weights["embedding"][token] + np.concatenate([np.sin(angle), np.cos(angle)]))
-        return np.array(rows)
+            return np.concatenate([np.sin(angle), np.cos(angle)])
+        # Vaswani et al., section 3.5: PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos(the same).
+        angle = [position / 10_000.0 ** (2 * (j // 2) / width) for j in range(width)]
+        return np.array([math.cos(a) if j % 2 else math.sin(a) for j, a in enumerate(angle)])
+
+    def _layers(self, stack):
+        """The weights of every layer by name, the repeating blocks first, then what is left over."""
+        every = self.config.moe.every if self.config.moe else 1
+        layers = getattr(self.config, f"{stack}_layers")
+        for layer in range(layers):
+            block, place = divmod(layer, every)
+            left_over = block == layers // every
+            prefix = f"{stack}.{'rest' if left_over else 'blocks'}.{place}."
+            w = {n.removeprefix(prefix): v for n, v in self.weights.items() if n.startswith(prefix)}
+            yield w if left_over else {name: value[block] for name, value in w.items()}
 
     def _stack(self, stack, x, memory):
-        every = self.config.moe.every if self.config.moe else 1
-        for layer in range(getattr(self.config, f"{stack}_layers")):
-            prefix = f"{stack}.blocks.{layer % every}."
-            w = {
-                name.removeprefix(prefix): value[layer // every]
-                for name, value in self.weights.items()
-                if name.startswith(prefix)
-            }
-            y = _norm(x, w["self_norm.scale"])
-            x = x + self._attend(w, "self_attention", y, y, causal=memory is not None)
+        for w in self._layers(stack):
+            y = self._norm(w, "self_norm", x)
+            x = x + self._attend(w, "self_attention", y, y, stack)
             if memory is not None:
-                x = x + self._attend(w, "cross_attention", _norm(x, w["cross_norm.scale"]), memory, causal=False)
-            y = _norm(x, w["ff_norm.scale"])
-            x = x + (_experts(w, y) if "moe.wi" in w else np.maximum(y @ w["ff.wi"], 0.0) @ w["ff.wo"])
-        return _norm(x, self.weights[f"{stack}.norm.scale"])
+                x = x + self._attend(w, "cross_attention", self._norm(w, "cross_norm", x), memory, None)
+            y = self._norm(w, "ff_norm", x)
+            x = x + (self._experts(w, y) if "moe.wi" in w else self._feed_forward(w, "ff", y))
+            if "extra.wi" in w:
+                x = x + self._feed_forward(w, "extra", self._norm(w, "extra_norm", x))
+        return self._norm(self.weights, f"{stack}.norm", x)
 
-    def _attend(self, w, name, x, memory, causal):
+    def _norm(self, w, name, x):
+        if self.config.norm == "layernorm":
+            x = x - x.mean(axis=-1, keepdims=True)
+        x = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.config.norm_epsilon) * w[f"{name}.scale"]
+        return x + w[f"{name}.bias"] if self.config.norm == "layernorm" else x
+
+    def _attend(self, w, name, x, memory, stack):
+        """Self-attention of a stack, or cross-attention if it is None."""
         wq, wkv, wo = (w[f"{name}.{part}"] for part in ("wq", "wkv", "wo"))
         y = np.zeros_like(x)
         for head in range(self.config.heads):
-            keys, values = memory @ wkv[:, 0, head], memory @ wkv[:, 1, head]
+            keys, values, queries = memory @ wkv[:, 0, head], memory @ wkv[:, 1, head], x @ wq[:, head]
+            if self.config.bias:
+                keys, values = keys + w[f"{name}.bkv"][0, head], values + w[f"{name}.bkv"][1, head]
+                queries = queries + w[f"{name}.bq"][head]
+            if stack and self.config.positions == "rotary":
+                keys, queries = turned(keys), turned(queries)
             for t in range(len(x)):
-                seen = t + 1 if causal else len(memory)
-                scores = keys[:seen] @ (x[t] @ wq[:, head]) / self.config.head_width**0.5
+                seen = t + 1 if stack == "decoder" else len(memory)
+                scores = keys[:seen] @ queries[t] / self.config.head_width**0.5
+                if stack and self.config.positions == "relative":
+                    scores = scores + [self._relative(stack, s - t)[head] for s in range(seen)]
                 y[t] += softmax(scores) @ values[:seen] @ wo[head]
-        return y
+        return y + w[f"{name}.bo"] if self.config.bias else y
+
+    def _relative(self, stack, offset):
+        """The bias of all heads for a key that stands so many tokens after the query."""
+        bucket = t5_bucket(offset, stack == "encoder", self.config.relative_buckets, self.config.relative_distance)
+        return self.weights[f"{stack}.positions.table"][bucket]
+
+    def _feed_forward(self, w, name, x, expert=...):
+        """A dense layer, or one of several experts."""
+
+        def through(matrix, bias, y):
+            y = y @ w[f"{name}.{matrix}"][expert]
+            return y + w[f"{name}.{bias}"][expert] if f"{name}.{bias}" in w else y
+
+        hidden = through("wi", "bi", x)
+        if self.config.activation == "relu":
+            hidden = np.maximum(hidden, 0.0)
+        elif self.config.activation == "gelu":
+            hidden = hidden * np.vectorize(lambda a: 0.5 * (1 + math.erf(a / 2**0.5)))(hidden)
+        else:
+            gate = through("wg", "bg", x)
+            cubic = (2 / math.pi) ** 0.5 * (gate + 0.044715 * gate**3)  # GELU, Hendrycks and Gimpel, section 2
+            geglu = self.config.activation == "geglu"
+            hidden = hidden * (0.5 * gate * (1 + np.tanh(cubic)) if geglu else gate / (1 + np.exp(-gate)))
+        return through("wo", "bo", hidden)
+
+    def _experts(self, w, x):
+        rows = []
+        for token, gate in zip(x, softmax(x @ w["moe.router"]), strict=True):
+            g1, e1, g2, e2 = _top_2(gate)
+            outputs = [self._feed_forward(w, "moe", token, e) for e in (e1, e2)]
+            rows.append((g1 * outputs[0] + g2 * outputs[1]) / (g1 + g2))
+        return np.array(rows)
 
 
-def _norm(x, scale):
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-6) * scale
+def turned(x):
+    """Rotary positions (arXiv:2104.09864, section 3.2) for vectors [T,D] at 0, 1, ...: pairs as complex numbers.
+
+    The pairs are (i, i + D/2), as in GPT-NeoX.
+    """
+    half = x.shape[1] // 2
+    pairs = x[:, :half] + 1j * x[:, half:]
+    for t in range(len(x)):
+        for i in range(half):
+            pairs[t, i] *= np.exp(1j * t * 10_000.0 ** (-2 * i / x.shape[1]))
+    return np.concatenate([pairs.real, pairs.imag], axis=1)
 
 
-def _experts(w, x):
-    rows = []
-    for token, gate in zip(x, softmax(x @ w["moe.router"]), strict=True):
-        g1, e1, g2, e2 = _top_2(gate)
-        outputs = [np.maximum(token @ w["moe.wi"][e], 0.0) @ w["moe.wo"][e] for e in (e1, e2)]
-        rows.append((g1 * outputs[0] + g2 * outputs[1]) / (g1 + g2))
-    return np.array(rows)
+def t5_bucket(offset, bidirectional, buckets, distance):
+    """The bucket of key position minus query position (arXiv:1910.10683, section 2.1; the code of T5)."""
+    first = 0
+    if bidirectional:
+        buckets //= 2
+        first = buckets if offset > 0 else 0
+        away = abs(offset)
+    else:
+        away = max(-offset, 0)
+    exact = buckets // 2
+    if away < exact:
+        return first + away
+    # exact + floor(log(away / exact) / log(distance / exact) * (buckets - exact)), without logarithms.
+    bucket = exact
+    while bucket + 1 < buckets and away ** (buckets - exact) >= (
+        exact ** (buckets - bucket - 1) * distance ** (bucket + 1 - exact)
+    ):
+        bucket += 1
+    return first + bucket

@@ -296,13 +296,16 @@ def test_no_two_places_of_the_model_drop_out_by_the_same_key(rows, monkeypatch):
     keys = []
 
     def spied(x, rate, key):
-        if key is not None:
+        if key is not None and rate > 0:
             jax.debug.callback(lambda data: keys.append(tuple(data.tolist())), jax.random.key_data(key))
         return x
 
     for module in (nmt.models.attention, nmt.models.stack, nmt.models.transformer, nmt.models.layers):
         monkeypatch.setattr(module, "dropout", spied)
-    graph, parameters = toy.weights(SPARSE)
+    config = toy.model_config(
+        encoder_layers=3, decoder_layers=3, attention_dropout=0.1, moe=toy.moe_config(offset=0, extra_dense=True)
+    )
+    graph, parameters = toy.weights(config)
 
     @jax.jit
     def run(parameters, batch, key):
@@ -315,8 +318,9 @@ def test_no_two_places_of_the_model_drop_out_by_the_same_key(rows, monkeypatch):
 
     run(parameters, inputs(toy.pack(rows)), jax.random.key(0)).block_until_ready()
     jax.effects_barrier()
-    # Embeddings; residuals: two in an encoder's layer, three in a decoder's; hidden units of the dense layers.
-    assert len(keys) == 2 + 4 * 2 + 4 * 3 + 2 + 2
+    # Embeddings. Residuals: two in an encoder's layer, three in a decoder's. Weights of attention: one, and two. Hidden
+    # units of a dense layer of three in each stack, and of the two beside sparse ones, with their residuals.
+    assert len(keys) == 2 + 3 * 2 + 3 * 3 + 3 + 3 * 2 + 2 * (1 + 2 * 2)
     assert len(set(keys)) == len(keys)
 
 

@@ -1,8 +1,8 @@
 """The layers of the Transformer: pre-norm, experts in every n-th, scanned in repeating blocks.
 
-A block is `moe.every` layers, one of them sparse. The blocks of a stack share one structure, so they are one block whose
-parameters carry a leading `layers` axis, and compile time does not grow with depth. Layers that are too few for another
-block come after the scan, one by one.
+A block is `moe.every` layers, one of them sparse. The blocks of a stack share one structure, so they are one block
+whose parameters carry a leading `layers` axis, and compile time does not grow with depth. Layers that are too few for
+another block come after the scan, one by one.
 """
 
 from collections.abc import Callable

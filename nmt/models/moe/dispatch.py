@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from nmt.models.moe.grouped import Blocks, grouped_product, lay_out
 from nmt.models.moe.routing import Routing
 from nmt.models.moe.rows import collect, invert, send
-from nmt.models.numerics import product
+from nmt.models.numerics import PRODUCT, product
 from nmt.sharding import shard
 
 
@@ -31,7 +32,7 @@ class Owners:
         """Return rows [B,R,I] times their expert's matrix of weights [E,I,O], float32 [B,R,O]; see `product`."""
         if self.blocks is None:
             return product("eri,eio->ero", rows, weights, dtype)
-        return grouped_product(rows, weights, self.blocks, dtype)
+        return checkpoint_name(grouped_product(rows, weights, self.blocks, dtype), PRODUCT)
 
     def own(self, vectors: jax.Array) -> jax.Array:
         """Return what is to be added to, or multiplied with, rows of every block: vectors [E,O] as [B,1,O]."""
