@@ -7,13 +7,13 @@ import numpy as np
 import oracles
 import pytest
 from flax import nnx
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nmt.config import MoEConfig
 from nmt.errors import UserError
 from nmt.models.moe.layer import MoE
-from nmt.models.moe.routing import Routing, capacity, route
+from nmt.models.moe.routing import capacity, route
 from nmt.models.tokens import Phase, TokenInfo
 
 WIDTH, HIDDEN = 6, 10

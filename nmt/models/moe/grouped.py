@@ -88,9 +88,7 @@ def grouped_product(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: 
 Saved = tuple[jax.Array, jax.Array, Blocks]
 
 
-def _grouped_forward(
-    rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype
-) -> tuple[jax.Array, Saved]:
+def _grouped_forward(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> tuple[jax.Array, Saved]:
     return grouped_product(rows, weights, blocks, dtype), (rows, weights, blocks)
 
 

@@ -46,15 +46,11 @@ def send(x: jax.Array, occupant: jax.Array, place: jax.Array) -> jax.Array:
     return _take(x, occupant)
 
 
-def _send_forward(
-    x: jax.Array, occupant: jax.Array, place: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _send_forward(x: jax.Array, occupant: jax.Array, place: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _take(x, occupant), (occupant, place)
 
 
-def _send_backward(
-    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+def _send_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, np.ndarray, np.ndarray]:
     occupant, place = saved
     of_x = _weighted(gradient, place, (place < occupant.shape[0]).astype(jnp.float32))
     return of_x, no_gradient(occupant), no_gradient(place)
