@@ -4,6 +4,7 @@ Standard library only. A benchmark starts one `Worker` per system and calls `mea
 `serve`. The two speak JSON, one object a line.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -15,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,33 @@ class Worker:
         raise WorkerError("\n".join([f"{self.name}: ended with status {status}", *lines]))
 
 
+@contextmanager
+def started(
+    commands: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+) -> Iterator[tuple[list[Worker], dict[str, str]]]:
+    """Start a worker for each named command; give those that are ready, and by name how others failed."""
+    with ExitStack() as stack:
+        workers, failed = [], {}
+        for name, command in commands.items():
+            try:
+                workers.append(Worker(name, command, environment))
+            except WorkerError as error:
+                failed[name] = str(error)
+                print(f"{name} failed:\n{error}\n", flush=True)
+                continue
+            stack.callback(workers[-1].close)
+        yield workers, failed
+
+
+def worker_environment(tunables: str | None) -> dict[str, str]:
+    """Return the environment of a worker: on CPUs, nothing compiled in advance, and these settings of malloc's."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "GLIBC_TUNABLES"))}
+    if tunables:
+        environment["GLIBC_TUNABLES"] = tunables
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "USE_FLAX": "0"}
+    return environment | quiet | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def measure(workers: Sequence[Worker], rounds: int) -> None:
     """Ask every worker for one step a round; who is first changes from round to round."""
     for number in range(rounds):
@@ -95,16 +123,18 @@ def measure(workers: Sequence[Worker], rounds: int) -> None:
             worker.ask()
 
 
-def serve(step: Callable[[], None], warmup: int, facts: Facts) -> None:
-    """Be a worker: a first step and `warmup` more, then two for every line of standard input; tell of the second.
+def serve(step: Callable[[], Facts | None], warmup: int, facts: Facts, again: bool = True) -> None:
+    """Be a worker: a first step and `warmup` more, then one for every line of standard input; tell of it.
 
     Of a step are told its `seconds`, the seconds of processors that it took (`busy`) and that all other processes took
-    meanwhile (`others`), and the most memory in bytes that the process has had so far (`peak`).
+    meanwhile (`others`), the most memory in bytes that the process has had so far (`peak`), and what it returns.
 
     Args:
       step: does one step and returns when its results are there.
       warmup: untimed steps after the first.
       facts: what is to be known of the system.
+      again: an untimed step goes before each timed one: a process that others have run in between comes back to cold
+        caches, a training loop does not.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
@@ -118,12 +148,13 @@ def serve(step: Callable[[], None], warmup: int, facts: Facts) -> None:
         step()
     answer(facts)
     for _ in sys.stdin:
-        step()  # untimed: a process that others have run in between comes back to cold caches, a training loop does not
+        if again:
+            step()
         began, busy, machine = time.perf_counter(), time.process_time(), _machine_busy()
-        step()
+        told = step() or {}
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
         others = max(_machine_busy() - machine - busy, 0.0)
-        answer({"seconds": seconds, "busy": busy, "others": others, "peak": _peak_memory()})
+        answer({"seconds": seconds, "busy": busy, "others": others, "peak": _peak_memory(), **told})
 
 
 def _machine_busy() -> float:
@@ -199,6 +230,30 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
+
+
+def ratios(these: Sequence[float], those: Sequence[float]) -> tuple[float, float, float]:
+    """Return the quartiles, over rounds, of these : those."""
+    return quartiles([one / other for one, other in zip(these, those, strict=True)])
+
+
+DISTURBED = 0.05  # share of the processors that other programs may take during the timed steps
+
+
+def disturbance(workers: Sequence[Worker]) -> str:
+    """Return a warning if other programs took more than `DISTURBED` of the processors meanwhile, else nothing."""
+    others, seconds = (sum(step[key] for worker in workers for step in worker.steps) for key in ("others", "seconds"))
+    share = min(others / (seconds * (os.cpu_count() or 1)), 1.0) if seconds else 0.0
+    if share <= DISTURBED:
+        return ""
+    return f"- not to be relied on: other programs took {share:.0%} of the processors during the timed steps"
+
+
+def positive(text: str) -> int:
+    """Return a number from a command line that is at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

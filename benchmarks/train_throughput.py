@@ -5,21 +5,31 @@
 
 A step is forward, backward and Adam's update, without clipping, on a batch of random tokens without padding, on CPUs.
 Ours is the train step of `nmt-train`. Theirs is what is fastest: PyTorch without torch.compile, attention in one
-kernel, fused Adam, `torch.autocast` for bf16. On both sides parameters are float32, and dropout (of embeddings,
-residuals and hidden units), label smoothing, processors and the allocator's settings are the same.
+kernel, fused Adam, `torch.autocast` for bf16 (Switch stops under autocast and has bfloat16 parameters instead). On both
+sides parameters are float32, and dropout (of embeddings, residuals and hidden units), label smoothing, processors and
+the allocator's settings are the same.
 """
 
 import argparse
 import importlib.util
 import json
-import os
 import statistics
 import sys
-from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from harness import Facts, Worker, WorkerError, circumstances, measure, print_table, quartiles
+from harness import (
+    Facts,
+    Worker,
+    circumstances,
+    disturbance,
+    measure,
+    positive,
+    print_table,
+    quartiles,
+    started,
+    worker_environment,
+)
 from train_worker import SYSTEMS, Shape
 
 from nmt.cli.shell import merged_tunables
@@ -37,9 +47,6 @@ COMPARISONS = {
     "hf-nllb-moe8": [HF_WIDE],
     "hf-nllb-moe32": [HF_WIDE],
 }
-# Their code stops at a mixture of types under autocast.
-NO_AUTOCAST = ["hf-switch8", "hf-switch32"]
-DISTURBED = 0.05  # share of the processors that other programs may take during the timed steps
 PACKAGES = ["nmt-moe", "jax", "jaxlib", "flax", "numpy", "torch", "transformers"]
 
 
@@ -69,56 +76,30 @@ def _parser() -> argparse.ArgumentParser:
     add("--systems", nargs="+", choices=SYSTEMS, default=DEFAULT, metavar="NAME", help=f"among {' '.join(SYSTEMS)}")
     add("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="input type of matrix products")
     add("--huge-pages", choices=["on", "off", "both"], default="on", help="whether malloc uses them, as in nmt-train")
-    add("--rounds", type=_count, default=15, help="timed steps of every system")
-    add("--warmup", type=_count, default=3, help="untimed steps of every system after its first")
+    add("--rounds", type=positive, default=15, help="timed steps of every system")
+    add("--warmup", type=positive, default=3, help="untimed steps of every system after its first")
     add("--json", metavar="FILE", help="write every figure there")
     for field in fields(Shape):
-        number = float if isinstance(field.default, float) else _count
+        number = float if isinstance(field.default, float) else positive
         add(f"--{field.name.replace('_', '-')}", type=number, default=field.default, help="shape, for all systems")
     return parser
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
 
 
 def _run(arguments: argparse.Namespace, shape: Shape, precision: str, pages: str) -> Facts:
     """Measure all systems in one precision, print their table and return its figures."""
     batch = f"{shape.rows} x ({shape.source_length} + {shape.target_length}) tokens"
     print(f"\n## {precision}, huge pages {pages}: {batch} a step, {arguments.rounds} rounds\n", flush=True)
-    failed = {}
-    with ExitStack() as stack:
-        workers = []
-        for name in arguments.systems:
-            if precision == "bf16" and name in NO_AUTOCAST:
-                print(f"{name} cannot be trained with torch.autocast and is left out\n", flush=True)
-                continue
-            job = {"system": name, "precision": precision, "warmup": arguments.warmup, "shape": asdict(shape)}
-            command = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
-            try:
-                workers.append(Worker(name, command, _environment(pages)))
-            except WorkerError as error:
-                failed[name] = str(error)
-                print(f"{name} failed:\n{error}\n", flush=True)
-                continue
-            stack.callback(workers[-1].close)
+    commands = {}
+    for name in arguments.systems:
+        job = {"system": name, "precision": precision, "warmup": arguments.warmup, "shape": asdict(shape)}
+        commands[name] = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
+    with started(commands, worker_environment(merged_tunables("") if pages == "on" else None)) as (workers, failed):
         if workers:
             measure(workers, arguments.rounds)
         rows = {worker.name: _figures(worker, shape) for worker in workers}
     ratios = _compare(rows)
-    _report(rows, ratios)
+    _report(rows, ratios, disturbance(workers))
     return {"precision": precision, "huge_pages": pages, "systems": rows, "ratios": ratios, "failed": failed}
-
-
-def _environment(pages: str) -> dict[str, str]:
-    """Return the environment of a worker, the same for both sides: no accelerator, nothing compiled in advance."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "GLIBC_TUNABLES"))}
-    if pages == "on":
-        environment["GLIBC_TUNABLES"] = merged_tunables("")
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "USE_FLAX": "0"}
-    return environment | quiet | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _figures(worker: Worker, shape: Shape) -> Facts:
@@ -151,7 +132,7 @@ def _compare(rows: dict[str, Facts]) -> list[Facts]:
     return ratios
 
 
-def _report(rows: dict[str, Facts], ratios: list[Facts]) -> None:
+def _report(rows: dict[str, Facts], ratios: list[Facts], warning: str) -> None:
     if not rows:
         return
     dense = [row["median_seconds"] for name, row in rows.items() if name in HF_DENSE]
@@ -172,9 +153,8 @@ def _report(rows: dict[str, Facts], ratios: list[Facts]) -> None:
     ]
     print_table(header, table)
     print()
-    others, seconds = (sum(sum(row[key]) for row in rows.values()) for key in ("other_seconds", "seconds"))
-    if (share := min(others / (seconds * (os.cpu_count() or 1)), 1.0)) > DISTURBED:
-        print(f"- not to be relied on: other programs took {share:.0%} of the processors during the timed steps")
+    if warning:
+        print(warning)
     for ratio in ratios:
         spread = f"middle half of rounds {ratio['low']:.2f}..{ratio['high']:.2f}"
         print(f"- {ratio['system']} trains {ratio['ratio']:.2f} x as fast as {ratio['peer']} ({spread})", flush=True)

@@ -1,24 +1,28 @@
-"""One system of `train_throughput.py`, in a process of its own: a model of ours, or of Hugging Face `transformers`.
+"""One system of a benchmark, in a process of its own: a model of ours, or of Hugging Face `transformers`.
 
 python benchmarks/train_worker.py '{"system": "nmt-dense", "precision": "fp32", "warmup": 3, "shape": {}}'
+
+What it does when asked is the job's "mode": a train step ("step"); the same in two parts that are timed apart, forward
+and backward, and the optimizer ("parts", ours only); or a train step and a forward pass ("forward").
 """
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
 import numpy as np
-from harness import cores, serve
-
-# A step, and how many parameters the model has.
-Built = tuple[Callable[[], None], int]
+from harness import Facts, cores, serve
 
 BETAS, EPSILON, LEARNING_RATE = (0.9, 0.98), 1e-9, 1e-4
 FIRST_PIECE = 4  # the ids below are padding and other special symbols
 BATCHES = 4
+# Their code stops at a mixture of types under autocast: in bf16 their parameters are bfloat16 too, which favours them.
+NO_AUTOCAST = ["switch"]
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,31 @@ class System:
     architecture: str  # "nmt" is ours
     experts: int = 0
     wide: bool = False
+    preset: str = "gshard"
+    dispatch: str = "scatter"
+    all_choices: bool = False  # no second choice is left to chance
 
     def hidden(self, shape: Shape) -> int:
         """Return the width of feed-forward layers and of experts."""
         return shape.hidden * 3 // 2 if self.wide else shape.hidden
 
 
+def ours(experts: int, kind: str = "moe", dispatch: str = "scatter") -> dict[str, System]:
+    """Return a sparse model of ours under its name; nllb and switch have the conventions of those papers."""
+    preset = {"moe": "gshard"}.get(kind, kind)
+    suffix = "" if dispatch == "scatter" else f"-{dispatch}"
+    return {f"nmt-{kind}{experts}{suffix}": System("nmt", experts=experts, preset=preset, dispatch=dispatch)}
+
+
 SYSTEMS = {
     "nmt-dense": System("nmt"),
     "nmt-dense-wide": System("nmt", wide=True),
-    "nmt-moe8": System("nmt", experts=8),
-    "nmt-moe32": System("nmt", experts=32),
+    **ours(8),
+    **ours(32),
+    **ours(8, "nllb"),
+    **ours(32, "nllb"),
+    **ours(8, "switch"),
+    **ours(32, "switch"),
     "hf-m2m100": System("m2m100"),
     "hf-m2m100-wide": System("m2m100", wide=True),
     "hf-marian": System("marian"),
@@ -73,6 +91,17 @@ SYSTEMS = {
     "hf-switch8": System("switch", experts=8),
     "hf-switch32": System("switch", experts=32),
 }
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a system can do. Each returns when its results are there."""
+
+    parameters: int
+    step: Callable[[], None]
+    forward: Callable[[], None]  # the loss alone, without noise, and without dropping tokens
+    gradient: Callable[[], None] | None = None
+    update: Callable[[], None] | None = None
 
 
 def batches(shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -86,25 +115,14 @@ def batches(shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
         yield tokens(shape.source_length), tokens(shape.target_length), tokens(shape.target_length)
 
 
-def build_ours(shape: Shape, system: System, precision: str) -> Built:
-    """Return the train step of `nmt-train` with Adam and without clipping."""
-    import jax
+def recipe_of(shape: Shape, system: System, precision: str) -> Any:
+    """Return the recipe of a model of ours."""
+    from nmt.config import DataConfig, ModelConfig, MoEConfig, OptimizerConfig, Recipe, ScheduleConfig, TrainConfig
 
-    from nmt.config import (
-        DataConfig,
-        ModelConfig,
-        MoEConfig,
-        OptimizerConfig,
-        Recipe,
-        ScheduleConfig,
-        TrainConfig,
-        VocabularySizes,
-    )
-    from nmt.data.batch import Batch
-    from nmt.sharding import make_mesh
-    from nmt.train.step import make_trainer
-
-    recipe = Recipe(
+    sparse = {"experts": system.experts, "every": 2, "output_masking": 0.0, "dispatch": system.dispatch}
+    if system.all_choices:
+        sparse["second_expert"] = "all"
+    return Recipe(
         name="benchmark",
         data=DataConfig(
             corpora=("random",),
@@ -121,7 +139,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
             decoder_layers=shape.layers,
             dropout=shape.dropout,
             dtype={"fp32": "float32", "bf16": "bfloat16"}[precision],
-            moe=MoEConfig(experts=system.experts) if system.experts else None,
+            moe=MoEConfig(preset=system.preset, **sparse) if system.experts else None,
         ),
         train=TrainConfig(
             tokens_per_batch=shape.rows * shape.target_length,
@@ -130,6 +148,18 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
             schedule=ScheduleConfig(learning_rate=LEARNING_RATE, warmup_steps=0),
         ),
     )
+
+
+def build_ours(shape: Shape, system: System, precision: str) -> Built:
+    """Return the train step of `nmt-train` with Adam and without clipping, and its parts."""
+    import jax
+
+    from nmt.config import VocabularySizes
+    from nmt.data.batch import Batch
+    from nmt.sharding import make_mesh
+    from nmt.train.step import make_trainer
+
+    recipe = recipe_of(shape, system, precision)
     mesh = make_mesh()
     jax.set_mesh(mesh)
     trainer = make_trainer(recipe, VocabularySizes.shared(shape.vocabulary), mesh)
@@ -145,12 +175,59 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
         return Batch(*full(source), given, wanted, segment, position, np.zeros_like(wanted))
 
     data = cycle([trainer.place(batch(*arrays)) for arrays in batches(shape)])
+    gradients_of, updated = parts(recipe, shape.vocabulary)
+    gradients: Any = None
 
     def step() -> None:
         nonlocal state
         state, *_ = jax.block_until_ready(trainer.step(state, next(data)))
 
-    return step, sum(leaf.size for leaf in jax.tree.leaves(state.parameters))
+    def gradient() -> None:
+        nonlocal gradients
+        gradients = jax.block_until_ready(gradients_of(state.parameters, next(data)))
+
+    def update() -> None:
+        nonlocal state, gradients
+        parameters, optimizer = updated(gradients, state.optimizer, state.parameters)
+        state = jax.block_until_ready(replace(state, parameters=parameters, optimizer=optimizer))
+        gradients = None
+
+    return Built(
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(state.parameters)),
+        step=step,
+        forward=lambda: jax.block_until_ready(trainer.evaluate(state, next(data)).loss),
+        gradient=gradient,
+        update=update,
+    )
+
+
+def parts(recipe: Any, vocabulary: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return what a train step does as two jitted functions: gradients of a batch; new parameters and optimizer."""
+    import jax
+    import optax
+    from flax import nnx
+
+    from nmt.models.tokens import Phase
+    from nmt.models.weights import abstract_model
+    from nmt.train.objective import objective
+    from nmt.train.optimizer import make_optimizer, make_schedule
+
+    train = recipe.train
+    graph, _ = abstract_model(recipe.model, vocabulary)
+    optimizer = make_optimizer(train.optimizer, make_schedule(train.schedule, train.steps))
+
+    def gradient(parameters: Any, batch: Any) -> Any:
+        def loss(parameters: Any) -> Any:
+            model, key = nnx.merge(graph, parameters), jax.random.key(recipe.seed)
+            return objective(model, batch, 1, train.label_smoothing, key, Phase.TRAIN)[0]
+
+        return jax.grad(loss)(parameters)
+
+    def update(gradients: Any, state: Any, parameters: Any) -> Any:
+        updates, state = optimizer.update(gradients, state, parameters)
+        return optax.apply_updates(parameters, updates), state
+
+    return jax.jit(gradient), jax.jit(update, donate_argnums=(1, 2))
 
 
 def build_theirs(shape: Shape, system: System, precision: str) -> Built:
@@ -159,22 +236,34 @@ def build_theirs(shape: Shape, system: System, precision: str) -> Built:
 
     torch.set_num_threads(cores())
     torch.manual_seed(0)
-    model = _model_of_transformers(shape, system).train()
+    model = _model_of_transformers(shape, system)
+    autocast = precision == "bf16" and system.architecture not in NO_AUTOCAST
+    if precision == "bf16" and not autocast:
+        model = model.to(torch.bfloat16)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, BETAS, EPSILON, fused=True)
     data = cycle([[torch.from_numpy(array).long() for array in arrays] for arrays in batches(shape)])
 
-    def step() -> None:
+    def loss() -> torch.Tensor:
         source, given, wanted = next(data)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             logits = model(input_ids=source, decoder_input_ids=given, use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
+        return torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), wanted.flatten(), label_smoothing=shape.label_smoothing
         )
+
+    def step() -> None:
+        model.train()
+        value = loss()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value.backward()
         optimizer.step()
 
-    return step, sum(parameter.numel() for parameter in model.parameters())
+    def forward() -> None:
+        model.eval()
+        with torch.no_grad():
+            loss().item()
+
+    return Built(sum(parameter.numel() for parameter in model.parameters()), step, forward)
 
 
 def _model_of_transformers(shape: Shape, system: System) -> Any:
@@ -231,12 +320,34 @@ def _model_of_transformers(shape: Shape, system: System) -> Any:
     return transformers.NllbMoeForConditionalGeneration(config)
 
 
+def what_to_do(built: Built, mode: str) -> Callable[[], Facts | None]:
+    """Return what the worker does when it is asked; it tells the seconds of its parts, and those
+    of processors."""
+
+    def timed(**tasks: Callable[[], None]) -> Facts:
+        seconds: Facts = {}
+        for name, task in tasks.items():
+            began, busy = time.perf_counter(), time.process_time()
+            task()
+            seconds |= {name: time.perf_counter() - began, f"{name}_busy": time.process_time() - busy}
+        return seconds
+
+    if mode == "step":
+        return built.step
+    if mode == "forward":
+        return lambda: timed(step=built.step, forward=built.forward)
+    assert built.gradient is not None
+    assert built.update is not None
+    return partial(timed, gradient=built.gradient, optimizer=built.update)
+
+
 def main() -> None:
     job = json.loads(sys.argv[1])
-    shape, system = Shape(**job["shape"]), SYSTEMS[job["system"]]
+    shape, system = Shape(**job["shape"]), SYSTEMS.get(job["system"]) or System(**job["definition"])
     build = build_ours if system.architecture == "nmt" else build_theirs
-    step, parameters = build(shape, system, job["precision"])
-    serve(step, job["warmup"], {"parameters": parameters})
+    built = build(shape, system, job["precision"])
+    act = what_to_do(built, job.get("mode", "step"))
+    serve(act, job["warmup"], {"parameters": built.parameters}, job.get("again", True))
 
 
 if __name__ == "__main__":

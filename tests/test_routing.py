@@ -72,7 +72,7 @@ def oracle(logits, real, slots, config, uniform=None):
     return oracles.route(logits, real, slots, threshold, uniform, config.top_k, config.normalise, prioritised)
 
 
-@settings(max_examples=160, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(**CASES)
 def test_training_routes_as_the_transcription_does(seed, case, kind, padding, slots):
     (shape, config), rng = case, np.random.default_rng(seed)
@@ -85,7 +85,7 @@ def test_training_routes_as_the_transcription_does(seed, case, kind, padding, sl
     assert_routed(*routed(logits, real, slots, key, config), oracle(logits, real, slots, config, uniform))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(**CASES)
 def test_inference_drops_nothing_and_draws_nothing(seed, case, kind, padding, slots):
     (shape, config), rng = case, np.random.default_rng(seed)
@@ -106,7 +106,7 @@ def combine_weights(routing, experts):
     return gates
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=CASES["seed"], shape=st.sampled_from([(1, 1, 4), (3, 8, 2), (1, 24, 8)]), slots=CASES["slots"])
 def test_the_paper_as_printed(seed, shape, slots):
     rng = np.random.default_rng(seed)
@@ -184,7 +184,7 @@ def test_capacity_and_choices_of_a_configuration():
     assert choices(config(routing="expert_choice", decoder_routing="hash", capacity_factor=0.1), decoder=False) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=CASES["seed"],
     shape=st.sampled_from([(1, 1, 4), (3, 8, 2), (1, 24, 8)]),

@@ -81,6 +81,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def table() -> str:
+    """Return the presets as a Markdown table, a key a row, as docs/moe.md has it between two comments."""
+    keys = list(next(iter(PRESETS.values())))
+    lines = [f"| `model.moe.` | {' | '.join(f'`{name}`' for name in PRESETS)} |", "|---|" + "---|" * len(PRESETS)]
+    for key in keys:
+        lines.append(f"| `{key}` | {' | '.join(_spelt(values[key]) for values in PRESETS.values())} |")
+    return "\n".join(["<!-- presets: python -m nmt.config.reference presets -->", *lines, "<!-- end of presets -->"])
+
+
+def _spelt(value: Any) -> str:
+    return "null" if value is None else str(value).lower()
+
+
 def expanded(moe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a `model.moe` section with those of its preset, if it names a known one, spelt out."""
     preset = moe.get("preset")

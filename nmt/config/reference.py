@@ -1,7 +1,8 @@
 """The reference of all keys: for `--help`, for docs/configuration.md and, as a JSON schema, for editors.
 
 Run `python -m nmt.config.reference > docs/configuration.md` and
-`python -m nmt.config.reference schema > recipes/recipe.schema.json` after a change of the schema.
+`python -m nmt.config.reference schema > recipes/recipe.schema.json` after a change of the schema;
+`python -m nmt.config.reference presets` prints the table of docs/moe.md after a change of the presets.
 """
 
 import json
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nmt.config.keys import BASE, Key, describe
+from nmt.config.presets import table
 from nmt.config.schema import Recipe
 
 __all__ = ["describe", "help_text", "json_schema", "markdown"]
@@ -153,6 +155,8 @@ def _untitled(schema: Any) -> Any:
 def _main(arguments: list[str]) -> None:
     if arguments == ["schema"]:
         print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    elif arguments == ["presets"]:
+        print(table())
     elif not arguments:
         print(markdown(), end="")
     else:

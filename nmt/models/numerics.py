@@ -66,16 +66,23 @@ def _from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, dtype) if x.dtype == jnp.uint16 else x
 
 
+SHORT = 128  # rows, up to which a sum is bound by reading and writing memory
+
+
 def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str) -> jax.Array:
     """Return `einsum(left,right->result)` in float32, the gradient of a weight: x and y share their leading indices.
 
     An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the first
     factor in memory and uses its fast bfloat16 product; a product that contracts one leading index of both sides is
     rounded up to float32 instead and takes up to four times as long. The smaller factor comes first.
+
+    A short sum, as experts have that get few rows each, spends its time on the result, which is then to be written
+    once and not to be turned: float32 is as fast, or the longer rows of x are turned instead.
     """
     summed = [index for index in left if index in right and index not in result]
+    short = len(summed) == 1 and x.shape[left.index(summed[0])] <= SHORT
     if len(summed) == 1:
-        if x.shape[left.index(summed[0])] % 2:
+        if x.shape[left.index(summed[0])] % 2 or (short and x.size <= y.size):
             return jnp.einsum(f"{left},{right}->{result}", x.astype(jnp.float32), y.astype(jnp.float32))
         x, left = _halve(x, left, summed[0])
         y, right = _halve(y, right, summed[0])
@@ -83,7 +90,10 @@ def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str
     mine, other = ("".join(index for index in result if index in side and index not in batch) for side in (left, right))
     size = dict(zip(left, x.shape, strict=True)) | dict(zip(right, y.shape, strict=True))
     rows, columns = (math.prod(size[index] for index in side) for side in (other, mine))
-    if x.size <= y.size or rows % 2:
+    if short:
+        order = f"{batch}Z{mine}{summed[0]}"
+        x, left = jax.lax.optimization_barrier(jnp.einsum(f"{left}->{order}", x)), order
+    if short or x.size <= y.size or rows % 2:
         return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
     product = jnp.einsum(f"{right},{left}->{batch}{other}{mine}", y, x, preferred_element_type=jnp.float32)
     flat = _turned(product.reshape(*(size[index] for index in batch), rows, columns))

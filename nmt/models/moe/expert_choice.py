@@ -51,7 +51,9 @@ def choose_tokens(
     groups, tokens, experts = logits.shape
     probabilities = probabilities_of(logits, config)
     liking = jnp.where(real[..., None], probabilities, -1.0).swapaxes(1, 2)  # [G,E,N]
-    best, token = jax.lax.top_k(liking, slots)
+    # A sort, unlike `top_k`, is split over groups by the partitioner.
+    token = jnp.argsort(-jax.lax.stop_gradient(liking), axis=-1, stable=True)[..., :slots].astype(jnp.int32)
+    best = jnp.take_along_axis(liking, token, axis=-1)
     kept = best >= 0.0
     taken = jnp.zeros((groups, tokens), bool)
     taken = taken.at[jnp.arange(groups)[:, None], token.reshape(groups, -1)].max(kept.reshape(groups, -1))

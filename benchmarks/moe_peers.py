@@ -1,0 +1,168 @@
+"""Mixture of experts beside Hugging Face `transformers`: a training step and a forward pass, in one run, as ratios.
+
+    pip install -e '.[bench]'
+    python benchmarks/moe_peers.py
+
+Like with like: their NllbMoe beside our preset `nllb` (top-2, all second choices, 2N/E slots in training), their Switch
+beside our preset `switch` (top-1), both with experts in every second layer; and a dense model of width 512 in bf16
+beside M2M100. A forward pass is the loss without gradients, dropout or dropped tokens. Theirs is PyTorch without
+torch.compile, fused Adam, `torch.autocast` for bf16 (Switch: bfloat16 parameters, its code stops under autocast).
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from harness import (
+    Facts,
+    Worker,
+    circumstances,
+    disturbance,
+    measure,
+    positive,
+    print_table,
+    quartiles,
+    ratios,
+    started,
+    worker_environment,
+)
+from train_worker import Shape
+
+from nmt.cli.shell import merged_tunables
+
+# Ours, theirs, and how many times as fast our training step is to be in fp32.
+SPARSE = {
+    "nmt-nllb8": ("hf-nllb-moe8", None),
+    "nmt-nllb32": ("hf-nllb-moe32", 6.0),
+    "nmt-switch8": ("hf-switch8", None),
+    "nmt-switch32": ("hf-switch32", 1.3),
+}
+DENSE = {"nmt-dense": ("hf-m2m100", 1.0)}
+SMALL = Shape()
+BASE = Shape(width=512, hidden=2048, heads=8, layers=6, vocabulary=16000)
+PACKAGES = ["nmt-moe", "jax", "jaxlib", "flax", "numpy", "torch", "transformers"]
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    if missing := [package for package in ("torch", "transformers") if not importlib.util.find_spec(package)]:
+        sys.exit(f"not installed: {', '.join(missing)}; pip install -e '.[bench]'")
+    about = circumstances(PACKAGES)
+    print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", flush=True)
+    pages = ["on", "off"] if arguments.huge_pages == "both" else [arguments.huge_pages]
+    groups = []
+    for setting in pages:
+        if "sparse" in arguments.models:
+            groups += [_run(arguments, SMALL, SPARSE, precision, setting) for precision in arguments.precision]
+        if "dense" in arguments.models:
+            groups.append(_run(arguments, BASE, DENSE, "bf16", setting))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({**about, "groups": groups}, indent=1) + "\n")
+    sys.exit(1 if any(group["failed"] for group in groups) else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    models = ["sparse", "dense"]
+    add("--models", nargs="+", choices=models, default=models, help="sparse: width 256; dense: width 512, in bf16 only")
+    add("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of the sparse models")
+    add("--huge-pages", choices=["on", "off", "both"], default="both", help="whether malloc uses them, on both sides")
+    add("--rounds", type=positive, default=3, help="timed steps of every system")
+    add("--warmup", type=positive, default=1, help="untimed steps of every system after its first")
+    add("--json", metavar="FILE", help="write every figure there")
+    return parser
+
+
+def _run(
+    arguments: argparse.Namespace,
+    shape: Shape,
+    pairs: dict[str, tuple[str, float | None]],
+    precision: str,
+    pages: str,
+) -> Facts:
+    """Measure pairs of systems in one precision, print their table and return its figures."""
+    batch = f"{shape.rows} x ({shape.source_length} + {shape.target_length}) tokens"
+    print(
+        f"\n## width {shape.width}, {precision}, huge pages {pages}: {batch}, {arguments.rounds} rounds\n", flush=True
+    )
+    commands = {}
+    for name in [system for mine, (theirs, _) in pairs.items() for system in (mine, theirs)]:
+        job = {"system": name, "precision": precision, "warmup": arguments.warmup, "shape": asdict(shape)}
+        job |= {"mode": "forward", "again": False}
+        commands[name] = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
+    with started(commands, worker_environment(merged_tunables("") if pages == "on" else None)) as (workers, failed):
+        if workers:
+            measure(workers, arguments.rounds)
+    by_name = {worker.name: worker for worker in workers}
+    compared = [
+        _compare(by_name[mine], by_name[theirs], target if precision == "fp32" or pairs is DENSE else None)
+        for mine, (theirs, target) in pairs.items()
+        if mine in by_name and theirs in by_name
+    ]
+    _report(compared, disturbance(workers))
+    about = {"precision": precision, "huge_pages": pages, "shape": asdict(shape)}
+    systems = {worker.name: {**worker.facts, "steps": worker.steps} for worker in workers}
+    return about | {"compared": compared, "systems": systems, "failed": failed}
+
+
+def _compare(ours: Worker, theirs: Worker, target: float | None) -> Facts:
+    """Return how many times as fast ours is, as quartiles over rounds, for each kind of step."""
+    facts: Facts = {"ours": ours.name, "theirs": theirs.name, "target": target}
+    for kind in ("step", "forward"):
+        mine, its = ([step[kind] for step in worker.steps] for worker in (ours, theirs))
+        facts[kind] = {
+            "ours": quartiles(mine)[1],
+            "theirs": quartiles(its)[1],
+            "times_as_fast": ratios(its, mine),
+            "processors": min(step[f"{kind}_busy"] for step in theirs.steps)
+            / min(step[f"{kind}_busy"] for step in ours.steps),
+        }
+    return facts | {"peak_bytes": [worker.steps[-1]["peak"] for worker in (ours, theirs)]}
+
+
+def _report(compared: list[Facts], warning: str) -> None:
+    header = [
+        "ours",
+        "theirs",
+        "",
+        "ours, s",
+        "theirs, s",
+        "x as fast",
+        "quartiles",
+        "at least",
+        "x CPU time",
+        "peak MiB",
+    ]
+    table = []
+    for facts in compared:
+        for kind in ("step", "forward"):
+            row = facts[kind]
+            low, middle, high = row["times_as_fast"]
+            table.append(
+                [
+                    facts["ours"],
+                    facts["theirs"],
+                    kind,
+                    f"{row['ours']:.3f}",
+                    f"{row['theirs']:.3f}",
+                    f"{middle:.2f}",
+                    f"{low:.2f}..{high:.2f}",
+                    f"{facts['target']:.1f}" if facts["target"] and kind == "step" else "-",
+                    f"{row['processors']:.2f}",
+                    " : ".join(f"{peak / 2**20:,.0f}" for peak in facts["peak_bytes"]) if kind == "step" else "",
+                ]
+            )
+    print_table(header, table)
+    if warning:
+        print(f"\n{warning}")
+
+
+if __name__ == "__main__":
+    main()
