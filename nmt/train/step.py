@@ -14,13 +14,12 @@ from nmt.config import Recipe
 from nmt.data.batch import Batch
 from nmt.models.tokens import Phase
 from nmt.models.weights import abstract_model, initialise
-from nmt.sharding import named_sharding, shard
-from nmt.train.adafactor import Array, axes_of, map_parameters
+from nmt.sharding import named_sharding
+from nmt.train.accumulation import cut, gradients_in_parts, target_tokens
+from nmt.train.adafactor import axes_of, map_parameters
 from nmt.train.objective import Metrics, objective, of_batch
 from nmt.train.optimizer import make_optimizer
 from nmt.train.schedules import make_schedule
-
-Loss = Callable[[nnx.State, Batch, jax.Array, jax.Array], tuple[jax.Array, Metrics]]
 
 
 @jax.tree_util.register_dataclass
@@ -93,7 +92,7 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-        gradients, metrics = _gradients(loss, state.parameters, batch, key, train.accumulate)
+        gradients, metrics = gradients_in_parts(loss, state.parameters, batch, key, train.accumulate)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         scalars = {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
@@ -102,12 +101,12 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
 
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
         model = nnx.merge(graph, state.parameters if state.average is None else state.average)
-        tokens = _tokens(batch) / train.accumulate
+        tokens = target_tokens(batch) / train.accumulate
 
         def measure(part: Batch) -> Metrics:
             return objective(model, part, directions, 0.0, None, Phase.EVALUATE, tokens=tokens)[1]
 
-        return of_batch(jax.lax.map(measure, _parts(batch, train.accumulate)))
+        return of_batch(jax.lax.map(measure, cut(batch, train.accumulate)))
 
     return Trainer(
         initial=initial,
@@ -115,52 +114,6 @@ def make_trainer(recipe: Recipe, vocabulary: int, mesh: Mesh) -> Trainer:
         evaluate=jax.jit(evaluate),
         place=lambda batch: jax.device_put(batch, batches),
     )
-
-
-def _parts(batch: Batch, number: int) -> Batch:
-    """Cut a batch of rows [B,...] in parts [parts, B / parts, ...]; row r goes to part r % parts.
-
-    So every device finds its share of every part among its own rows.
-    """
-
-    def cut(rows: jax.Array) -> jax.Array:
-        parts = rows.reshape(-1, number, *rows.shape[1:]).swapaxes(0, 1)
-        return shard(parts, None, "batch", *(None for _ in rows.shape[1:]))
-
-    return jax.tree.map(cut, batch)
-
-
-def _tokens(batch: Batch) -> jax.Array:
-    """Return the number of target tokens, at least one, for a loss per token."""
-    return jnp.maximum((batch.tgt_segment > 0).sum(), 1)
-
-
-def _gradients(
-    loss: Loss, parameters: nnx.State, batch: Batch, key: jax.Array, parts: int
-) -> tuple[nnx.State, Metrics]:
-    """Return gradients and metrics of a batch that is computed in parts, one after the other.
-
-    Every part divides by its share of the target tokens of the whole batch, so the sum over parts is the loss per token
-    of the batch, however its tokens are spread.
-    """
-    gradient = jax.grad(loss, has_aux=True)
-    tokens = _tokens(batch) / parts
-    if parts == 1:
-        return gradient(parameters, batch, key, tokens)
-
-    def add(sums: nnx.State, part: tuple[jax.Array, Batch]) -> tuple[nnx.State, Metrics]:
-        index, rows = part
-        gradients, metrics = gradient(parameters, rows, jax.random.fold_in(key, index), tokens)
-        return map_parameters(_plus, sums, gradients), metrics
-
-    nothing = jax.tree.map(jnp.zeros_like, parameters)
-    sums, metrics = jax.lax.scan(add, nothing, (jnp.arange(parts), _parts(batch, parts)))
-    return sums, of_batch(metrics)
-
-
-def _plus(one: Array, other: Array) -> Array:
-    total: jax.Array = one.get_value() + other.get_value()
-    return one.replace(shard(total, *axes_of(one)))
 
 
 def _averaged(state: TrainState, parameters: nnx.State, decay: float | None) -> nnx.State | None:
