@@ -22,7 +22,7 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
 
     Adafactor and LAMB need parameters that carry their logical axes, `nnx.Variable`.
     """
-    clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    clip = [] if config.clip_norm is None else [_clip_by_global_norm(config.clip_norm)]
     decay = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
     adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
     match config.name:
@@ -35,6 +35,20 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
         case "lion":
             rule = [optax.scale_by_lion(b1=config.beta1, b2=config.beta2), *decay]
     return optax.chain(*clip, *rule, optax.scale_by_learning_rate(schedule))
+
+
+def _clip_by_global_norm(most: float) -> optax.GradientTransformation:
+    """Return the clipping of gradients to a norm, all arrays together, as one multiplication.
+
+    Optax divides every element, which XLA for CPUs will not repeat for each use of the gradient: it keeps the clipped
+    gradient as another array, and the optimizer is bound by memory.
+    """
+
+    def update(gradients: Any, state: optax.OptState, parameters: Any) -> tuple[Any, optax.OptState]:
+        factor = jnp.minimum(1.0, most / optax.tree.norm(gradients))
+        return jax.tree.map(lambda gradient: gradient * factor, gradients), state
+
+    return optax.GradientTransformation(lambda parameters: optax.EmptyState(), update)
 
 
 def _scale_by_trust_ratio() -> optax.GradientTransformation:
