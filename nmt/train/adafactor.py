@@ -126,13 +126,12 @@ def _update(
 ) -> tuple[Array, Moments]:
     """Return the update of one parameter (Algorithms 4 and 5 of the paper), and its new moments."""
     axes, g = axes_of(parameter), gradient.get_value()
-    square = jnp.square(g) + SMALL_SQUARE
     if moments.whole is not None:
-        v = _mixed(moments.whole, square, decay)
+        v = _mixed(moments.whole, jnp.square(g) + SMALL_SQUARE, decay)
         moments = _replaced(moments, whole=v)
         u = g * jax.lax.rsqrt(v)
     else:
-        u, moments = _factored(g, square, moments, axes, decay)
+        u, moments = _factored(g, moments, axes, decay)
     if config.update_clip is not None:
         u = u / jnp.maximum(1.0, root_mean_square(u, axes) / config.update_clip)
     if config.parameter_scale:
@@ -143,16 +142,14 @@ def _update(
     return gradient.replace(u), moments
 
 
-def _factored(
-    g: jax.Array, square: jax.Array, moments: Moments, axes: Axes, decay: jax.Array
-) -> tuple[jax.Array, Moments]:
+def _factored(g: jax.Array, moments: Moments, axes: Axes, decay: jax.Array) -> tuple[jax.Array, Moments]:
     dimensions = factoring(axes)
     assert dimensions is not None
     assert moments.rows is not None
     assert moments.columns is not None
     rows, columns = dimensions
-    r = _mixed(moments.rows, square.mean(axis=columns), decay)
-    c = _mixed(moments.columns, square.mean(axis=rows), decay)
+    r = _mixed(moments.rows, jnp.square(g).mean(axis=columns) + SMALL_SQUARE, decay)
+    c = _mixed(moments.columns, jnp.square(g).mean(axis=rows) + SMALL_SQUARE, decay)
     along_rows = jnp.expand_dims(r, columns)
     # Roots one by one: where a gradient is zero the quotient r / mean(r) may be too small for a float32.
     row_factor = jax.lax.rsqrt(along_rows) * jnp.sqrt(along_rows.mean(axis=rows, keepdims=True))
