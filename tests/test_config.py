@@ -434,7 +434,13 @@ def test_compare_names_every_difference(here: Path) -> None:
     assert line.startswith("model.moe: null -> {preset: gshard, experts: 8, every: 2,")
 
 
-@pytest.mark.parametrize(("schedule", "conflicts"), [("rsqrt", 0), ("linear", 1), ("cosine", 1)])
+@pytest.mark.parametrize(
+    ("schedule", "conflicts"),
+    [
+        *((name, 0) for name in ("rsqrt", "inverse_sqrt", "constant_rsqrt", "constant")),
+        *((name, 1) for name in ("linear", "cosine", "wsd")),
+    ],
+)
 def test_steps_may_change_only_where_the_schedule_ignores_them(here: Path, schedule: str, conflicts: int) -> None:
     overrides = [f"train.schedule.name={schedule}"]
     old, new = load_recipe("tiny", overrides), load_recipe("tiny", [*overrides, "train.steps=5"])

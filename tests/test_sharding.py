@@ -20,6 +20,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
 import nmt.train.step
+from nmt.config import OptimizerConfig
 from nmt.errors import UserError
 from nmt.models.layers import FeedForward, parameter
 from nmt.models.moe.layer import MoE
@@ -40,6 +41,14 @@ STEPS = 3
 # A layer of each kind would take twice as long to compile: dense layers are tried by themselves.
 MODEL = toy.model_config(encoder_layers=2, decoder_layers=2, moe=toy.moe_config(experts=8, every=1))
 RECIPE = toy.recipe(model=MODEL, rows=8)
+# Factored moments live with their parameters, and the rows of a part with those of the batch.
+FACTORED = toy.recipe(
+    model=MODEL,
+    rows=8,
+    accumulate=2,
+    ema_decay=None,
+    optimizer=OptimizerConfig(name="adafactor"),
+)
 
 
 # What is computed on eight devices
@@ -58,9 +67,9 @@ def mesh_of(name):
     return make_mesh(**sizes, devices=jax.devices()[: np.prod(list(sizes.values()))])
 
 
-def train_on(mesh, evaluate):
+def train_on(mesh, evaluate, recipe=RECIPE):
     """Take a few steps on a mesh; return the facts of them, arrays, and the last state."""
-    trainer = make_trainer(RECIPE, toy.SIZES, mesh)
+    trainer = make_trainer(recipe, toy.SIZES, mesh)
     state = trainer.initial()
     batches = [trainer.place(toy.batch(seed, rows=8)) for seed in range(STEPS + 1)]
     step = trainer.step.lower(state, batches[0]).compile()
@@ -74,8 +83,19 @@ def train_on(mesh, evaluate):
     expert = state.parameters.encoder.blocks[0].moe.wi[...]
     facts["expert_part"] = list(expert.addressable_shards[0].data.shape)
     arrays = {f"parameters/{path}": array for path, array in toy.flat(state.parameters).items()}
-    arrays |= {f"average/{path}": array for path, array in toy.flat(state.average).items()}
+    if state.average is not None:
+        arrays |= {f"average/{path}": array for path, array in toy.flat(state.average).items()}
     return facts, arrays, state
+
+
+def factored(name):
+    """The same with Adafactor and a batch in two parts, and where its moments live."""
+    with jax.set_mesh(mesh_of(name)):
+        facts, arrays, state = train_on(mesh_of(name), evaluate=False, recipe=FACTORED)
+    moments = state.optimizer[1].moments.encoder.blocks[0].moe.wi
+    for part in ("rows", "columns", "momentum"):
+        facts[part] = list(getattr(moments, part)[...].addressable_shards[0].data.shape)
+    return facts, arrays
 
 
 def annotated(mesh):
@@ -150,6 +170,9 @@ def compute(out):
         with jax.set_mesh(mesh_of(name)):
             facts[name], mine, states[name] = train_on(mesh_of(name), evaluate=name in ("one", "expert_model"))
             arrays |= {f"{name}/{path}": array for path, array in mine.items()}
+    for name in ("one", "expert_model"):
+        facts[f"factored/{name}"], mine = factored(name)
+        arrays |= {f"factored/{name}/{path}": array for path, array in mine.items()}
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())
     with jax.set_mesh(mesh_of("expert_model")), Checkpoints(out / "run", keep=1) as checkpoints:
         checkpoints.save(states["expert_model"], batches, Progress(step=STEPS))
@@ -203,6 +226,23 @@ def test_any_mesh_trains_as_one_device_does(eight, name):
             # Adam moves every weight by about the learning rate, 1e-2, however small its gradient.
             np.testing.assert_allclose(other[path], one[path], rtol=0, atol=1e-4, err_msg=path)
             assert np.abs(one[path] - first[path]).max() > 1e-3, path
+
+
+def test_factored_moments_and_parts_of_a_batch_are_spread_over_the_mesh(eight):
+    facts, arrays = eight
+    one, other = (facts[f"factored/{name}"] for name in ("one", "expert_model"))
+    np.testing.assert_allclose(other["steps"], one["steps"], rtol=1e-5)
+    layers, experts, width, hidden = 2, 8, 16, 24
+    assert (one["rows"], one["columns"]) == ([layers, experts, width], [layers, experts, hidden])
+    assert (other["rows"], other["columns"]) == ([layers, experts // 4, width], [layers, experts // 4, hidden // 2])
+    assert other["momentum"] == other["expert_part"] == [layers, experts // 4, width, hidden // 2]
+    assert other["program"]["all-to-all"] == 8
+    assert other["program"]["all-gather"] == 0
+    wanted = part(arrays, "factored/one/parameters/")
+    got = part(arrays, "factored/expert_model/parameters/")
+    assert wanted.keys() == got.keys()
+    for path in wanted:
+        np.testing.assert_allclose(got[path], wanted[path], rtol=0, atol=1e-5, err_msg=path)
 
 
 def test_any_mesh_evaluates_as_one_device_does(eight):
@@ -359,6 +399,8 @@ def test_sizes_that_devices_divide():
 
 def test_a_trainer_says_at_once_that_its_mesh_does_not_divide_it():
     mesh = AbstractMesh((8, 1, 1), AXES)
+    with pytest.raises(UserError, match=r"accumulate\) is 4, which mesh.data=8 does not divide"):
+        make_trainer(toy.recipe(rows=8, accumulate=2), toy.SIZES, mesh)
     with pytest.raises(UserError, match=r"is 4, which mesh.data=8 does not divide"):
         make_trainer(toy.recipe(rows=4), toy.SIZES, mesh)
 

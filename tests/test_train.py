@@ -1,4 +1,4 @@
-"""The objective, the optimizer, the step and the loop; run as a script, this file is a training run to be killed."""
+"""The objective, the step and the loop; run as a script, this file is a training run to be killed."""
 
 import functools
 import itertools
@@ -30,79 +30,13 @@ from nmt.models.tokens import Phase
 from nmt.models.weights import checkpoint_steps, load_model, split_model
 from nmt.sharding import make_mesh
 from nmt.train import loop
+from nmt.train.accumulation import gradients_in_parts
 from nmt.train.checkpoints import Progress
 from nmt.train.loop import Data, Outcome, train
-from nmt.train.objective import Metrics, cross_entropy, objective
-from nmt.train.optimizer import make_optimizer, make_schedule
+from nmt.train.objective import Metrics, objective
 from nmt.train.preemption import Preemption
 from nmt.train.step import make_trainer
 from nmt.train.telemetry import Recorder, Window, flatten
-
-FLOAT32, BFLOAT16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
-
-
-# Cross-entropy
-
-
-@functools.partial(jax.jit, static_argnames=("smoothing", "dtype"))
-def ours(hidden, table, target, weight, scale, smoothing, dtype):
-    def total(hidden, table):
-        loss, nll = cross_entropy(hidden, table, target, weight, smoothing, dtype)
-        return scale * loss, nll
-
-    (loss, nll), gradients = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(hidden, table)
-    return loss, nll, *gradients
-
-
-def formula(hidden, table, target, weight, scale, smoothing):
-    """The same by the textbook, in float64."""
-    hidden, table = (np.asarray(x, np.float64) for x in (hidden, table))
-    logits = hidden @ table.T
-    log_probability = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    wanted = (1 - smoothing) * np.eye(len(table))[target] + smoothing / len(table)
-    loss = scale * (weight[:, None] * -wanted * log_probability).sum()
-    of_logits = scale * weight[:, None] * (np.exp(log_probability) - wanted)
-    nll = -log_probability[np.arange(len(target)), target]
-    return loss, nll, of_logits @ table, of_logits.T @ hidden
-
-
-def entropy_case(rows, vocabulary):
-    rng = np.random.default_rng([rows, vocabulary])
-    hidden, table = (rng.normal(size=(n, 6)).astype(np.float32) for n in (rows, vocabulary))
-    weight = (rng.random(rows) > 0.3).astype(np.float32)
-    assert set(weight) == {0.0, 1.0}
-    return hidden, table, rng.integers(0, vocabulary, rows), weight, 0.37
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize(("rows", "vocabulary"), [(12, 10), (9, 11)])
-def test_cross_entropy_and_its_gradients(rows, vocabulary, smoothing):
-    case = entropy_case(rows, vocabulary)
-    for got, wanted in zip(ours(*case, smoothing, FLOAT32), formula(*case, smoothing), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_cross_entropy_of_rounded_inputs():
-    hidden, table, *rest = entropy_case(12, 10)
-    rounded = [np.asarray(jnp.asarray(x).astype(BFLOAT16).astype(FLOAT32)) for x in (hidden, table)]
-    loss, nll, *gradients = ours(hidden, table, *rest, 0.1, BFLOAT16)
-    expected_loss, expected_nll, *expected = formula(*rounded, *rest, 0.1)
-    np.testing.assert_allclose(loss, expected_loss, rtol=1e-4)
-    np.testing.assert_allclose(nll, expected_nll, rtol=1e-4, atol=1e-4)
-    for got, wanted in zip(gradients, expected, strict=True):  # the gradient of the logits is rounded to 8 bits
-        np.testing.assert_allclose(got, wanted, atol=0.02 * np.abs(wanted).max())
-
-
-def test_cross_entropy_of_the_ignorant_and_of_the_sure():
-    ignorant, table = np.zeros((4, 6), np.float32), entropy_case(4, 10)[1]
-    loss, nll, *_ = ours(ignorant, table, np.arange(4), np.array([1, 1, 0, 1], np.float32), 1.0, 0.1, FLOAT32)
-    np.testing.assert_allclose(loss, 3 * math.log(10), rtol=1e-5)
-    np.testing.assert_allclose(nll, math.log(10), rtol=1e-5)
-    sure = 1e4 * np.eye(6, dtype=np.float32)
-    loss, nll, *gradients = ours(sure, np.eye(6, dtype=np.float32), np.arange(6), np.ones(6), 1.0, 0.0, FLOAT32)
-    assert float(loss) == 0.0
-    assert all(np.isfinite(gradient).all() for gradient in gradients)
-
 
 # The objective
 
@@ -202,84 +136,6 @@ def test_loss_is_per_token_and_without_smoothing_the_mean_nll():
     loss, metrics = eval_loss(config)(toy.batch())
     np.testing.assert_allclose(loss, metrics.nll.sum() / metrics.tokens.sum(), rtol=1e-5)
     assert metrics.routing == {}
-
-
-# Learning rates and optimizers
-
-
-@pytest.mark.parametrize("warmup", [0, 1, 10])
-@pytest.mark.parametrize("name", ["rsqrt", "linear", "cosine"])
-def test_schedules(name, warmup):
-    steps, peak = 50, 0.3
-    rate = make_schedule(ScheduleConfig(name=name, learning_rate=peak, warmup_steps=warmup), steps)
-    rates = [float(rate(jnp.asarray(step))) for step in range(steps)]
-    w = max(warmup, 1)
-    for step, got in enumerate(rates, start=1):
-        if step <= w:
-            wanted = peak * step / w
-        elif name == "rsqrt":
-            wanted = peak * math.sqrt(w / step)
-        elif name == "linear":
-            wanted = peak * (steps - step) / (steps - w)
-        else:
-            wanted = peak * (1 + math.cos(math.pi * (step - w) / (steps - w))) / 2
-        assert got == pytest.approx(wanted, rel=1e-4, abs=1e-7), step
-    assert max(rates) == rates[w - 1] == pytest.approx(peak)
-
-
-def updates_of(config, gradients, parameters, rate=0.1):
-    """The updates that an optimizer makes of some gradients in turn, the parameters standing still."""
-    optimizer = make_optimizer(config, lambda step: jnp.asarray(rate))
-    state, updates = optimizer.init(parameters), []
-    for gradient in gradients:
-        update, state = optimizer.update(gradient, state, parameters)
-        updates.append(np.asarray(update["w"]))
-    return updates
-
-
-PARAMETERS = {"w": jnp.array([[2.0, -1.0], [0.5, 4.0]])}
-
-
-def test_adam():
-    config = OptimizerConfig(beta1=0.8, beta2=0.9, epsilon=1e-3, clip_norm=None)
-    gradients = [np.array([[1.0, -2.0], [0.1, 0.0]]), np.array([[3.0, 1.0], [0.1, 0.0]])]
-    m = v = np.zeros((2, 2))
-    for t, (g, got) in enumerate(
-        zip(gradients, updates_of(config, [{"w": jnp.asarray(g)} for g in gradients], PARAMETERS), strict=True), 1
-    ):
-        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
-        wanted = -0.1 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-3)
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-7)
-
-
-def test_gradients_are_clipped_to_a_norm():
-    # With a huge epsilon Adam's first update is the clipped gradient, by epsilon.
-    config = OptimizerConfig(epsilon=1e4, clip_norm=1.0)
-    long, short = ({"w": jnp.full((2, 2), size)} for size in (6.0, 0.25))
-    (of_long,), (of_short,) = (updates_of(config, [g], PARAMETERS, rate=1e4) for g in (long, short))
-    np.testing.assert_allclose(of_long, -0.5, rtol=1e-3)  # norm 12 -> 1
-    np.testing.assert_allclose(of_short, -0.25, rtol=1e-3)  # norm 0.5 stays
-
-
-@pytest.mark.parametrize("name", ["adam", "adafactor"])
-def test_weight_decay_is_decoupled_and_scaled_by_the_learning_rate(name):
-    gradient = {"w": jnp.array([[1.0, -2.0], [0.1, 0.7]])}
-    plain, decayed = (
-        updates_of(OptimizerConfig(name=name, weight_decay=decay), [gradient] * 2, PARAMETERS) for decay in (0.0, 0.3)
-    )
-    for without, with_decay in zip(plain, decayed, strict=True):
-        np.testing.assert_allclose(with_decay - without, -0.1 * 0.3 * PARAMETERS["w"], rtol=1e-4, atol=1e-6)
-
-
-def test_adafactor_moves_by_the_scale_of_the_parameter():
-    config = OptimizerConfig(name="adafactor", beta1=0.0, clip_norm=None)
-    gradient = np.array([[1.0, -2.0], [0.1, 0.7]])
-    (update,) = updates_of(config, [{"w": jnp.asarray(gradient)}], PARAMETERS)
-    # At the first step the second moment is the squared gradient: all moves are of one size, and clipped to RMS 1.
-    scale = np.sqrt(np.square(PARAMETERS["w"]).mean())
-    np.testing.assert_allclose(update, -0.1 * scale * np.sign(gradient), rtol=1e-3)
-    state = make_optimizer(config, lambda step: 0.1).init({"w": jnp.zeros((256, 512))})
-    assert sum(np.size(leaf) for leaf in jax.tree.leaves(state)) < 2 * (256 + 512)  # rows and columns
 
 
 # Runs
@@ -420,6 +276,19 @@ def test_a_run_that_was_told_to_stop_goes_on_as_if_it_had_not_been(uninterrupted
     assert replace(again.progress, seconds=0.0) == replace(uninterrupted[1].progress, seconds=0.0)
     assert_same_checkpoint(checkpoint(tmp_path), checkpoint(uninterrupted[0]))
     assert lines(tmp_path) == lines(uninterrupted[0])
+
+
+def test_a_run_with_adafactor_in_parts_goes_on_too(tmp_path):
+    changes = {"steps": 6, "accumulate": 2, "optimizer": OptimizerConfig(name="adafactor", beta1=0.9)}
+    assert start(tmp_path / "one", **changes).outcome is Outcome.FINISHED
+    assert start(tmp_path / "two", Watcher(2, tell_to_stop), **changes).outcome is Outcome.PREEMPTED
+    assert start(tmp_path / "two", **changes).outcome is Outcome.FINISHED
+    one, two = (checkpoint(tmp_path / name) for name in ("one", "two"))
+    assert any("rows" in name for name in one)
+    assert_same_checkpoint(one, two)
+    assert lines(tmp_path / "one") == [
+        line for line in lines(tmp_path / "two") if line["kind"] == "train" or line["step"] in (4, 6)
+    ]
 
 
 def test_a_run_of_fewer_steps_goes_on_to_more(uninterrupted, tmp_path):
@@ -613,6 +482,72 @@ def test_a_step_is_determined_by_the_state_and_its_number(stepped):
         np.testing.assert_array_equal(one, two)
     # Another number: other dropout, other second experts.
     assert step(replace(states[1], step=np.int32(7)), 1)[1] != norm
+
+
+@pytest.fixture(scope="module")
+def accumulated():
+    """Metrics, gradients, their norm and development metrics of a batch that is computed in 1 and in 4 parts."""
+    moe = toy.moe_config(every=1, experts=2, second_expert="all", capacity_factor=2.0, balance_weight=0.5)  # no drops
+    model = MODEL.model_copy(update={"moe": moe, "dropout": 0.0})
+    # With a huge epsilon Adam's first update is the gradient.
+    plain = OptimizerConfig(epsilon=1e4, clip_norm=None)
+    schedule = ScheduleConfig(name="constant", learning_rate=1e4)
+    rows = toy.pairs_of(np.random.default_rng(1), 8)
+    rows[1::4] = [row[:1] for row in rows[1::4]]  # parts of different sizes, but no empty group
+    mesh, results = make_mesh(devices=jax.devices()[:1]), {}
+    with jax.set_mesh(mesh):
+        for parts in (1, 4):
+            changes = {"accumulate": parts, "optimizer": plain, "schedule": schedule, "ema_decay": None}
+            trainer = make_trainer(toy.recipe(model, 8, logits_z_weight=0.1, **changes), toy.VOCABULARY, mesh)
+            state, batch = trainer.initial(), trainer.place(toy.pack(rows))
+            before, dev = toy.flat(state.parameters), jax.device_get(trainer.evaluate(state, batch))
+            state, metrics, scalars = jax.device_get(trainer.step(state, batch))
+            after = toy.flat(state.parameters)
+            gradients = {path: before[path] - after[path] for path in before}
+            results[parts] = metrics, gradients, float(scalars["gradient_norm"]), dev
+    return results
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+def test_gradients_in_parts_are_those_of_the_batch(parts):
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(2, toy.VOCABULARY))
+    batch = toy.pack([[], *toy.pairs_of(rng, 2), *(row[:1] for row in toy.pairs_of(rng, 5))])
+    assert len({*(batch.tgt_segment > 0).sum(axis=1)}) > 4
+
+    def loss(parameters, rows, key, tokens):
+        real = rows.tgt_segment > 0
+        nll = real * jnp.square(parameters["w"][...][rows.direction, rows.tgt_out])
+        total = nll.sum() / tokens
+        sums = {"nll": nll.sum()[None], "tokens": real.sum()[None], "source_tokens": (rows.src_segment > 0).sum()}
+        return total / parts, Metrics(loss=total, routing={}, **sums)
+
+    parameters = {"w": nnx.Param(jnp.asarray(table), logical_axes=("embed", "vocab"))}
+    gradients, metrics = gradients_in_parts(loss, parameters, batch, jax.random.key(0), parts)
+    real = batch.tgt_segment > 0
+    wanted = np.zeros_like(table)
+    np.add.at(wanted, (batch.direction[real], batch.tgt_out[real]), 1 / real.sum())
+    np.testing.assert_allclose(gradients["w"][...], 2 * table * wanted, rtol=1e-5)
+    nll = np.square(table[batch.direction[real], batch.tgt_out[real]]).sum()
+    np.testing.assert_allclose([metrics.loss, metrics.nll[0]], [nll / real.sum(), nll], rtol=1e-5)
+    assert (metrics.tokens, metrics.source_tokens) == (real.sum(), (batch.src_segment > 0).sum())
+
+
+def test_a_batch_in_parts_is_the_batch(accumulated):
+    whole, mine = accumulated[1], accumulated[4]
+    np.testing.assert_allclose(mine[0].loss, whole[0].loss, rtol=1e-5)
+    for name, stats in whole[0].routing.items():
+        # Groups are rows, and every part has as many.
+        np.testing.assert_allclose(mine[0].routing[name].balance_loss, stats.balance_loss, rtol=1e-5)
+        np.testing.assert_allclose(mine[0].routing[name].load.sum(axis=-1), 1.0, rtol=1e-5)
+        assert not stats.dropped.any()
+    for one, other in ((whole[0], mine[0]), (whole[3], mine[3])):
+        for name in ("nll", "tokens", "source_tokens"):
+            np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-5, err_msg=name)
+    assert mine[2] == pytest.approx(whole[2], rel=1e-5)
+    for path, gradient in whole[1].items():
+        assert np.abs(gradient).max() > 1e-5, path
+        np.testing.assert_allclose(mine[1][path], gradient, rtol=1e-3, atol=1e-6, err_msg=path)
 
 
 def test_without_an_average_there_is_none():

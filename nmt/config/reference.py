@@ -61,8 +61,8 @@ values, so `no` is Norwegian, and `1e-3` is a number. `nmt-train recipe=NAME dry
 
 The resolved recipe, every key spelt out, is kept as `RUN/recipe.yaml`; every command that takes RUN reads it from
 there. The same command, started again, resumes a run. Keys marked "yes" in the last column may be changed in between;
-others need another `run_dir`. `train.steps` may change only with `train.schedule.name=rsqrt`, since the other schedules
-depend on it.
+others need another `run_dir`. `train.steps` may change only where `train.schedule.name` is `rsqrt`, `inverse_sqrt`,
+`constant_rsqrt` or `constant`, since the other schedules depend on it.
 
 ## Environment variables
 

@@ -14,6 +14,8 @@ from nmt.errors import UserError, did_you_mean
 from nmt.files import atomic_write
 
 RECIPE_FILE = "recipe.yaml"
+# Schedules that do not know how many steps there will be.
+ENDLESS = ("rsqrt", "inverse_sqrt", "constant_rsqrt", "constant")
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -57,7 +59,7 @@ def resume_conflicts(old: Recipe, new: Recipe) -> list[str]:
 
     The number of steps may change only where the learning rate does not depend on it.
     """
-    bound = {"train.steps"} if new.train.schedule.name != "rsqrt" else set()
+    bound = set() if new.train.schedule.name in ENDLESS else {"train.steps"}
     return [
         _arrow(name, before, after)
         for name, before, after in _differences(old.model_dump(), new.model_dump())

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -9,6 +10,8 @@ from nmt.config import Recipe, VocabularySizes
 from nmt.models.activations import gated
 from nmt.models.moe.routing import choices
 from nmt.models.weights import abstract_model
+from nmt.train.optimizer import make_optimizer
+from nmt.train.schedules import make_schedule
 
 FLOAT = 4  # bytes
 
@@ -33,7 +36,8 @@ class Size:
 def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
     """Return the size of a run; nothing is allocated.
 
-    Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient.
+    Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient, for
+    the rows that are computed at once. With `train.accumulate` there are the gradients of a part, and their sum.
     """
     _, parameters = abstract_model(recipe.model, vocabulary)
     moe = recipe.model.moe
@@ -49,23 +53,21 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
         parameters=total,
         active=active,
         weights=FLOAT * total * copies,
-        optimizer=FLOAT * _moments(recipe, total),
-        gradients=FLOAT * total,
+        optimizer=FLOAT * _optimizer_state(recipe, parameters),
+        gradients=FLOAT * total * (1 if recipe.train.accumulate == 1 else 2),
         activations=_activations(recipe, vocabulary.target),
     )
 
 
-def _moments(recipe: Recipe, parameters: int) -> int:
-    optimizer = recipe.train.optimizer
-    if optimizer.name == "adam":
-        return 2 * parameters
-    # Adafactor's factored second moment is a row and a column for each matrix: next to nothing.
-    return parameters if optimizer.beta1 else 0
+def _optimizer_state(recipe: Recipe, parameters: nnx.State) -> int:
+    """Return how many numbers the optimizer remembers."""
+    optimizer = make_optimizer(recipe.train.optimizer, make_schedule(recipe.train.schedule, recipe.train.steps))
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, parameters)))
 
 
 def _activations(recipe: Recipe, vocabulary: int) -> int:
     model, data = recipe.model, recipe.data
-    rows = recipe.rows
+    rows = recipe.rows // recipe.train.accumulate
     heads = model.heads * model.head_width
     inner = 3 if gated(model.activation) else 2
     slots = 1.0 if model.moe is None else max(1.0, model.moe.capacity_factor)

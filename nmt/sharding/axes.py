@@ -25,7 +25,7 @@ RULES: dict[str, tuple[str, ...] | str | None] = {
 
 # What a recipe calls the size of an axis that a mesh may have to divide.
 SIZES = {
-    "batch": "train.tokens_per_batch / data.target_length",
+    "batch": "train.tokens_per_batch / (row length * train.accumulate)",
     "vocab": "vocab.size or vocab.target_size",
     "heads": "model.heads",
     "mlp": "model.hidden",

@@ -1,18 +1,16 @@
 """The training objective: label-smoothed cross-entropy over target tokens, and the losses of the experts' routing."""
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nmt.data.batch import Batch
 from nmt.models.moe.losses import auxiliary_loss
 from nmt.models.moe.routing import RoutingStats
-from nmt.models.numerics import contract_rows
 from nmt.models.tokens import Phase
 from nmt.models.transformer import Transformer
+from nmt.train.cross_entropy import cross_entropy
 
 
 @jax.tree_util.register_dataclass
@@ -20,64 +18,31 @@ from nmt.models.transformer import Transformer
 class Metrics:
     """What a batch says of the model. Sums, so that those of several batches can be added; D directions."""
 
-    loss: jax.Array  # float32 [], what is minimised
+    loss: jax.Array  # float32 [], what is minimised: a mean over target tokens
     nll: jax.Array  # float32 [D], summed negative log-likelihood in nats, without smoothing
     tokens: jax.Array  # float32 [D], target tokens
     source_tokens: jax.Array  # float32 []
     routing: dict[str, RoutingStats]  # by stack, with a leading axis over sparse layers; empty for a dense model
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def cross_entropy(
-    hidden: jax.Array, table: jax.Array, target: jax.Array, weight: jax.Array, smoothing: float, dtype: jnp.dtype
-) -> tuple[jax.Array, jax.Array]:
-    """Return summed smoothed cross-entropy [] and the negative log-likelihood of each target [R].
-
-    The derivative is written out: softmax minus smoothed target, in one pass over the logits; automatic
-    differentiation takes several, and on a CPU these passes are bound by memory.
-
-    Args:
-      hidden: float32 [R,M].
-      table: output embedding, float32 [V,M].
-      target: int32 [R].
-      weight: float32 [R], 0 for padding.
-      smoothing: share of the target distribution that is uniform over V.
-      dtype: input type of the products.
-    """
-    return _cross_entropy_forward(hidden, table, target, weight, smoothing, dtype)[0]
-
-
-def _cross_entropy_forward(
-    hidden: jax.Array, table: jax.Array, target: jax.Array, weight: jax.Array, smoothing: float, dtype: jnp.dtype
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    hidden, table = hidden.astype(dtype), table.astype(dtype)
-    logits = jnp.einsum("rm,vm->rv", hidden, table, preferred_element_type=jnp.float32)
-    normaliser = jax.nn.logsumexp(logits, axis=-1)
-    nll = normaliser - jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
-    uniform = normaliser - logits.mean(axis=-1)
-    total = (weight * ((1 - smoothing) * nll + smoothing * uniform)).sum()
-    return (total, nll), (hidden, table, target, weight, logits, normaliser)
-
-
-def _cross_entropy_backward(
-    smoothing: float, dtype: jnp.dtype, saved: tuple[jax.Array, ...], gradient: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array, np.ndarray, None]:
-    hidden, table, target, weight, logits, normaliser = saved
-    scale = (weight * gradient[0])[:, None]
-    vocabulary = logits.shape[-1]
-    is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) == target[:, None]
-    wanted = jnp.where(is_target, 1 - smoothing, 0.0) + smoothing / vocabulary
-    of_logits = (scale * (jnp.exp(logits - normaliser[:, None]) - wanted)).astype(dtype)
-    of_hidden = jnp.einsum("rv,vm->rm", of_logits, table, preferred_element_type=jnp.float32)
-    of_table = contract_rows("rv", of_logits, "rm", hidden, "vm")
-    return of_hidden, of_table, np.zeros(target.shape, jax.dtypes.float0), None
-
-
-cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+def of_batch(parts: Metrics) -> Metrics:
+    """Return the metrics of a batch from those of its parts, stacked: sums of sums, means of losses and shares."""
+    mean, total = (jax.tree.map(lambda leaf, f=f: f(leaf, axis=0), parts) for f in (jnp.mean, jnp.sum))
+    routing = {
+        name: replace(stats, by_direction=total.routing[name].by_direction) for name, stats in mean.routing.items()
+    }
+    return replace(total, loss=mean.loss, routing=routing)
 
 
 def objective(
-    model: Transformer, batch: Batch, directions: int, smoothing: float, key: jax.Array | None, phase: Phase
+    model: Transformer,
+    batch: Batch,
+    directions: int,
+    smoothing: float,
+    key: jax.Array | None,
+    phase: Phase,
+    z_weight: float = 0.0,
+    tokens: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """Return the loss of a batch, per target token, and what there is to report.
 
@@ -88,6 +53,8 @@ def objective(
       smoothing: label smoothing.
       key: random key of dropout and routing; None turns both off.
       phase: whether experts have a capacity.
+      z_weight: coefficient of the z-loss of the output.
+      tokens: number by which the sum over target tokens is divided; None: that of the batch's target tokens.
     """
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
     memory, encoder_stats = model.encode(batch.src, batch.src_segment, batch.src_position, encoder_key, phase)
@@ -102,8 +69,9 @@ def objective(
         real,
         smoothing,
         model.dtype,
+        z_weight,
     )
-    loss = total / jnp.maximum(real.sum(), 1.0)
+    loss = total / (jnp.maximum(real.sum(), 1.0) if tokens is None else tokens)
     routing = {
         name: stats for name, stats in (("encoder", encoder_stats), ("decoder", decoder_stats)) if stats is not None
     }

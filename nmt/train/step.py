@@ -13,13 +13,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
 from nmt.models.tokens import Phase
-from nmt.models.transformer import Transformer
 from nmt.models.weights import abstract_model, initialise
 from nmt.sharding import named_sharding
-from nmt.train.objective import Metrics, objective
-from nmt.train.optimizer import make_optimizer, make_schedule
-
-Graph = nnx.GraphDef[Transformer]
+from nmt.train.accumulation import cut, gradients_in_parts, target_tokens
+from nmt.train.adafactor import axes_of, map_parameters
+from nmt.train.objective import Metrics, objective, of_batch
+from nmt.train.optimizer import make_optimizer
+from nmt.train.schedules import make_schedule
 
 
 @jax.tree_util.register_dataclass
@@ -44,16 +44,14 @@ class Trainer:
 
 
 def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
-    """Give optimizer moments and the average the place of the parameter whose shape they have."""
+    """Give every array of the state, moments of the optimizer too, the place that its logical axes name."""
 
     def place(leaf: Any) -> Any:
         if not isinstance(leaf, nnx.Variable):
             return NamedSharding(mesh, PartitionSpec())
-        axes = leaf.get_metadata()["logical_axes"]
-        whole = NamedSharding(mesh, PartitionSpec())
-        return leaf.replace(named_sharding(mesh, axes, leaf.shape) if len(axes) == len(leaf.shape) else whole)
+        return leaf.replace(named_sharding(mesh, axes_of(leaf), leaf.shape))
 
-    return jax.tree.map(place, abstract, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    return map_parameters(place, abstract)
 
 
 def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Trainer:
@@ -65,14 +63,15 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
       mesh: the mesh to train on; also to be set by `jax.set_mesh` around every call.
 
     Raises:
-      UserError: the mesh does not divide the model, or the rows of a batch.
+      UserError: the mesh does not divide the model, or the rows of a batch that are computed at once.
     """
     train = recipe.train
     directions = len(recipe.data.directions)
     schedule = make_schedule(train.schedule, train.steps)
     optimizer = make_optimizer(train.optimizer, schedule)
     graph, abstract = abstract_model(recipe.model, vocabulary)
-    batches = named_sharding(mesh, ("batch", None), (recipe.rows, recipe.data.target_length))
+    at_once = (recipe.rows // train.accumulate, recipe.data.target_length)
+    batches = named_sharding(mesh, ("batch", None), at_once)
 
     def begin(parameters: nnx.State) -> TrainState:
         average = None if train.ema_decay is None else jax.tree.map(jnp.copy, parameters)
@@ -84,14 +83,16 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         parameters = initialise(recipe.model, vocabulary, recipe.seed, mesh)[1]
         return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters)
 
+    def loss(parameters: nnx.State, batch: Batch, key: jax.Array, tokens: jax.Array) -> tuple[jax.Array, Metrics]:
+        model = nnx.merge(graph, parameters)
+        value, metrics = objective(
+            model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, tokens
+        )
+        return value / train.accumulate, metrics
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-
-        def loss(parameters: nnx.State) -> tuple[jax.Array, Metrics]:
-            model = nnx.merge(graph, parameters)
-            return objective(model, batch, directions, train.label_smoothing, key, Phase.TRAIN)
-
-        gradients, metrics = jax.grad(loss, has_aux=True)(state.parameters)
+        gradients, metrics = gradients_in_parts(loss, state.parameters, batch, key, train.accumulate)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         scalars = {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
@@ -99,8 +100,13 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
 
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
-        parameters = state.parameters if state.average is None else state.average
-        return objective(nnx.merge(graph, parameters), batch, directions, 0.0, None, Phase.EVALUATE)[1]
+        model = nnx.merge(graph, state.parameters if state.average is None else state.average)
+        tokens = target_tokens(batch) / train.accumulate
+
+        def measure(part: Batch) -> Metrics:
+            return objective(model, part, directions, 0.0, None, Phase.EVALUATE, tokens=tokens)[1]
+
+        return of_batch(jax.lax.map(measure, cut(batch, train.accumulate)))
 
     return Trainer(
         initial=initial,
