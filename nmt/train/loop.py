@@ -173,7 +173,8 @@ class _Loop:
         step, counts = self.progress.step, self.usage.take()
         if counts:
             directions = tuple(self.recipe.data.directions)
-            write_usage(self.folder, Usage(self.uncounted, step, directions, self.layers, counts))
+            in_order = {stack: counts[stack] for stack in self.layers}
+            write_usage(self.folder, Usage(self.uncounted, step, directions, self.layers, in_order))
         self.uncounted = step + 1
 
     def _dev(self, state: TrainState) -> None:
