@@ -3,7 +3,8 @@
 Rows are directions: in the encoder sorted by source language, in the decoder by target language, since that is what a
 layer there sees most of. Columns are the layer's experts, sorted by the direction that is fondest of them, and below
 the same direction the fondest first: if experts specialise by language, a staircase shows. The colour is the share of
-the direction's tokens that go to the expert, as a multiple of the fair share 1/E; grey rows had no tokens.
+the direction's tokens that go to the expert, as a multiple of the fair share 1/E; grey rows had no tokens. Of more
+than 256 experts several that are neighbours share a column, which shows their mean.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PAGE_WIDTH, _PAGE_HEIGHT = 13.0, 40.0  # inches; the height is reached with some 20 layers of 100 directions
 _PANEL_WIDTH, _PANEL_HEIGHT = (2.4, 4.0), (1.0, 4.5)  # least and most, inches
 _ROW, _COLUMN = 0.16, 0.22  # inches a direction and an expert get where there is room
+_COLUMNS = 256  # most of a panel
 _NAMED_EXPERTS = 16  # most experts whose numbers stand below their columns
 _MARGIN = 0.75  # inches for the title and the ticks of a panel
 
@@ -108,12 +110,15 @@ def _limit(uses: list[np.ndarray]) -> int:
 
 
 def _draw_panel(axis: "Axes", use: np.ndarray, limit: int) -> Any:
+    size = -(-use.shape[1] // _COLUMNS)  # experts in a column
+    columns = [use[:, first : first + size].mean(axis=1) for first in range(0, use.shape[1], size)]
     with np.errstate(divide="ignore"):
-        power = np.log2(use)
+        power = np.log2(np.stack(columns, axis=1))
     axis.set_facecolor("0.8")
     axis.tick_params(length=2, width=0.5)
     axis.spines[:].set_linewidth(0.5)
-    return axis.imshow(np.clip(power, -limit, limit), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    return axis.imshow(np.clip(power, -limit, limit), **colours, aspect="auto", interpolation="nearest")
 
 
 def _name_columns(axis: "Axes", order: np.ndarray) -> None:

@@ -64,7 +64,7 @@ def show_specialisations(usage: Usage, console: Console | None = None) -> None:
     for entry in specialisations(usage):
         share = entry.information / entry.possible if entry.possible else 0.0
         bits = f"{entry.information:.3f} bits"
-        favourite = f"{entry.expert}: {entry.share:.0%} of its tokens, {entry.overall:.0%} of all"
+        favourite = f"{entry.expert}: {entry.share:.1%} of its tokens, {entry.overall:.1%} of all"
         named = [entry.direction, favourite] if entry.direction else ["", ""]
         table.add_row(f"{entry.stack} {entry.layer}", bits, f"{share:.1%}", *named)
     console.print(table, soft_wrap=True)

@@ -9,7 +9,8 @@ its own. The arrays of STEP.npz, with D directions and, of a stack, L sparse lay
     steps            int64 [2], the first and the last step counted
     directions       text [D], such as de-en
     STACK_layers     int64 [L], the number of each sparse layer in its stack (encoder, decoder), from 0
-    STACK_counts     int64 [L,D,E], tokens of a direction whose first choice was an expert, before capacity
+    STACK_counts     [L,D,E], tokens of a direction whose first choice was an expert, before capacity; of the smallest
+                     unsigned integer type that holds them
 
 Tables stay when checkpoints go: together they show how experts come to specialise.
 """
@@ -50,7 +51,8 @@ def write_usage(run: epath.PathLike, usage: Usage) -> None:
         temporary.write_text("".join("\t".join(row) + "\n" for row in (_HEADING, *_rows(usage))))
     arrays = {"steps": np.array([usage.first, usage.last]), "directions": np.array(usage.directions, np.str_)}
     for stack, counts in usage.counts.items():
-        arrays |= {f"{stack}_layers": np.array(usage.layers[stack], np.int64), f"{stack}_counts": counts}
+        small = counts.astype(np.min_scalar_type(counts.max(initial=0)))
+        arrays |= {f"{stack}_layers": np.array(usage.layers[stack], np.int64), f"{stack}_counts": small}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     with atomic_write(folder / f"{usage.last}.npz") as temporary:
@@ -104,12 +106,14 @@ def _usage(arrays: Mapping[str, np.ndarray]) -> Usage:
     directions = tuple(map(str, arrays["directions"]))
     stacks = [stack for stack in STACKS if f"{stack}_counts" in arrays]
     layers = {stack: tuple(map(int, arrays[f"{stack}_layers"])) for stack in stacks}
-    counts = {stack: arrays[f"{stack}_counts"] for stack in stacks}
-    for stack, array in counts.items():
-        if array.ndim != 3 or array.shape[:2] != (len(layers[stack]), len(directions)) or array.dtype.kind != "i":
+    counts = {}
+    for stack in stacks:
+        array = arrays[f"{stack}_counts"]
+        if array.ndim != 3 or array.shape[:2] != (len(layers[stack]), len(directions)) or array.dtype.kind != "u":
             raise ValueError(f"{stack}_counts are {array.dtype} {array.shape}")
+        counts[stack] = array.astype(np.int64)
     if not stacks:
-        raise ValueError("no counts")
+        raise ValueError("there are no counts")
     return Usage(first, last, directions, layers, counts)
 
 
