@@ -29,7 +29,6 @@ from nmt.train.telemetry import Window
 
 LENGTH = 32  # S and T
 PAIRS = 4  # of a row
-VOCABULARY = 8000
 
 
 def recipe(arguments: argparse.Namespace) -> Recipe:
@@ -53,10 +52,10 @@ def recipe(arguments: argparse.Namespace) -> Recipe:
     )
 
 
-def batch(rows: int, directions: int, seed: int) -> Batch:
+def batch(rows: int, directions: int, vocabulary: int, seed: int) -> Batch:
     """Return rows of `PAIRS` random pairs of equal lengths, each of a random direction."""
     draw = np.random.default_rng(seed)
-    tokens = draw.integers(4, VOCABULARY, (3, rows, LENGTH)).astype(np.int32)
+    tokens = draw.integers(4, vocabulary, (3, rows, LENGTH)).astype(np.int32)
     of_pair = np.arange(LENGTH, dtype=np.int32) // (LENGTH // PAIRS)
     segment = np.broadcast_to(of_pair + 1, (rows, LENGTH))
     position = np.broadcast_to(np.arange(LENGTH, dtype=np.int32) % (LENGTH // PAIRS), (rows, LENGTH))
@@ -72,11 +71,13 @@ def without_directions(method: Callable[..., Any]) -> Callable[..., Any]:
 class Side:
     """The training loop with or without statistics by direction."""
 
-    def __init__(self, config: Recipe, by_direction: bool):
+    def __init__(self, config: Recipe, vocabulary: int, by_direction: bool):
         self.config, self.by_direction = config, by_direction
-        self.trainer = make_trainer(config, VOCABULARY, make_mesh())
+        self.trainer = make_trainer(config, vocabulary, make_mesh())
         self.layers = sparse_layers(config.model)
-        self.batches = [self.trainer.place(batch(config.rows, len(config.data.directions), seed)) for seed in range(4)]
+        self.batches = [
+            self.trainer.place(batch(config.rows, len(config.data.directions), vocabulary, seed)) for seed in range(4)
+        ]
         self.state = self.trainer.initial()
         self.usage, self.best, self.counted, self.number = UsageCounter(), np.inf, np.inf, 0
         self.window = Window(config.data.directions, self.layers)
@@ -109,12 +110,19 @@ class Side:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for name, default in {"directions": 40, "experts": 8, "width": 256, "rows": 64, "rounds": 20}.items():
+    for name, default in {
+        "directions": 40,
+        "experts": 8,
+        "width": 256,
+        "rows": 64,
+        "vocabulary": 8000,
+        "rounds": 20,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=default, help="(default: %(default)s)")
     arguments = parser.parse_args()
     config = recipe(arguments)
     with jax.set_mesh(make_mesh()):
-        sides = [Side(config, by_direction) for by_direction in (True, False)]
+        sides = [Side(config, arguments.vocabulary, by_direction) for by_direction in (True, False)]
         for number in range(arguments.rounds):
             for side in sides if number % 2 else sides[::-1]:
                 side.steps(3)
