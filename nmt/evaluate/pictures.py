@@ -95,7 +95,8 @@ def _draw_experts(drawn: Drawn, run: epath.Path, recipe: Recipe, step: int | Non
 
 def _matrix(run: epath.Path, split: str, step: int | None) -> Matrix | None:
     """Return the scores of a step, or the newest ones; None if there are none."""
-    found = {int(path.parents[1].name): path for path in run.glob(f"evaluation/*/{split}/matrix.json")}
+    files = [path for path in run.glob(f"evaluation/*/{split}/matrix.json") if path.parents[1].name.isdecimal()]
+    found = {int(path.parents[1].name): path for path in files}
     path = found.get(max(found, default=0) if step is None else step)
     if path is None:
         return None
