@@ -117,8 +117,8 @@ def _draw_panel(axis: "Axes", use: np.ndarray, limit: int) -> Any:
     axis.set_facecolor("0.8")
     axis.tick_params(length=2, width=0.5)
     axis.spines[:].set_linewidth(0.5)
-    colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    return axis.imshow(np.clip(power, -limit, limit), **colours, aspect="auto", interpolation="nearest")
+    colours = np.clip(power, -limit, limit)
+    return axis.imshow(colours, "RdBu_r", aspect="auto", interpolation="nearest", vmin=-limit, vmax=limit)
 
 
 def _name_columns(axis: "Axes", order: np.ndarray) -> None:
