@@ -99,15 +99,15 @@ def _train(changes: Sequence[str], seed: int, arguments: argparse.Namespace) -> 
     recipe = load_recipe("quickstart", keys)
     recipe = recipe.model_copy(update={"model": resolve(recipe.model)})
     preparation = Preparation(recipe, epath.Path(arguments.folder), Console(stderr=True))
-    vocabulary = preparation.vocabulary()
-    preparation.stats(vocabulary)
+    vocabularies = preparation.vocabularies()
+    preparation.stats(vocabularies)
     # What is learnt from is the same for all; the seed is that of the weights, the order and the noise.
     recipe = recipe.model_copy(update={"seed": seed})
     mesh = make_mesh(data=1, expert=1, model=1, devices=jax.devices()[:1])
     losses, logits = [], []
     began = time.monotonic()
     with jax.set_mesh(mesh):
-        trainer = make_trainer(recipe, vocabulary.size, mesh)
+        trainer = make_trainer(recipe, vocabularies.sizes, mesh)
         state = trainer.initial()
         store, directions, rows = preparation.store, preparation.directions, recipe.rows
         with contextlib.closing(train_batches(store, directions, recipe.data, rows, seed)) as batches:

@@ -162,7 +162,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
     recipe = recipe_of(shape, system, precision)
     mesh = make_mesh()
     jax.set_mesh(mesh)
-    trainer = make_trainer(recipe, VocabularySizes.shared(shape.vocabulary), mesh)
+    trainer = make_trainer(recipe, sizes := VocabularySizes.shared(shape.vocabulary), mesh)
     state = trainer.initial()
 
     def full(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -175,7 +175,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
         return Batch(*full(source), given, wanted, segment, position, np.zeros_like(wanted))
 
     data = cycle([trainer.place(batch(*arrays)) for arrays in batches(shape)])
-    gradients_of, updated = parts(recipe, shape.vocabulary)
+    gradients_of, updated = parts(recipe, sizes)
     gradients: Any = None
 
     def step() -> None:
@@ -201,7 +201,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
     )
 
 
-def parts(recipe: Any, vocabulary: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def parts(recipe: Any, sizes: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return what a train step does as two jitted functions: gradients of a batch; new parameters and optimizer."""
     import jax
     import optax
@@ -213,7 +213,7 @@ def parts(recipe: Any, vocabulary: int) -> tuple[Callable[..., Any], Callable[..
     from nmt.train.optimizer import make_optimizer, make_schedule
 
     train = recipe.train
-    graph, _ = abstract_model(recipe.model, vocabulary)
+    graph, _ = abstract_model(recipe.model, sizes)
     optimizer = make_optimizer(train.optimizer, make_schedule(train.schedule, train.steps))
 
     def gradient(parameters: Any, batch: Any) -> Any:

@@ -58,7 +58,7 @@ def test_a_few_steps_of_training():
     recipe = toy.recipe(model=model, ema_decay=None)
     mesh = make_mesh(devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        trainer = make_trainer(recipe, toy.VOCABULARY, mesh)
+        trainer = make_trainer(recipe, toy.SIZES, mesh)
         state, batch = trainer.initial(), trainer.place(toy.batch())
         before = toy.flat(state.parameters)
         losses = []
@@ -90,7 +90,7 @@ def test_active_parameters_are_those_of_the_experts_that_a_token_uses(changes, e
         return toy.model_config(encoder_layers=1, decoder_layers=1, moe=moe)
 
     config = MoEConfig(**({"experts": 4, "every": 1} | changes))
-    size = measure(toy.recipe(model=model(config)), toy.VOCABULARY)
-    dense = sum(leaf.size for leaf in jax.tree.leaves(abstract_model(model(None), toy.VOCABULARY)[1]))
+    size = measure(toy.recipe(model=model(config)), toy.SIZES)
+    dense = sum(leaf.size for leaf in jax.tree.leaves(abstract_model(model(None), toy.SIZES)[1]))
     assert size.active == dense - 2 * EXPERT + (encoder + decoder) * EXPERT + beside
     assert size.parameters == dense - 2 * EXPERT + 2 * config.experts * EXPERT + beside

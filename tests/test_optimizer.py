@@ -313,7 +313,7 @@ def test_the_state_carries_logical_axes():
 
 
 def test_every_parameter_of_a_model_is_factored_or_small():
-    _, parameters = abstract_model(toy.model_config(), toy.VOCABULARY)
+    _, parameters = abstract_model(toy.model_config(), toy.SIZES)
     for path, variable in nnx.to_flat_state(parameters):
         whole = factoring(variable.get_metadata()["logical_axes"]) is None
         assert whole == any(word in path for word in ("scale", "router")), path
@@ -323,7 +323,7 @@ def test_every_parameter_of_a_model_is_factored_or_small():
 
 
 def memory(optimizer, **train):
-    return measure(toy.recipe(optimizer=optimizer, **train), toy.VOCABULARY)
+    return measure(toy.recipe(optimizer=optimizer, **train), toy.SIZES)
 
 
 def test_memory_of_optimizers():
@@ -331,7 +331,7 @@ def test_memory_of_optimizers():
     weights = memory(OptimizerConfig(), ema_decay=None).weights
     for name, moments in {"adam": 2, "lamb": 2, "lion": 1}.items():
         assert weights * moments <= memory(OptimizerConfig(name=name)).optimizer <= weights * moments + 2 * count
-    _, parameters = abstract_model(toy.model_config(), toy.VOCABULARY)
+    _, parameters = abstract_model(toy.model_config(), toy.SIZES)
     wanted = 0
     for path, variable in nnx.to_flat_state(parameters):
         axes, shape = variable.get_metadata()["logical_axes"], variable.get_value().shape

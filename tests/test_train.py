@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import math
 import os
 import shutil
 import signal
@@ -25,18 +24,16 @@ from flax import nnx
 
 from nmt.config import OptimizerConfig, ScheduleConfig, VocabularySizes
 from nmt.errors import UserError
-from nmt.models.moe.routing import RoutingStats
 from nmt.models.tokens import Phase
 from nmt.models.weights import checkpoint_steps, load_model, split_model
 from nmt.sharding import make_mesh
 from nmt.train import loop
 from nmt.train.accumulation import gradients_in_parts
-from nmt.train.checkpoints import Progress
 from nmt.train.loop import Data, Outcome, train
 from nmt.train.objective import Metrics, objective
 from nmt.train.preemption import Preemption
 from nmt.train.step import make_trainer
-from nmt.train.telemetry import Recorder, Window, flatten
+from nmt.train.usage import Usage, read_usage, usage_steps, write_usage
 
 # The objective
 
@@ -253,6 +250,25 @@ def test_a_run(uninterrupted):
     assert list((run / "tensorboard").iterdir())
 
 
+def test_a_run_counts_which_directions_use_which_experts(uninterrupted):
+    run, _, _ = uninterrupted
+    assert usage_steps(run) == [4, 8, 12]
+    stream = iter(grain.MapDataset.range(1000).seed(1).shuffle())
+    for last in (4, 8, 12):
+        usage = read_usage(run, last)
+        assert (usage.first, usage.last, usage.directions) == (last - 3, last, toy.DIRECTIONS)
+        assert usage.layers == {"encoder": (0, 1), "decoder": (0, 1)}
+        of_source, of_target = np.zeros(2, int), np.zeros(2, int)
+        for number in itertools.islice(stream, 4):
+            for pairs in toy.pairs_of(np.random.default_rng(int(number)), 4):
+                for source, target, direction in pairs:
+                    of_source[direction] += len(source)
+                    of_target[direction] += len(target)
+        for stack, tokens in (("encoder", of_source), ("decoder", of_target)):
+            np.testing.assert_array_equal(usage.counts[stack].sum(axis=-1), [tokens, tokens])
+            assert (usage.counts[stack] > 0).any(axis=(0, 1)).all()  # both experts
+
+
 def test_a_finished_run_is_left_alone(uninterrupted):
     run, result, _ = uninterrupted
     before = (run / "metrics.jsonl").read_bytes()
@@ -270,12 +286,19 @@ def test_a_run_that_was_told_to_stop_goes_on_as_if_it_had_not_been(uninterrupted
     assert result.outcome is Outcome.PREEMPTED
     # The step after it was already under way.
     assert step <= result.progress.step <= step + 1
-    assert checkpoint_steps(tmp_path)[-1] == result.progress.step
+    assert checkpoint_steps(tmp_path)[-1] == usage_steps(tmp_path)[-1] == result.progress.step
     again = start(tmp_path)
     assert again.outcome is Outcome.FINISHED
     assert replace(again.progress, seconds=0.0) == replace(uninterrupted[1].progress, seconds=0.0)
     assert_same_checkpoint(checkpoint(tmp_path), checkpoint(uninterrupted[0]))
     assert lines(tmp_path) == lines(uninterrupted[0])
+    # What it counted before it was stopped has a table of its own; together they count every step once.
+    tables = [read_usage(tmp_path, table) for table in usage_steps(tmp_path)]
+    assert [table.first for table in tables] == [1, *(table.last + 1 for table in tables[:-1])]
+    whole = [read_usage(uninterrupted[0], table) for table in (4, 8, 12)]
+    for stack in ("encoder", "decoder"):
+        mine, theirs = (sum(table.counts[stack] for table in side) for side in (tables, whole))
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_a_run_with_adafactor_in_parts_goes_on_too(tmp_path):
@@ -309,7 +332,8 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(uninterrupted, tm
 
     with pytest.raises(Killed):
         start(tmp_path, Watcher(7, kill))
-    assert checkpoint_steps(tmp_path) == [4]
+    assert checkpoint_steps(tmp_path) == usage_steps(tmp_path) == [4]
+    write_usage(tmp_path, Usage(5, 7, toy.DIRECTIONS, {}, {}))  # as one that was killed before its checkpoint leaves it
     assert lines(tmp_path)[-1]["step"] == 6
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')  # as a killed process leaves it
@@ -321,6 +345,15 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(uninterrupted, tm
     assert start(tmp_path).outcome is Outcome.FINISHED
     assert_same_checkpoint(checkpoint(tmp_path), checkpoint(uninterrupted[0]))
     assert lines(tmp_path) == lines(uninterrupted[0])
+    assert_same_tables(tmp_path, uninterrupted[0])
+
+
+def assert_same_tables(run, other):
+    assert usage_steps(run) == usage_steps(other)
+    names = sorted(path.name for path in (Path(run) / "experts").iterdir())
+    assert names == sorted(path.name for path in (Path(other) / "experts").iterdir())
+    for name in names:
+        assert (Path(run) / "experts" / name).read_bytes() == (Path(other) / "experts" / name).read_bytes()
 
 
 def test_a_run_that_is_killed_again_and_again_ends_the_same(uninterrupted, tmp_path, compiled_once):
@@ -351,6 +384,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(uninterrupted, tmp_p
     assert kills > 0
     assert_same_checkpoint(checkpoint(run), checkpoint(uninterrupted[0]))
     assert lines(run) == lines(uninterrupted[0])
+    assert_same_tables(run, uninterrupted[0])
 
 
 def test_time_is_up_once_and_for_all(tmp_path, monkeypatch):
@@ -392,6 +426,7 @@ def test_a_diverged_run_is_a_mistake_and_is_not_checkpointed(tmp_path, monkeypat
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     start(tmp_path, steps=8, checkpoint_every=2, keep_checkpoints=2)
     assert checkpoint_steps(tmp_path) == [6, 8]
+    assert usage_steps(tmp_path) == [2, 4, 6, 8]  # tables stay
 
 
 def test_a_signal_is_a_flag_first_and_the_end_next():
@@ -498,7 +533,7 @@ def accumulated():
     with jax.set_mesh(mesh):
         for parts in (1, 4):
             changes = {"accumulate": parts, "optimizer": plain, "schedule": schedule, "ema_decay": None}
-            trainer = make_trainer(toy.recipe(model, 8, logits_z_weight=0.1, **changes), toy.VOCABULARY, mesh)
+            trainer = make_trainer(toy.recipe(model, 8, logits_z_weight=0.1, **changes), toy.SIZES, mesh)
             state, batch = trainer.initial(), trainer.place(toy.pack(rows))
             before, dev = toy.flat(state.parameters), jax.device_get(trainer.evaluate(state, batch))
             state, metrics, scalars = jax.device_get(trainer.step(state, batch))
@@ -626,65 +661,6 @@ def test_a_damaged_checkpoint_is_a_mistake(uninterrupted, tmp_path, damage):
     with pytest.raises(UserError, match="average, it is damaged") as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-# Telemetry
-
-
-def metrics_of(loss, nll, tokens, load):
-    stats = RoutingStats(
-        balance_loss=np.array([1.5, 0.5]),
-        z_loss=np.array([2.0, 1.0]),
-        budget_loss=np.zeros(2),
-        load=np.asarray(load, np.float32),
-        dropped=np.array([[0.25, 0.5], [0.0, 0.25]]),
-        confidence=np.array([0.5, 0.25]),
-        by_direction=np.zeros((2, 0, 4)),
-    )
-    return Metrics(np.float32(loss), np.asarray(nll), np.asarray(tokens), np.float32(30), {"encoder": stats})
-
-
-def test_a_window_of_steps():
-    window = Window(("de-en", "en-de"))
-    scalars = {"learning_rate": 0.1, "gradient_norm": 2.0}
-    window.add(metrics_of(3.0, [8.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [1.0, 0.0]]), scalars, seconds=2.0)
-    window.add(metrics_of(1.0, [4.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [0.0, 1.0]]), scalars, seconds=3.0)
-    report = window.report(Progress(step=10), total_steps=30)
-    assert (report.steps, report.loss, report.gradient_norm) == (2, 2.0, 2.0)
-    assert report.nll["de-en"] == 12 / 8
-    assert math.isnan(report.nll["en-de"])
-    assert report.tokens_per_second == (60 + 8) / 5
-    assert report.eta_seconds == 20 * 2.5
-    experts = report.experts["encoder"]
-    # Over the window both layers were balanced.
-    assert (experts.busiest, experts.idlest) == (1.0, 1.0)
-    assert (experts.dropped_first, experts.dropped_second, experts.balance_loss) == (0.125, 0.375, 1.0)
-    flat = flatten(report)
-    assert "nll/en-de" not in flat
-    assert flat["experts/encoder/dropped_second"] == 0.375
-
-
-def test_a_recorder_drops_what_no_checkpoint_kept(tmp_path):
-    with Recorder(tmp_path, 0) as recorder:
-        for step in (1, 2, 3):
-            recorder.write(Progress(step=step), {"loss": 1.0}, "train")
-        recorder.write(Progress(step=2), {"nll": 1.0}, "dev")
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"kind": "tr')
-    with Recorder(tmp_path, 2) as recorder:
-        assert recorder.has("dev", 2)
-        assert not recorder.has("train", 3)
-        recorder.write(Progress(step=3), {"loss": 2.0}, "train")
-    assert [(line["kind"], line["step"]) for line in lines(tmp_path)] == [
-        ("train", 1),
-        ("train", 2),
-        ("dev", 2),
-        ("train", 3),
-    ]
-    path.write_text(path.read_text().rstrip("\n"))  # all but the end of the last line was written
-    with Recorder(tmp_path, 3) as recorder:
-        recorder.write(Progress(step=4), {"loss": 3.0}, "train")
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 2, 3, 4]
 
 
 if __name__ == "__main__":

@@ -1,47 +1,83 @@
 """A picture of a run: how it learnt, how its experts were used, and what it scores."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+from nmt.errors import UserError
 from nmt.evaluate.results import Matrix
 from nmt.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Line = dict[str, Any]
 
+_OF_STACK = re.compile(r"experts/(\w+)/busiest")
 _LISTED = 12  # most directions that get a curve and a bar of their own
 
 
-def draw_run(run: epath.PathLike, matrix: Matrix, path: epath.PathLike) -> None:
+def draw_run(run: epath.PathLike, recipe: str, matrix: Matrix | None, path: epath.PathLike) -> None:
     """Draw training and development loss, the load of experts, and BLEU by direction.
 
     Args:
       run: the run's folder, whose metrics.jsonl is read.
-      matrix: the scores.
-      path: the file to write; its suffix says the format (.svg, .png).
+      recipe: the name of the recipe.
+      matrix: the scores; None: the picture has none.
+      path: the file to write; its suffix says the format.
+
+    Raises:
+      UserError: the run has no metrics yet, or they are damaged.
     """
     from matplotlib.figure import Figure
 
-    lines = [json.loads(line) for line in (epath.Path(run) / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(run)
     train = [line for line in lines if line["kind"] == "train"]
-    stacks = sorted(
-        {name.split("/")[1] for line in train for name in line if name.startswith("experts/")}, reverse=True
-    )
-    figure = Figure(figsize=(4.2 * (3 if stacks else 2), 3.6), layout="constrained")
-    axes = list(figure.subplots(1, 3 if stacks else 2))
+    stacks = sorted({match[1] for line in train for name in line if (match := _OF_STACK.fullmatch(name))}, reverse=True)
+    count = 1 + bool(stacks) + (matrix is not None)
+    figure = Figure(figsize=(4.2 * count, 3.6), layout="constrained")
+    axes = list(figure.subplots(1, count, squeeze=False)[0])
     _draw_loss(axes[0], train, [line for line in lines if line["kind"] == "dev"])
     if stacks:
         _draw_experts(axes[1], train, stacks)
-    _draw_bleu(axes[-1], matrix)
-    figure.suptitle(f"{matrix.recipe}: {matrix.step:,} steps", fontsize=11)
+    if matrix is not None:
+        _draw_bleu(axes[-1], matrix)
+    step = lines[-1]["step"] if matrix is None else matrix.step
+    figure.suptitle(f"{recipe}: {step:,} steps", fontsize=11)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def read_metrics(run: epath.PathLike) -> list[Line]:
+    """Return the lines of a run's metrics.jsonl; a last one that is being written is left out.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    path = epath.Path(run) / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    lines = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            values = json.loads(line)
+            lines.append(values | {"kind": values["kind"], "step": int(values["step"])})
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}:{number} is damaged: remove this line") from None
+    if not lines:
+        raise UserError(f"{path} has no line yet: nmt-train writes the first after train.log_every steps")
+    return lines
+
+
+def save_figure(figure: "Figure", path: epath.PathLike) -> None:
+    """Write a figure, without a date, in the format that the suffix of the path says; atomic."""
+    suffix = epath.Path(path).suffix[1:]
+    metadata = {"CreationDate" if suffix == "pdf" else "Date": None}
     with atomic_write(path) as temporary:
-        figure.savefig(str(temporary), format=epath.Path(path).suffix[1:], dpi=150, metadata={"Date": None})
+        figure.savefig(str(temporary), format=suffix, dpi=150, metadata=metadata)
 
 
 def _draw_loss(axis: "Axes", train: list[Line], dev: list[Line]) -> None:

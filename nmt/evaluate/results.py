@@ -134,3 +134,14 @@ class Matrix:
             "left_out": self.left_out,
             "results": [result.to_json() for result in self.results],
         }
+
+    @classmethod
+    def from_json(cls, folder: epath.Path, values: dict[str, Any]) -> Self:
+        """Return the matrix that `to_json` described, written in a folder.
+
+        Raises:
+          KeyError: a field is missing.
+          UserError: a result is of a direction that does not exist.
+        """
+        results = tuple(map(Result.from_json, values["results"]))
+        return cls(folder, values["recipe"], values["step"], values["test_set"], results, values["left_out"])

@@ -77,7 +77,7 @@ class TrainingDisplay:
         ]
         for stack, experts in report.experts.items():
             load = f"{experts.idlest:.2f}-{experts.busiest:.2f}"
-            parts.append(f"{stack} experts {load}, dropped {experts.dropped_first:.1%}")
+            parts.append(f"{stack} experts {load}, dropped {experts.dropped[0]:.1%}")
         return "  ".join(parts)
 
     def _panel(self, report: Report) -> Group:
@@ -96,10 +96,14 @@ class TrainingDisplay:
         )
         experts = Table.grid(padding=(0, 2))
         for stack, numbers in report.experts.items():
+            layers = report.layers[stack]
+            worst = max(layers, key=lambda number: layers[number].busiest)
+            dropped = f"tokens dropped {numbers.dropped[0]:.1%}"
             experts.add_row(
                 Text(f"{stack} experts", style="dim"),
-                f"busiest {numbers.busiest:.2f} x fair share",
+                f"busiest {numbers.busiest:.2f} x fair share (layer {worst})",
                 f"idlest {numbers.idlest:.2f} x",
-                f"tokens dropped {numbers.dropped_first:.1%} (second choices {numbers.dropped_second:.1%})",
+                dropped + (f" (later choices {sum(numbers.dropped[1:]):.1%})" if numbers.dropped[1:] else ""),
+                f"router {numbers.confidence:.0%} sure",
             )
         return Group(head, directions, experts)

@@ -20,6 +20,7 @@ from nmt.data.store import Stats
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
+from nmt.evaluate.experts import draw_experts
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.plot import draw_run
 from nmt.evaluate.progress import shown
@@ -35,6 +36,7 @@ from nmt.recipes.size import measure
 from nmt.recipes.stages import Preparation
 from nmt.sharding import make_mesh
 from nmt.train.loop import Data, Outcome, Result, train
+from nmt.train.usage import read_usage, usage_steps
 
 
 def run(recipe: Recipe, *, dry_run: bool, command: str) -> None:
@@ -145,8 +147,12 @@ def _evaluate(recipe: Recipe, folder: epath.Path, console: Console) -> None:
     show(matrix)
     out = Console(soft_wrap=True, highlight=False, markup=False)
     picture = matrix.folder / "run.svg"
-    draw_run(folder, matrix, picture)
+    draw_run(folder, recipe.name, matrix, picture)
     out.print(f"report: {matrix.folder / 'report.html'}\npicture: {picture}")
+    if matrix.step in usage_steps(folder):
+        experts = matrix.folder / "experts.svg"
+        draw_experts(read_usage(folder, matrix.step), recipe.name, experts)
+        out.print(f"experts: {experts}")
     chosen = stored_set(folder, recipe.evaluate.split)
     for direction in _alternating([cell.direction for cell in matrix.cells])[: recipe.evaluate.samples]:
         for sample in read_samples(matrix.folder, chosen, direction, 1):

@@ -15,10 +15,12 @@ from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
 from nmt.errors import UserError
 from nmt.train.checkpoints import Checkpoints, Progress
+from nmt.train.experts import UsageCounter, sparse_layers
 from nmt.train.objective import Metrics
 from nmt.train.preemption import Preemption
 from nmt.train.step import Trainer, TrainState, make_trainer
 from nmt.train.telemetry import Display, Recorder, Window, flatten
+from nmt.train.usage import Usage, drop_usage_after, write_usage
 
 
 class Outcome(Enum):
@@ -73,8 +75,10 @@ def train(
         state = trainer.initial()
         if progress.step:
             state = checkpoints.restore(state, data.batches)
+        drop_usage_after(run, progress.step)
         with Recorder(run, progress.step) as recorder:
-            return _Loop(recipe, trainer, data, checkpoints, recorder, display, preemption, progress).run(state)
+            loop = _Loop(recipe, epath.Path(run), trainer, data, checkpoints, recorder, display, preemption, progress)
+            return loop.run(state)
 
 
 def _ending(recipe: Recipe, progress: Progress) -> Outcome:
@@ -84,6 +88,7 @@ def _ending(recipe: Recipe, progress: Progress) -> Outcome:
 @dataclass
 class _Loop:
     recipe: Recipe
+    folder: epath.Path
     trainer: Trainer
     data: Data
     checkpoints: Checkpoints
@@ -93,7 +98,9 @@ class _Loop:
     progress: Progress
 
     def __post_init__(self) -> None:
-        self.window = Window(self.recipe.data.directions)
+        self.layers = sparse_layers(self.recipe.model)
+        self.window = Window(self.recipe.data.directions, self.layers)
+        self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
         self.clock = time.monotonic()
 
     def run(self, state: TrainState) -> Result:
@@ -123,6 +130,7 @@ class _Loop:
                     return Result(outcome, self.progress)
             batch = self.trainer.place(next(self.data.batches))
             state, metrics, scalars = self.trainer.step(state, batch)
+            self.usage.add(metrics.routing)
             if running is not None:
                 self._account(*running)
             running, step = (metrics, scalars), step + 1
@@ -155,12 +163,21 @@ class _Loop:
         self.display.report(report, full)
         if full:
             self.recorder.write(self.progress, flatten(report), "train")
-            self.window = Window(self.recipe.data.directions)
+            self.window = Window(self.recipe.data.directions, self.layers)
 
     def _save(self, state: TrainState) -> None:
+        self._write_usage()  # first, so that a checkpoint that is there has its table
         self.checkpoints.save(state, self.data.batches, self.progress)
         self._dev(state)
         self.clock = time.monotonic()
+
+    def _write_usage(self) -> None:
+        step, counts = self.progress.step, self.usage.take()
+        if counts:
+            directions = tuple(self.recipe.data.directions)
+            in_order = {stack: counts[stack] for stack in self.layers}
+            write_usage(self.folder, Usage(self.uncounted, step, directions, self.layers, in_order))
+        self.uncounted = step + 1
 
     def _dev(self, state: TrainState) -> None:
         """Measure the development set, with the averaged weights where there are some."""
@@ -170,8 +187,9 @@ class _Loop:
                 break
             if self.preemption:
                 return
-            metrics = jax.device_get(self.trainer.evaluate(state, self.trainer.place(batch)))
-            nll, tokens = nll + metrics.nll, tokens + metrics.tokens
+            metrics = self.trainer.evaluate(state, self.trainer.place(batch))
+            of_batch = jax.device_get((metrics.nll, metrics.tokens))
+            nll, tokens = nll + of_batch[0], tokens + of_batch[1]
         if tokens.sum():
             numbers = dict(zip(self.recipe.data.directions, nll / np.maximum(tokens, 1), strict=True))
             mean = float(nll.sum() / tokens.sum())

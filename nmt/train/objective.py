@@ -34,6 +34,13 @@ def of_batch(parts: Metrics) -> Metrics:
     return replace(total, loss=mean.loss, routing=routing)
 
 
+def source_direction(batch: Batch) -> jax.Array:
+    """Return the direction of every source token, int32 [B,S], 0 where padded: that of its segment's target side."""
+    # Compared and reduced in one pass, like an attention mask: no scatter, and nothing crosses rows.
+    same = batch.src_segment[:, :, None] == batch.tgt_segment[:, None, :]
+    return jnp.where(same, batch.direction[:, None, :], 0).max(axis=-1)
+
+
 def objective(
     model: Transformer,
     batch: Batch,
@@ -57,9 +64,19 @@ def objective(
       tokens: number by which the sum over target tokens is divided; None: that of the batch's target tokens.
     """
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
-    memory, encoder_stats = model.encode(batch.src, batch.src_segment, batch.src_position, encoder_key, phase)
+    memory, encoder_stats = model.encode(
+        batch.src, batch.src_segment, batch.src_position, encoder_key, phase, source_direction(batch), directions
+    )
     hidden, decoder_stats = model.decode(
-        batch.tgt_in, batch.tgt_segment, batch.tgt_position, memory, batch.src_segment, decoder_key, phase
+        batch.tgt_in,
+        batch.tgt_segment,
+        batch.tgt_position,
+        memory,
+        batch.src_segment,
+        decoder_key,
+        phase,
+        batch.direction,
+        directions,
     )
     real = (batch.tgt_segment > 0).astype(jnp.float32).reshape(-1)
     total, nll = cross_entropy(

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import jax
 import numpy as np
@@ -14,18 +14,8 @@ from tensorboardX import SummaryWriter
 
 from nmt.files import atomic_write
 from nmt.train.checkpoints import Progress
+from nmt.train.experts import SUMMED, Experts, of_layers, of_stack
 from nmt.train.objective import Metrics
-
-
-@dataclass(frozen=True)
-class Experts:
-    """The experts of one stack over a window of steps; shares are of real tokens."""
-
-    busiest: float  # load of the busiest expert of any layer, 1.0 = fair share
-    idlest: float  # load of the idlest expert of any layer, 1.0 = fair share
-    dropped_first: float  # share of tokens whose first choice found no slot, mean over layers
-    dropped_second: float  # share of tokens whose second choice was wanted and found no slot, mean over layers
-    balance_loss: float  # mean over layers; 1.0 = balanced
 
 
 @dataclass(frozen=True)
@@ -41,6 +31,7 @@ class Report:
     learning_rate: float
     gradient_norm: float
     experts: dict[str, Experts]  # per stack
+    layers: dict[str, dict[int, Experts]]  # per stack, by the number of the layer in it
 
 
 class Display(Protocol):
@@ -55,9 +46,15 @@ class Display(Protocol):
 
 @dataclass
 class Window:
-    """Sums over the steps since the last line of metrics.jsonl."""
+    """Sums over the steps since the last line of metrics.jsonl.
+
+    Args:
+      directions: names of the D directions.
+      layers: per stack, the numbers of its sparse layers.
+    """
 
     directions: Sequence[str]
+    layers: Mapping[str, Sequence[int]]
     steps: int = 0
     seconds: float = 0.0
     loss: float = 0.0
@@ -66,11 +63,12 @@ class Window:
     source_tokens: float = 0.0
     nll: np.ndarray = field(default_factory=lambda: np.zeros(0))
     tokens: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    routing: dict[str, Any] = field(default_factory=dict)
+    routing: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def add(self, metrics: Metrics, scalars: dict[str, jax.Array], seconds: float) -> None:
         """Add one step."""
-        host, small = jax.device_get((metrics, scalars))
+        routing = {stack: {name: getattr(stats, name) for name in SUMMED} for stack, stats in metrics.routing.items()}
+        host, routing, small = jax.device_get((replace(metrics, routing={}), routing, scalars))
         self.steps += 1
         self.seconds += seconds
         self.loss += float(host.loss)
@@ -79,8 +77,7 @@ class Window:
         self.source_tokens += float(host.source_tokens)
         self.nll = host.nll + (self.nll if self.nll.size else 0)
         self.tokens = host.tokens + (self.tokens if self.tokens.size else 0)
-        for stack, stats in host.routing.items():
-            sums = vars(stats)
+        for stack, sums in routing.items():
             before = self.routing.get(stack)
             self.routing[stack] = sums if before is None else {name: before[name] + sums[name] for name in sums}
 
@@ -89,6 +86,10 @@ class Window:
         per_step = self.seconds / self.steps
         with np.errstate(invalid="ignore", divide="ignore"):
             nll = self.nll / self.tokens
+        layers = {
+            stack: dict(zip(self.layers[stack], of_layers(sums, self.steps), strict=True))
+            for stack, sums in sorted(self.routing.items(), reverse=True)
+        }
         return Report(
             progress=progress,
             steps=self.steps,
@@ -98,18 +99,8 @@ class Window:
             eta_seconds=(total_steps - progress.step) * per_step,
             learning_rate=self.learning_rate,
             gradient_norm=self.gradient_norm / self.steps,
-            experts={stack: self._experts(sums) for stack, sums in sorted(self.routing.items(), reverse=True)},
-        )
-
-    def _experts(self, sums: dict[str, Any]) -> Experts:
-        load = sums["load"] / self.steps  # [layers,E]
-        fair = load.shape[-1]
-        return Experts(
-            busiest=float(load.max() * fair),
-            idlest=float(load.min() * fair),
-            dropped_first=float(sums["dropped"][:, 0].mean() / self.steps),
-            dropped_second=float(sums["dropped"][:, 1:].sum(axis=1).mean() / self.steps),
-            balance_loss=float(sums["balance_loss"].mean() / self.steps),
+            experts={stack: of_stack(list(numbers.values())) for stack, numbers in layers.items()},
+            layers=layers,
         )
 
 
@@ -123,7 +114,9 @@ def flatten(report: Report) -> dict[str, float]:
         **{f"nll/{direction}": value for direction, value in report.nll.items()},
     }
     for stack, experts in report.experts.items():
-        flat |= {f"experts/{stack}/{name}": value for name, value in vars(experts).items()}
+        flat |= {f"experts/{stack}/{name}": value for name, value in experts.numbers().items()}
+        for layer, numbers in report.layers[stack].items():
+            flat |= {f"experts/{stack}/{layer}/{name}": value for name, value in numbers.numbers().items()}
     return {name: value for name, value in flat.items() if not math.isnan(value)}
 
 

@@ -1,0 +1,100 @@
+"""nmt-plot: pictures of a run: how it learnt, and which languages use which experts."""
+
+from enum import StrEnum
+from typing import Annotated, NamedTuple
+
+import typer
+
+from nmt.cli.shell import command_name, run_command
+from nmt.errors import UserError, did_you_mean
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+_PICTURES = ("run", "experts")
+
+
+class Format(StrEnum):
+    """The formats of pictures."""
+
+    SVG = "svg"
+    PNG = "png"
+    PDF = "pdf"
+
+
+class Request(NamedTuple):
+    """What the arguments ask for."""
+
+    run: str
+    what: tuple[str, ...]
+    step: int | None
+    output: str | None
+    format: Format
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def plot(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart.")],
+    what: Annotated[
+        str | None,
+        typer.Option(metavar="PICTURES", help="run, experts, or run,experts. Default: what there is to draw."),
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Step of the table of experts and of the scores. Default: the newest."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where pictures are written. Default: RUN/plots.")
+    ] = None,
+    suffix: Annotated[Format, typer.Option("--format", help="Format of the pictures.")] = Format.SVG,
+) -> Request:
+    """Draw the curves of a run (loss, load of experts, scores) and heat maps of which languages use which experts.
+
+    The paths of the pictures go to standard output, after a table of how much the experts of each layer specialise.
+    The run may be under way.
+    """
+    return Request(run, _pictures(what), step, output, suffix)
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    run_command(_main)
+
+
+def _main() -> None:
+    # Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
+    try:
+        request = app(standalone_mode=False)
+    except Exception as error:
+        # Its usage errors have no public class that all its versions share, but they all explain themselves.
+        if (explain := getattr(error, "format_message", None)) is None:
+            raise
+        raise UserError(f"{' '.join(explain().split())} (see nmt-plot --help)") from None
+    if isinstance(request, Request):  # and not the status of --help
+        _plot(request)
+
+
+def _pictures(text: str | None) -> tuple[str, ...]:
+    """Return the names in a list with commas; none: whatever there is to draw."""
+    names = [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    for name in names or ([] if text is None else [""]):
+        if name not in _PICTURES:
+            raise UserError(f"there is no picture {name!r}{did_you_mean(name, _PICTURES)} (--what run,experts)")
+    return tuple(dict.fromkeys(names))
+
+
+def _plot(request: Request) -> None:
+    import sys
+
+    from nmt.evaluate.pictures import draw_pictures
+    from nmt.evaluate.specialisation import show_specialisations
+
+    drawn = draw_pictures(request.run, request.what, request.step, request.output, request.format.value)
+    for note in drawn.notes:
+        print(f"{command_name()}: {note}", file=sys.stderr)
+    if drawn.usage:
+        show_specialisations(drawn.usage)
+    print(*drawn.paths, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""How much experts specialise by direction: one number a layer, with the direction that stands out most."""
+
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nmt.evaluate.report import PIPED_WIDTH
+from nmt.train.usage import Usage
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """What the direction of a token tells of its expert in one layer."""
+
+    stack: str
+    layer: int
+    information: float  # bits, see `mutual_information`
+    possible: float  # bits, the most that there could be: the lesser of the entropies of directions and of experts
+    direction: str  # the one whose use of experts differs most from that of all together; "" if there are no tokens
+    expert: int  # the one that makes the most of that difference
+    share: float  # of the direction's tokens that go to this expert
+    overall: float  # of all tokens that go to it
+
+
+def mutual_information(counts: np.ndarray) -> float:
+    """Return the mutual information of row and column in bits, less what chance alone would show.
+
+    I = sum_de p_de log2 (p_de / (p_d p_e)), which is also the mean over tokens of the divergence of their direction's
+    use of experts from that of all. From N tokens it comes out too high by (D-1)(E-1) / (2 N ln 2) bits on average
+    (Miller 1955), D and E counted where there are tokens; this is subtracted, and what is left is not below 0.
+
+    Args:
+      counts: [D,E], of tokens.
+    """
+    total = counts.sum()
+    if not total:
+        return 0.0
+    information = float(_divergences(counts) @ (counts.sum(axis=1) / total))
+    rows, columns = ((counts.sum(axis=axis) > 0).sum() for axis in (1, 0))
+    return max(0.0, information - (rows - 1) * (columns - 1) / (2 * total * math.log(2)))
+
+
+def specialisations(usage: Usage) -> list[Specialisation]:
+    """Return one entry a sparse layer, in the order of the stacks."""
+    return [
+        _specialisation(stack, layer, table, usage.directions)
+        for stack, counts in usage.counts.items()
+        for layer, table in zip(usage.layers[stack], counts, strict=True)
+    ]
+
+
+def show_specialisations(usage: Usage, console: Console | None = None) -> None:
+    """Print one line a sparse layer, by default on standard output."""
+    console = console or Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    title = f"experts by direction, steps {usage.first} to {usage.last}"
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for number, name in enumerate(("layer", "information", "of possible", "stands out most", "by its expert")):
+        table.add_column(name, justify="right" if number in (1, 2) else "left", no_wrap=True)
+    for entry in specialisations(usage):
+        share = entry.information / entry.possible if entry.possible else 0.0
+        bits = f"{entry.information:.3f} bits"
+        favourite = f"{entry.expert}: {entry.share:.1%} of its tokens, {entry.overall:.1%} of all"
+        named = [entry.direction, favourite] if entry.direction else ["", ""]
+        table.add_row(f"{entry.stack} {entry.layer}", bits, f"{share:.1%}", *named)
+    console.print(table, soft_wrap=True)
+
+
+def _specialisation(stack: str, layer: int, counts: np.ndarray, directions: tuple[str, ...]) -> Specialisation:
+    overall = _shares(counts.sum(axis=0))
+    possible = min(_entropy(overall), _entropy(_shares(counts.sum(axis=1))))
+    information = mutual_information(counts)
+    if not counts.any():
+        return Specialisation(stack, layer, information, possible, "", 0, 0.0, 0.0)
+    row = int(_divergences(counts).argmax())
+    own = _shares(counts[row])
+    expert = int(_terms(own, overall).argmax())
+    return Specialisation(
+        stack, layer, information, possible, directions[row], expert, float(own[expert]), float(overall[expert])
+    )
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    return counts / max(counts.sum(), 1)
+
+
+def _entropy(shares: np.ndarray) -> float:
+    return float(-(shares * np.log2(shares, out=np.zeros_like(shares), where=shares > 0)).sum())
+
+
+def _terms(own: np.ndarray, overall: np.ndarray) -> np.ndarray:
+    """Return p log2 (p / q), 0 where p is."""
+    return own * np.log2(np.divide(own, overall, out=np.ones_like(own), where=own > 0))
+
+
+def _divergences(counts: np.ndarray) -> np.ndarray:
+    """Return of every row its divergence in bits from the sum of all rows; 0 for a row without tokens."""
+    overall = _shares(counts.sum(axis=0))
+    return np.array([_terms(_shares(row), overall).sum() for row in counts])

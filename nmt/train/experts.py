@@ -1,0 +1,134 @@
+"""The experts of a run: numbers of every sparse layer over a window of steps, and counts of who uses which expert."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nmt.config import ModelConfig
+from nmt.models.moe.routing import RoutingStats
+
+# What a window sums over its steps; `by_direction` stays on the devices, see `UsageCounter`.
+SUMMED = ("load", "dropped", "confidence", "z_loss", "balance_loss")
+_ORDINALS = ("first", "second", "third")
+_FETCHED_EVERY = 50  # steps: int32 counts on the devices then last for batches of 40 million tokens
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of one layer, or of a stack, over a window of steps; shares are of real tokens."""
+
+    busiest: float  # load of the busiest expert (of a stack: of any layer), 1.0 = fair share
+    idlest: float  # load of the idlest expert (of a stack: of any layer), 1.0 = fair share
+    entropy: float  # of the load, 1.0 = all experts alike, 0.0 = one expert has it all; mean over a stack's layers
+    dropped: tuple[float, ...]  # share of tokens whose k-th choice was wanted and found no slot; mean over layers
+    confidence: float  # router probability of the first choice, mean over tokens; mean over layers
+    z: float  # log(sum of exp of the router's logits)^2, mean over tokens (ST-MoE, equation 5); mean over layers
+    balance_loss: float  # 1.0 = balanced; mean over layers
+
+    def numbers(self) -> dict[str, float]:
+        """Return all by name; what was dropped by choice: `dropped_first`, `dropped_second`, ..."""
+        numbers = dict(vars(self))
+        dropped = {f"dropped_{_ordinal(k)}": share for k, share in enumerate(numbers.pop("dropped"))}
+        return numbers | dropped
+
+
+def _ordinal(choice: int) -> str:
+    return _ORDINALS[choice] if choice < len(_ORDINALS) else f"{choice + 1}th"
+
+
+def sparse_layers(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the numbers of the layers that have experts, by stack, counted from 0; empty for a dense model."""
+    moe = config.moe
+    if moe is None:
+        return {}
+    stacks = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    numbers = {stack: tuple(range(moe.sparse_layer, layers, moe.every)) for stack, layers in stacks.items()}
+    return {stack: layers for stack, layers in numbers.items() if layers}
+
+
+def of_layers(sums: Mapping[str, np.ndarray], steps: int) -> list[Experts]:
+    """Return the numbers of every sparse layer of a stack.
+
+    Args:
+      sums: the fields `SUMMED` of `RoutingStats`, with a leading axis over layers, summed over steps.
+      steps: how many steps.
+    """
+    load = np.asarray(sums["load"], np.float64) / steps  # [L,E]
+    experts = load.shape[-1]
+    surprise = np.log(load, out=np.zeros_like(load), where=load > 0)
+    entropy = -(load * surprise).sum(axis=-1) / np.log(experts) if experts > 1 else np.ones(len(load))
+    columns = [load.max(axis=-1) * experts, load.min(axis=-1) * experts, entropy]
+    columns += [sums[name] / steps for name in ("confidence", "z_loss", "balance_loss")]
+    return [
+        Experts(busiest, idlest, even, tuple(dropped), confidence, z, balance)
+        for busiest, idlest, even, confidence, z, balance, dropped in zip(
+            *(column.tolist() for column in columns), (sums["dropped"] / steps).tolist(), strict=True
+        )
+    ]
+
+
+def of_stack(layers: Sequence[Experts]) -> Experts:
+    """Return what a stack's layers are together: the extremes of the load, the means of the rest."""
+
+    def mean(name: str) -> Any:
+        return sum(getattr(layer, name) for layer in layers) / len(layers)
+
+    return Experts(
+        busiest=max(layer.busiest for layer in layers),
+        idlest=min(layer.idlest for layer in layers),
+        entropy=mean("entropy"),
+        dropped=tuple(sum(choice) / len(layers) for choice in zip(*(layer.dropped for layer in layers), strict=True)),
+        confidence=mean("confidence"),
+        z=mean("z"),
+        balance_loss=mean("balance_loss"),
+    )
+
+
+class UsageCounter:
+    """Counts, by stack, the tokens of every direction that chose every expert: int64 [L,D,E].
+
+    The counts of large models are tens of megabytes: they are summed where they are, and fetched now and then, when
+    they have long been there, so that neither a step nor the host waits for them.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[str, jax.Array] = {}  # int32, of `_steps` steps
+        self._waiting: dict[str, jax.Array] = {}  # int32, of the `_FETCHED_EVERY` steps before
+        self._fetched: dict[str, np.ndarray] = {}  # int64, of all steps before those
+        self._steps = 0
+
+    def add(self, routing: Mapping[str, RoutingStats]) -> None:
+        """Add a step, which may still be under way."""
+        if self._steps == _FETCHED_EVERY:
+            self._fetch(self._waiting)
+            self._waiting, self._running, self._steps = self._running, {}, 0
+        counts = {stack: stats.by_direction for stack, stats in routing.items()}
+        self._running = _add(self._running, counts) if self._running else _as_counts(counts)
+        self._steps += 1
+
+    def take(self) -> dict[str, np.ndarray]:
+        """Return the counts since the last call, and begin anew; empty if there were no steps, or no experts."""
+        self._fetch(self._waiting)
+        self._fetch(self._running)
+        counts = self._fetched
+        self._running, self._waiting, self._fetched, self._steps = {}, {}, {}, 0
+        return counts
+
+    def _fetch(self, counts: dict[str, jax.Array]) -> None:
+        for stack, array in jax.device_get(counts).items():
+            before = self._fetched.get(stack)
+            self._fetched[stack] = array.astype(np.int64) if before is None else before + array
+
+
+def _as_counts(counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {stack: array.astype(jnp.int32) for stack, array in counts.items()}
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add(total: dict[str, jax.Array], counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {stack: total[stack] + array.astype(jnp.int32) for stack, array in counts.items()}
