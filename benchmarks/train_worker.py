@@ -210,7 +210,8 @@ def parts(recipe: Any, sizes: Any) -> tuple[Callable[..., Any], Callable[..., An
     from nmt.models.tokens import Phase
     from nmt.models.weights import abstract_model
     from nmt.train.objective import objective
-    from nmt.train.optimizer import make_optimizer, make_schedule
+    from nmt.train.optimizer import make_optimizer
+    from nmt.train.schedules import make_schedule
 
     train = recipe.train
     graph, _ = abstract_model(recipe.model, sizes)

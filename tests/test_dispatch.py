@@ -6,14 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nmt.config import MoEConfig
 from nmt.models.moe import grouped
 from nmt.models.moe.counting import positions
 from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, scatter_dispatch
 from nmt.models.moe.grouped import Blocks, block_rows, grouped_product, lay_out
+from nmt.models.moe.layer import MoE
 from nmt.models.moe.routing import Routing
+from nmt.models.numerics import contract_rows
+from nmt.models.tokens import Phase, TokenInfo
 
 WIDTH, HIDDEN = 6, 10
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
@@ -172,7 +177,44 @@ def test_the_weighted_sum_is_float32_when_tokens_are_bfloat16():
         np.testing.assert_array_equal(y, np.full(x.shape, choices * gate).astype(BF16))
 
 
+@functools.partial(jax.jit, static_argnames=("graph", "train"))
+def layer_and_gradients(graph, state, x, train):
+    def loss(state, x):
+        key, phase = (jax.random.key(3), Phase.TRAIN) if train else (None, Phase.INFER)
+        info = TokenInfo(jnp.zeros(x.shape[:2], jnp.int32), jnp.arange(x.shape[1]) < jnp.asarray([[3], [7], [8]]))
+        y, stats = nnx.merge(graph, state)(x, info, key, phase)
+        return jnp.square(y).sum() + stats.balance_loss, stats.dropped
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(state, x)
+
+
+def test_a_layer_without_slots_trains_as_one_with_slots_enough():
+    results = {}
+    for dispatch in ("scatter", "grouped"):
+        # Grouped has no use for a capacity, and random second choices are drawn the same.
+        factor = {"scatter": 8.0, "grouped": 0.5}[dispatch]
+        config = MoEConfig(experts=4, dispatch=dispatch, capacity_factor=factor, second_expert="random")
+        graph, state = nnx.split(MoE(WIDTH, HIDDEN, config, F32, nnx.Rngs(0)))
+        x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 8, WIDTH)), F32)
+        results[dispatch] = layer_and_gradients(graph, state, x, train=True)
+    (everything, _), _ = layer_and_gradients(graph, state, x, train=False)
+    assert abs(float(everything) - float(results["grouped"][0][0])) > 1e-3  # some second choices were not drawn
+    for one, other in zip(jax.tree.leaves(results["scatter"]), jax.tree.leaves(results["grouped"]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 # Grouped products
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(4, 12), (12, 4)])
+@pytest.mark.parametrize("rows", [2, 7, 128, 130])
+def test_gradients_of_weights_whichever_way_they_are_computed(width, hidden, rows):
+    rng = np.random.default_rng(rows)
+    x, dy = (jnp.asarray(rng.normal(size=(3, rows, size)), BF16) for size in (width, hidden))
+    ours = jax.jit(lambda x, dy: contract_rows("eri", x, "ero", dy, "eio"))(x, dy)
+    expected = np.einsum("eri,ero->eio", np.asarray(x, np.float64), np.asarray(dy, np.float64))
+    assert ours.dtype == F32
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 @given(st.integers(1, 10**6), st.integers(1, 4096))

@@ -35,13 +35,13 @@ def _product_forward(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     types = jnp.zeros((0,), x.dtype), jnp.zeros((0,), w.dtype)  # a derivative has the type of what it is by
     x, w = x.astype(dtype), w.astype(dtype)
-    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (_bits(x), _bits(w), *types)
+    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (bits(x), bits(w), *types)
 
 
 def _product_backward(
     spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, w = (_from_bits(kept, dtype) for kept in saved[:2])
+    x, w = (from_bits(kept, dtype) for kept in saved[:2])
     of_x_type, of_w_type = (like.dtype for like in saved[2:])
     inputs, result = spec.split("->")
     left, right = inputs.split(",")
@@ -53,16 +53,17 @@ def _product_backward(
 _product.defvjp(_product_forward, _product_backward)
 
 
-def _bits(x: jax.Array) -> jax.Array:
-    """Return the bits of a bfloat16 array as integers, to be kept for the backward pass.
+def bits(x: jax.Array) -> jax.Array:
+    """Return the bits of a bfloat16 array as integers, for what a loop reads or writes in parts; others as they are.
 
     XLA for CPUs writes into a bfloat16 array, as a scan does to keep something of every layer, by converting the whole
-    of it to float32 and back; it writes into integers as they are.
+    of it to float32 and back, and converts the whole of it to read a part; integers it takes as they are.
     """
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
 
 
-def _from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Return the array that `bits` was given, whose type was `dtype` if it was bfloat16."""
     return jax.lax.bitcast_convert_type(x, dtype) if x.dtype == jnp.uint16 else x
 
 

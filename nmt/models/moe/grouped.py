@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from nmt.models.moe.counting import positions
 from nmt.models.moe.rows import invert, no_gradient
-from nmt.models.numerics import contract_rows
+from nmt.models.numerics import bits, contract_rows, from_bits
 
 MOST_ROWS, FEWEST_ROWS = 128, 8  # of a block
 
@@ -110,15 +110,21 @@ def _at(array: jax.Array, index: jax.Array) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
 
 
+def _part(array: jax.Array, index: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Return a part of an array that was made ready by `bits`, in another type."""
+    return from_bits(_at(array, index), jnp.dtype(jnp.bfloat16)).astype(dtype)
+
+
 def _put(array: jax.Array, part: jax.Array, index: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_index_in_dim(array, part, index, 0)
 
 
 def _in_turn(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
     """Multiply one block after the other."""
+    rows, weights = bits(rows), bits(weights)
 
     def step(block: jax.Array, result: jax.Array) -> jax.Array:
-        x, w = _at(rows, block).astype(dtype), _at(weights, _at(blocks.owner, block)).astype(dtype)
+        x, w = _part(rows, block, dtype), _part(weights, _at(blocks.owner, block), dtype)
         return _put(result, jnp.dot(x, w, preferred_element_type=jnp.float32), block)
 
     empty = jnp.zeros((*rows.shape[:2], weights.shape[2]), jnp.float32)
@@ -129,11 +135,12 @@ def _in_turn_backward(
     rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
     """Return the derivatives by rows and by weights; those of an expert's blocks are added up where they stay."""
+    parts = bits(rows), bits(weights), bits(gradient)
 
     def step(block: jax.Array, results: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         of_rows, of_weights = results
         owner = _at(blocks.owner, block)
-        x, w, dy = (part.astype(dtype) for part in (_at(rows, block), _at(weights, owner), _at(gradient, block)))
+        x, w, dy = (_part(a, i, dtype) for a, i in zip(parts, (block, owner, block), strict=True))
         of_x = jnp.einsum("ro,io->ri", dy, w, preferred_element_type=jnp.float32)
         of_w = _at(of_weights, owner) + contract_rows("ri", x, "ro", dy, "io")
         return _put(of_rows, of_x, block), _put(of_weights, of_w, owner)
