@@ -139,7 +139,7 @@ def layers(mesh):
     info, key = TokenInfo(np.zeros((8, 6), np.int32), np.ones((8, 6), bool)), jax.random.key(1)
     config = toy.moe_config(experts=8, group_size=6, dispatch="einsum")
     kinds = {
-        "dense": (FeedForward(16, 24, 0.2, dtype, rngs), lambda layer, x: layer(x, key)),
+        "dense": (FeedForward(toy.model_config(dropout=0.2), dtype, rngs), lambda layer, x: layer(x, key)),
         "einsum": (MoE(16, 24, config, dtype, rngs), lambda layer, x: layer(x, info, key, Phase.TRAIN)[0]),
     }
     arrays = {}

@@ -62,7 +62,7 @@ class LearnedPositions(nnx.Module):
         if longest > rows:
             raise UserError(
                 f"model.max_positions={rows} is the end of the learnt positions, and {longest} are asked for: shorten "
-                "data.source_length and data.target_length, or when translating --max-length-ratio"
+                "data.source_length and data.target_length, or when translating lower decode.max_length_ratio"
             )
         return x + self.table[...][position]
 
