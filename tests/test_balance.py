@@ -49,7 +49,7 @@ def test_balance_loss_is_one_when_balanced_and_e_when_collapsed():
     assert ours(np.broadcast_to(one_hot[2], shape)) == pytest.approx(EXPERTS)
     # Half of the tokens are sure of expert 0, the others are sure of expert 1: E (1/4 + 1/4).
     assert ours(np.broadcast_to(one_hot[np.arange(TOKENS) % 2], shape)) == pytest.approx(EXPERTS / 2)
-    assert ours(balanced(2)) == pytest.approx(1.0)
+    assert ours(balanced()) == pytest.approx(1.0)
 
 
 def test_balance_loss_moves_the_router_towards_balance():

@@ -133,14 +133,23 @@ def drawn(mesh):
 
 
 def layers(mesh):
-    """A layer by itself, and its gradients, in one place and over the devices: dense, and the reference dispatch."""
+    """A layer by itself, and its gradients, in one place and over the devices."""
     rngs, dtype = nnx.Rngs(0), jnp.dtype(jnp.float32)
     x = np.random.default_rng(0).normal(size=(8, 6, 16)).astype(np.float32)
     info, key = TokenInfo(np.zeros((8, 6), np.int32), np.ones((8, 6), bool)), jax.random.key(1)
     config = toy.moe_config(experts=8, group_size=6, dispatch="einsum")
+    chosen = toy.moe_config(
+        experts=8, group_size=6, routing="expert_choice", decoder_routing="hash", shared="gated", jitter=0.1
+    )
+    dense = toy.model_config(hidden=24, dropout=0.2)
+
+    def sparse(layer, x):
+        return layer(x, info, key, Phase.TRAIN)[0]
+
     kinds = {
         "dense": (FeedForward(toy.model_config(dropout=0.2), dtype, rngs), lambda layer, x: layer(x, key)),
-        "einsum": (MoE(16, 24, config, dtype, rngs), lambda layer, x: layer(x, info, key, Phase.TRAIN)[0]),
+        "einsum": (MoE(16, 24, config, dtype, rngs), sparse),
+        "expert_choice": (MoE(16, 24, chosen, dtype, rngs), sparse),
     }
     arrays = {}
     for kind, (layer, call) in kinds.items():
@@ -284,7 +293,7 @@ def test_parameters_are_drawn_the_same_wherever_they_live(eight):
     np.testing.assert_array_equal(arrays["drawn/parts"], arrays["drawn/one"])
 
 
-@pytest.mark.parametrize(("kind", "leaves"), [("dense", 4), ("einsum", 5)])
+@pytest.mark.parametrize(("kind", "leaves"), [("dense", 4), ("einsum", 5), ("expert_choice", 9)])
 def test_a_layer_is_the_same_in_parts(eight, kind, leaves):
     _, arrays = eight
     one, parts = (part(arrays, f"{kind}/{name}/") for name in ("one", "parts"))
