@@ -102,7 +102,8 @@ def _run(arguments: argparse.Namespace, shape: Shape, precision: str) -> Facts:
     with started(commands, worker_environment(merged_tunables("") if pages == "on" else None)) as (workers, failed):
         if workers:
             measure(workers, arguments.rounds)
-    rows = {worker.name: _figures(worker, systems[worker.name], workers[0]) for worker in workers}
+    dense = next((worker for worker in workers if not systems[worker.name].experts), None)
+    rows = {worker.name: _figures(worker, systems[worker.name], dense) for worker in workers if dense}
     _report(rows, disturbance(workers))
     return {"precision": precision, "huge_pages": pages, "systems": rows, "failed": failed}
 
