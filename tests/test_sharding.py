@@ -141,7 +141,6 @@ def layers(mesh):
     chosen = toy.moe_config(
         experts=8, group_size=6, routing="expert_choice", decoder_routing="hash", shared="gated", jitter=0.1
     )
-    dense = toy.model_config(hidden=24, dropout=0.2)
 
     def sparse(layer, x):
         return layer(x, info, key, Phase.TRAIN)[0]
