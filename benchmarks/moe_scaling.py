@@ -7,6 +7,9 @@ feed-forward layers are 1.5 times as wide, the arithmetic of a sparse model in w
 in every second layer. Forward and backward are one jitted function, Adam's update another: on this one device the
 update has all experts' state to go through; over a pod it is spread with the experts.
 
+Evaluation is the loss without gradients and without capacity, as in translation: nothing is dropped. What it costs
+beside the fewest experts says whether that needs work for every expert.
+
 With slots (scatter, einsum) the capacity factor is 2.0, GShard's: experts have 2N rows together, as many as the dense
 model computes, filled or not. Grouped has no slots and computes what was chosen, in blocks; so that it is 2N rows too,
 all second choices are taken (second_expert=all) in every system here.
@@ -103,14 +106,18 @@ def _run(arguments: argparse.Namespace, shape: Shape, precision: str) -> Facts:
         if workers:
             measure(workers, arguments.rounds)
     dense = next((worker for worker in workers if not systems[worker.name].experts), None)
-    rows = {worker.name: _figures(worker, systems[worker.name], dense) for worker in workers if dense}
+    sparse = [worker for worker in workers if systems[worker.name].experts]
+    few = min(sparse, key=lambda worker: systems[worker.name].experts, default=None)
+    rows = {worker.name: _figures(worker, systems[worker.name], dense, few) for worker in workers if dense}
     _report(rows, disturbance(workers))
     return {"precision": precision, "huge_pages": pages, "systems": rows, "failed": failed}
 
 
-def _figures(worker: Worker, system: System, dense: Worker) -> Facts:
-    """Return the figures of a system, and its forward and backward as quartiles of times the dense model's."""
+def _figures(worker: Worker, system: System, dense: Worker, few: Worker | None) -> Facts:
+    """Return the figures of a system; its forward and backward as quartiles of times the dense model's, its evaluation
+    of times that of the fewest experts."""
     gradient, base = ([step["gradient"] for step in one.steps] for one in (worker, dense))
+    evaluation, least = ([step["evaluation"] for step in one.steps] for one in (worker, few or worker))
     return {
         **worker.facts,
         "experts": max(system.experts, 1),
@@ -119,6 +126,8 @@ def _figures(worker: Worker, system: System, dense: Worker) -> Facts:
         "times_dense_processors": min(step["gradient_busy"] for step in worker.steps)
         / min(step["gradient_busy"] for step in dense.steps),
         "gradient_seconds": gradient,
+        "evaluation_seconds": evaluation,
+        "evaluation_times_few": ratios(evaluation, least) if system.experts else None,
         "optimizer_seconds": [step["optimizer"] for step in worker.steps],
         "peak_bytes": worker.steps[-1]["peak"],
         "first_step_seconds": worker.first_step,
@@ -144,8 +153,14 @@ def _report(rows: dict[str, Facts], warning: str) -> None:
                 f"{row['times_dense_processors']:.2f}",
             ]
         )
-        table[-1] += [f"{statistics.median(row['optimizer_seconds']):.3f}", f"{row['peak_bytes'] / 2**20:,.0f}"]
-    print_table([*header, "optimizer, s", "peak MiB"], table)
+        times_few = row["evaluation_times_few"]
+        table[-1] += [
+            f"{statistics.median(row['evaluation_seconds']):.3f}",
+            f"{times_few[1]:.2f}" if times_few else "-",
+            f"{statistics.median(row['optimizer_seconds']):.3f}",
+            f"{row['peak_bytes'] / 2**20:,.0f}",
+        ]
+    print_table([*header, "evaluation, s", "x fewest experts", "optimizer, s", "peak MiB"], table)
     if warning:
         print(f"\n{warning}")
 

@@ -322,8 +322,7 @@ def _model_of_transformers(shape: Shape, system: System) -> Any:
 
 
 def what_to_do(built: Built, mode: str) -> Callable[[], Facts | None]:
-    """Return what the worker does when it is asked; it tells the seconds of its parts, and those
-    of processors."""
+    """Return what the worker does when it is asked; it tells the seconds of its parts, and those of processors."""
 
     def timed(**tasks: Callable[[], None]) -> Facts:
         seconds: Facts = {}
@@ -339,7 +338,7 @@ def what_to_do(built: Built, mode: str) -> Callable[[], Facts | None]:
         return lambda: timed(step=built.step, forward=built.forward)
     assert built.gradient is not None
     assert built.update is not None
-    return partial(timed, gradient=built.gradient, optimizer=built.update)
+    return partial(timed, gradient=built.gradient, optimizer=built.update, evaluation=built.forward)
 
 
 def main() -> None:
