@@ -324,7 +324,7 @@ def test_a_finished_run_has_its_pictures(trained: Playground, nmt_plot) -> None:
     step = max(int(path.name) for path in (trained.run / "evaluation").iterdir())
     folder = trained.run / "evaluation" / str(step) / "test"
     assert (folder / "experts.svg").read_text().count("<image") == 3  # encoder, decoder, scale of colours
-    status, out, err = nmt_plot(str(trained.run), "--output", str(trained.folder / "pictures"))
+    status, out, err = nmt_plot(str(trained.run), "--output", str(trained.folder / "drawn"))
     assert (status, err) == (0, "")
     assert "encoder 1" in out
-    assert {path.name for path in (trained.folder / "pictures").iterdir()} == {"run.svg", f"experts-{step}.svg"}
+    assert {path.name for path in (trained.folder / "drawn").iterdir()} == {"run.svg", f"experts-{step}.svg"}
