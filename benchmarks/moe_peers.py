@@ -56,12 +56,18 @@ def main() -> None:
     groups = []
     for setting in pages:
         if "sparse" in arguments.models:
-            groups += [_run(arguments, SMALL, SPARSE, precision, setting) for precision in arguments.precision]
+            pairs = {mine: rest for mine, rest in SPARSE.items() if experts_of(mine) in arguments.experts}
+            groups += [_run(arguments, SMALL, pairs, precision, setting) for precision in arguments.precision]
         if "dense" in arguments.models:
             groups.append(_run(arguments, BASE, DENSE, "bf16", setting))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({**about, "groups": groups}, indent=1) + "\n")
     sys.exit(1 if any(group["failed"] for group in groups) else 0)
+
+
+def experts_of(system: str) -> int:
+    """Return the number of experts in the name of a sparse system."""
+    return int("".join(filter(str.isdigit, system)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     models = ["sparse", "dense"]
     add("--models", nargs="+", choices=models, default=models, help="sparse: width 256; dense: width 512, in bf16 only")
+    add("--experts", nargs="+", type=int, choices=[8, 32], default=[8, 32], help="of the sparse models")
     add("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of the sparse models")
     add("--huge-pages", choices=["on", "off", "both"], default="both", help="whether malloc uses them, on both sides")
     add("--rounds", type=positive, default=3, help="timed steps of every system")
@@ -95,7 +102,7 @@ def _run(
     commands = {}
     for name in [system for mine, (theirs, _) in pairs.items() for system in (mine, theirs)]:
         job = {"system": name, "precision": precision, "warmup": arguments.warmup, "shape": asdict(shape)}
-        job |= {"mode": "forward", "again": False}
+        job |= {"mode": "forward"}
         commands[name] = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
     with started(commands, worker_environment(merged_tunables("") if pages == "on" else None)) as (workers, failed):
         if workers:
