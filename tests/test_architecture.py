@@ -167,9 +167,9 @@ def test_statistics_are_in_the_order_of_layers(name):
 
 
 def test_a_stack_without_sparse_layers_has_no_statistics():
-    config = toy.model_config(encoder_layers=1, decoder_layers=1, moe=toy.moe_config(every=2))
+    config = toy.model_config(encoder_layers=1, decoder_layers=2, moe=toy.moe_config(every=2))
     graph, parameters = abstract_model(config, toy.SIZES)
-    assert not [path for path, _ in nnx.to_flat_state(parameters) if "moe" in path]
+    assert not [path for path, _ in nnx.to_flat_state(parameters.encoder) if "moe" in path]
     batch = toy.batch()
 
     def run(parameters):

@@ -210,6 +210,7 @@ def test_a_section_may_be_one_argument(here: Path) -> None:
         (["name=a/b"], "argument name=a/b: name=a/b is to name a folder"),
         (["name="], "argument name=: name= is to name a folder"),
         (["run_dir="], "run_dir must be text, at least 1 character"),
+        (["model.encoder_layers=2", "model.decoder_layers=3", "model.moe.every=4"], "number 4, and there are 3; lower"),
         (["model.moe.offset=2"], "x.yaml, arguments included: model.moe: moe.offset=2 is not below moe.every=2"),
         (
             ["model.moe.routing=expert_choice"],
@@ -324,8 +325,8 @@ def a_section(schema: dict[str, Any], text: st.SearchStrategy[str]) -> st.Search
 
 SCHEMA = Recipe.model_json_schema()
 TIED = {  # values that fit together whichever of them are given
-    "encoder_layers": [2, 4],
-    "decoder_layers": [2, 4],
+    "encoder_layers": [4, 5],
+    "decoder_layers": [4, 8],
     "every": [1, 2],
     "offset": [0, None],
     "routing": ["token_choice", "hash"],

@@ -282,6 +282,16 @@ class ModelConfig(Section):
     moe: MoEConfig | None = Field(MoEConfig(), description="Mixture-of-experts layers; null: a dense model.")
 
     @model_validator(mode="after")
+    def _some_layer_has_experts(self) -> Self:
+        most = max(self.encoder_layers, self.decoder_layers)
+        if self.moe is not None and self.moe.sparse_layer >= most:
+            raise ValueError(
+                f"no layer has experts: the first that moe.every={self.moe.every} gives them to is number "
+                f"{self.moe.sparse_layer + 1}, and there are {most}; lower model.moe.every, or set model.moe=null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _heads_can_turn(self) -> Self:
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(f"model.positions=rotary needs an even head_width (not {self.head_width})")
