@@ -105,13 +105,13 @@ def rows_of(path: Path, wanted: set[str], **changes: Any) -> tuple[list[Row], li
 
 def test_rows_are_aligned_by_key_and_sorted_whatever_the_order_of_the_archive(tmp_path: Path) -> None:
     expected = [
-        Row("abode", ("step", "one"), "The alarm was set off",
+        Row("en", "abode", ("step", "one"), "The alarm was set off",
             {"de": "Der Alarm wurde ausgelöst", "es": "La alarma se ha activado"}),
-        Row("abode", ("step", "two"), "Enter the code of it", {"de": "Den Code eingeben, bitte"}),
-        Row("abode", ("title",), "Alarm", {}),
-        Row("hue", ("a",), "Press the button on the bridge", {"de": "Drücke die Taste auf der Bridge"}),
-        Row("hue", ("b",), "The alarm was set off", {"de": "Der Alarm ging los"}),
-        Row("hue", ("c",), "Keep key 1 pressed now", {"de": "Taste 1 gedrückt halten"}),
+        Row("en", "abode", ("step", "two"), "Enter the code of it", {"de": "Den Code eingeben, bitte"}),
+        Row("en", "abode", ("title",), "Alarm", {}),
+        Row("en", "hue", ("a",), "Press the button on the bridge", {"de": "Drücke die Taste auf der Bridge"}),
+        Row("en", "hue", ("b",), "The alarm was set off", {"de": "Der Alarm ging los"}),
+        Row("en", "hue", ("c",), "Keep key 1 pressed now", {"de": "Taste 1 gedrückt halten"}),
     ]  # fmt: skip
     for seed in range(3):
         path = make_wheel(tmp_path / WHEEL, seed=seed)

@@ -22,6 +22,7 @@ TEXTS = st.lists(st.sampled_from(WORDS), min_size=3, max_size=5).map(" ".join)
 ROWS = st.lists(
     st.builds(
         Row,
+        language=st.just("en"),
         component=st.sampled_from("abcdefgh"),
         key=st.just(()),
         text=TEXTS,
@@ -35,7 +36,7 @@ DIRECTIONS = (DE_EN, EN_DE, ES_DE)
 def sieved(rows: list[Row], directions: tuple[Direction, ...] = DIRECTIONS) -> Sieve:
     sieve = Sieve(directions, CLEAN)
     for row in rows:
-        sieve.add(row, "en", RULE)
+        sieve.add(row, RULE)
     return sieve
 
 
@@ -80,7 +81,7 @@ def test_the_two_directions_of_a_pair_mirror_each_other(rows: list[Row]) -> None
 
 
 def row(component: str, text: str, **translations: str) -> Row:
-    return Row(component, (), text, translations)
+    return Row("en", component, (), text, translations)
 
 
 def outcome(*rows: Row, directions: tuple[Direction, ...] = DIRECTIONS) -> tuple[list[Any], list[Any]]:

@@ -69,9 +69,8 @@ def load_pairs(
         _check_covered(directions, archives)
         wanted = {code for direction in directions for code in direction}
         for archive in archives:
-            key_language = archive.key_language
             for row in archive.rows(wanted):
-                sieve.add(row, key_language, archive.spec.split)
+                sieve.add(row, archive.spec.split)
         unreadable = tuple(f"{archive.spec.name}: {path}" for archive in archives for path in archive.unreadable)
     if unreadable and console:
         shown = ", ".join(unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")

@@ -20,6 +20,7 @@ KeyPath = tuple[str, ...]
 class Row:
     """One text of the key language and its translations, as they stand in the corpus."""
 
+    language: str  # the key language's canonical code
     component: str
     key: KeyPath
     text: str
@@ -82,7 +83,7 @@ class Archive:
             tables = {language: self._strings(component, code) for language, code in codes.items()}
             for key in sorted(texts):
                 translations = {language: table[key] for language, table in tables.items() if key in table}
-                yield Row(component, key, texts[key], translations)
+                yield Row(self.key_language, component, key, texts[key], translations)
 
     def _strings(self, component: str, code: str) -> dict[KeyPath, str]:
         if (component, code) not in self._files:

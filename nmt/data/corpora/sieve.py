@@ -37,9 +37,9 @@ class Sieve:
         self._key_of: dict[_Place, str] = {}  # the one text among those that differ only in digits
         self._full: set[tuple[Direction, _Place]] = set()
 
-    def add(self, row: Row, key_language: str, rule: SplitRule) -> None:
+    def add(self, row: Row, rule: SplitRule) -> None:
         """Take in the pairs of one row."""
-        key = normalise(row.text)
+        key_language, key = row.language, normalise(row.text)
         reasons = {key_language: reject_key(key, self._clean)}
         texts = {key_language: key}
         for language, text in row.translations.items():

@@ -1,0 +1,49 @@
+"""Directions written as patterns: `*-en` is every language that the corpora cover, into English."""
+
+from collections.abc import Iterator, Sequence
+
+from nmt.config.documents import read_document
+from nmt.errors import UserError
+from nmt.files import find_declaration
+
+ANY = "*"
+
+
+def expand_directions(directions: Sequence[str], corpora: Sequence[str]) -> tuple[str, ...]:
+    """Return the directions with `*-xx`, `xx-*` and `*-*` spelt out, each direction once, in order.
+
+    The languages are those under `covers:` in the declarations of the corpora, or of the parts of a mixture.
+
+    Raises:
+      UserError: there is a pattern, and the corpora do not say what they cover; or one of them is unknown.
+    """
+    if not any(ANY in direction for direction in directions):
+        return tuple(directions)
+    covered = list(dict.fromkeys(code for name in corpora for code in _covered(name)))
+    expanded = dict.fromkeys(one for direction in directions for one in _expand(direction, covered))
+    if not expanded or not covered:
+        raise UserError(
+            f"data.directions={','.join(directions)}: the declarations of {', '.join(corpora)} have no list covers: of "
+            "languages, so directions are to be written one by one"
+        )
+    return tuple(expanded)
+
+
+def _expand(direction: str, covered: Sequence[str]) -> Iterator[str]:
+    first, last = direction.startswith(f"{ANY}-"), direction.endswith(f"-{ANY}")
+    if not first and not last:
+        yield direction
+        return
+    # A code may itself have a hyphen (zh-Hans), so the pattern is cut off at its own end.
+    given = direction.removeprefix(f"{ANY}-").removesuffix(f"-{ANY}")
+    for source in covered if first else [given]:
+        for target in covered if last else [given]:
+            if source != target:
+                yield f"{source}-{target}"
+
+
+def _covered(corpus: str) -> list[str]:
+    values = read_document(find_declaration("data", corpus)).values
+    if codes := values.get("covers"):
+        return [str(code) for code in codes]
+    return [code for part in values.get("mixture") or () for code in _covered(str(part))]
