@@ -351,8 +351,7 @@ ENTRY %main (x0: f32[2]) -> (s32[], f32[2]) {{
 )
 @pytest.mark.parametrize(("initial", "step"), [(0, 1), (4, 1), (0, 2), (20, 1)])
 def test_trip_counts_are_those_of_running_the_loop(condition, runs, initial, step):
-    if "NE" in condition and initial > 10:
-        pytest.skip("would not end")
+    initial = min(initial, 10) if "NE" in condition else initial  # else it would not end
     at, count = initial, 0
     while runs(at, 10):
         at, count = at + step, count + 1

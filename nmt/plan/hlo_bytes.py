@@ -9,11 +9,11 @@ would be said to read all of them in every layer.
 
 from nmt.plan.hlo_text import Array, Computation, Instruction, Module, calls
 
-# These move nothing: they name, join or wait for what others have moved, or their inside is counted instead.
-FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all while call conditional partition-id replica-id "
-    "optimization-barrier add-dependency domain iota call-start async-start async-update".split()
-)
+# These move nothing: they name, join or wait for what others have moved; or what they call is counted instead.
+_NAMES = ("parameter", "constant", "iota", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id")
+_ORDER = ("after-all", "add-dependency", "optimization-barrier", "domain", "async-update")
+_CALLS = ("while", "call", "conditional", "call-start", "async-start")
+_FREE = frozenset((*_NAMES, *_ORDER, *_CALLS))
 _VIEWS = ("bitcast", "reshape")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
@@ -26,7 +26,7 @@ class Traffic:
 
     def of(self, instruction: Instruction, computation: Computation) -> float:
         """Return the bytes that an instruction reads and writes when it runs once."""
-        if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
+        if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
             return 0.0
         if instruction.attribute("custom_call_target") == '"AllocateBuffer"':
             return 0.0
