@@ -33,8 +33,9 @@ class Traffic:
         return self._read(instruction, computation) + self._written(instruction, computation)
 
     def _read(self, instruction: Instruction, computation: Computation) -> float:
-        if instruction.opcode in _SLICES:
-            return _main(instruction.shape) if _in_main(computation.shape_of(instruction.operands[0])) else 0.0
+        if instruction.opcode.removesuffix("-start") in _SLICES:
+            sliced = sum(array.bytes for array in results(instruction))
+            return float(sliced) if _in_main(computation.shape_of(instruction.operands[0])) else 0.0
         if instruction.opcode == "dynamic-update-slice":
             return _main(computation.shape_of(instruction.operands[1]))
         inner = self._inside(instruction)
@@ -69,9 +70,7 @@ class Traffic:
         if instruction.opcode == "dynamic-update-slice":
             return _main(computation.shape_of(instruction.operands[1])) if _in_main(instruction.shape) else 0.0
         if instruction.opcode.endswith("-start"):
-            # The result of a start names the operands again, and counters.
-            names = len(instruction.operands)
-            return _main(instruction.shape[:1] if instruction.opcode == "copy-start" else instruction.shape[names:])
+            return _main(results(instruction))
         inner = self._inside(instruction)
         if inner is None:
             return _main(instruction.shape)
@@ -105,6 +104,17 @@ class Traffic:
         if instruction.opcode != "fusion":
             return None
         return next((self.module.computations[name] for name in calls(instruction)), None)
+
+
+def results(instruction: Instruction) -> tuple[Array, ...]:
+    """Return what an instruction gives: the start of an asynchronous pair names its operands too, and counters."""
+    if not instruction.opcode.endswith("-start"):
+        return instruction.shape
+    if instruction.opcode == "copy-start":
+        return instruction.shape[:1]
+    operands = len(instruction.operands)
+    both = len(instruction.shape) > operands
+    return instruction.shape[operands : 2 * operands] if both else instruction.shape
 
 
 def _in_main(shape: tuple[Array, ...]) -> bool:
