@@ -320,6 +320,8 @@ def a_section(schema: dict[str, Any], text: st.SearchStrategy[str]) -> st.Search
     fields |= {key: st.sampled_from(values) for key, values in TIED.items() if key in fields}
     if "run_dir" in fields:
         fields["name"] = text.map(lambda name: re.sub(r"[{}/\\]", "_", name))
+    if "axis_types" in fields:
+        fields["preset"] = st.sampled_from(["data", "expert_fsdp"])  # of meshes, which must be there
     return st.fixed_dictionaries({}, optional=fields)
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-import jax
 from etils import epath
 from rich.console import Console
 
@@ -34,7 +33,7 @@ from nmt.recipes.dry_run import dry_run as show_plan
 from nmt.recipes.dry_run import show_mixture, show_size
 from nmt.recipes.size import measure
 from nmt.recipes.stages import Preparation
-from nmt.sharding import make_mesh
+from nmt.sharding import make_layout
 from nmt.train.loop import Data, Outcome, Result, train
 from nmt.train.usage import read_usage, usage_steps
 
@@ -117,10 +116,10 @@ def _train(
     directions, store = preparation.directions, preparation.store
     show_mixture(mixing_table(stats, directions, recipe.data, rows, recipe.train.steps), recipe, console)
     show_size(measure(recipe, vocabularies.sizes), console)
-    mesh = make_mesh(**recipe.mesh.model_dump())
+    layout = make_layout(recipe.mesh)
     limit = recipe.train.max_minutes
     with (
-        jax.set_mesh(mesh),
+        layout.use() as mesh,
         contextlib.closing(train_batches(store, directions, recipe.data, rows, recipe.seed)) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
