@@ -30,10 +30,11 @@ from nmt.languages import Direction
 from nmt.models.weights import checkpoint_steps, resolve
 from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
-from nmt.recipes.dry_run import show_mixture, show_size
+from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
 from nmt.recipes.size import measure
 from nmt.recipes.stages import Preparation
 from nmt.sharding import make_layout
+from nmt.train.curriculum import Curriculum
 from nmt.train.loop import Data, Outcome, Result, train
 from nmt.train.usage import read_usage, usage_steps
 
@@ -114,7 +115,9 @@ def _train(
 ) -> Result:
     rows = recipe.rows
     directions, store = preparation.directions, preparation.store
-    show_mixture(mixing_table(stats, directions, recipe.data, rows, recipe.train.steps), recipe, console)
+    table = mixing_table(stats, directions, recipe.data, rows, recipe.train.steps)
+    show_mixture(table, recipe, console)
+    write_mixture(table, store)
     show_size(measure(recipe, vocabularies.sizes), console)
     layout = make_layout(recipe.mesh)
     limit = recipe.train.max_minutes
@@ -123,7 +126,8 @@ def _train(
         contextlib.closing(train_batches(store, directions, recipe.data, rows, recipe.seed)) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
-        data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows))
+        curriculum = Curriculum.of(recipe.data, directions, stats)
+        data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows), curriculum)
         result = train(recipe, preparation.run, vocabularies.sizes, data, mesh, display)
     seconds = result.progress.seconds
     console.print(

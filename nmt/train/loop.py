@@ -13,8 +13,10 @@ from jax.sharding import Mesh
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
+from nmt.data.pipeline import enter_stage
 from nmt.errors import UserError
 from nmt.train.checkpoints import Checkpoints, Progress
+from nmt.train.curriculum import Curriculum
 from nmt.train.experts import UsageCounter, sparse_layers
 from nmt.train.objective import Metrics
 from nmt.train.preemption import Preemption
@@ -29,6 +31,7 @@ class Outcome(Enum):
     FINISHED = "finished"
     OUT_OF_TIME = "out of time"
     PREEMPTED = "preempted"
+    CONVERGED = "the development loss no longer falls"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Data:
 
     batches: DatasetIterator
     dev: Callable[[], Iterable[Batch]]  # the development set, from its beginning
+    curriculum: Curriculum | None = None
 
 
 def is_finished(recipe: Recipe, progress: Progress) -> bool:
@@ -102,6 +106,7 @@ class _Loop:
         self.window = Window(self.recipe.data.directions, self.layers)
         self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
         self.clock = time.monotonic()
+        self.converged = False
 
     def run(self, state: TrainState) -> Result:
         """Run steps until there is a reason to end.
@@ -116,9 +121,11 @@ class _Loop:
         if step and step % every == 0 and not self.recorder.has("dev", step):
             self._dev(state)  # whoever wrote this checkpoint was stopped before it could
             self.clock = time.monotonic()
+        if step:
+            self._advance()
         while True:
             due = step % every == 0 and step > saved
-            if due or self.preemption or self._over(step):
+            if due or self.preemption or self.converged or self._over(step):
                 if running is not None:
                     self._account(*running)
                     running = None
@@ -128,6 +135,8 @@ class _Loop:
                 if self.preemption or is_finished(self.recipe, self.progress):
                     outcome = Outcome.PREEMPTED if self.preemption else _ending(self.recipe, self.progress)
                     return Result(outcome, self.progress)
+                if self.converged:
+                    return Result(Outcome.CONVERGED, self.progress)
             batch = self.trainer.place(next(self.data.batches))
             state, metrics, scalars = self.trainer.step(state, batch)
             self.usage.add(metrics.routing)
@@ -169,7 +178,23 @@ class _Loop:
         self._write_usage()  # first, so that a checkpoint that is there has its table
         self.checkpoints.save(state, self.data.batches, self.progress)
         self._dev(state)
+        self._advance()
         self.clock = time.monotonic()
+
+    def _advance(self) -> None:
+        """Enter the next stage of the curriculum, or end with the last, if it is time; called at checkpoints."""
+        curriculum, step = self.data.curriculum, self.progress.step
+        if curriculum is None or step % self.recipe.train.checkpoint_every:
+            return
+        position = self.data.batches.get_state()
+        stage = position["next_stage"]
+        if not curriculum.ends(stage, position["began"], step, self.recorder.dev):
+            return
+        if stage + 1 == len(curriculum.members):
+            self.converged = True
+            return
+        self.display.say(f"step {step}: stage {stage + 1} ends, {', '.join(curriculum.members[stage + 1])} follow")
+        self.data.batches.set_state(enter_stage(position, stage + 1, step))
 
     def _write_usage(self) -> None:
         step, counts = self.progress.step, self.usage.take()
