@@ -163,14 +163,18 @@ def _tokens(vocabulary: Vocabulary) -> Tokens:
 
 
 def _mesh(recipe: Recipe) -> Mesh:
-    """Return the recipe's mesh, or one device where it does not fit: a run is often used on a smaller machine."""
+    """Return the recipe's mesh over the devices of this host, or one device where it does not fit.
+
+    A run is often used on a smaller machine; and a host of several translates by itself.
+    """
+    devices = jax.local_devices()
     try:
-        mesh = make_mesh(**recipe.mesh.model_dump())
+        mesh = make_mesh(**recipe.mesh.model_dump(), devices=devices)
     except UserError:
-        return make_mesh(devices=jax.devices()[:1])
+        return make_mesh(devices=devices[:1])
     experts = recipe.model.moe.experts if recipe.model.moe else mesh.shape["expert"]
     fits = experts % mesh.shape["expert"] == 0 and recipe.model.heads % mesh.shape["model"] == 0
-    return mesh if fits else make_mesh(devices=jax.devices()[:1])
+    return mesh if fits else make_mesh(devices=devices[:1])
 
 
 def _by_line(
