@@ -69,6 +69,11 @@ def find_declaration(kind: str, name: str) -> Path:
     return known[name]
 
 
+def is_remote(path: os.PathLike[str] | str) -> bool:
+    """Return whether a path is in an object store, such as gs://bucket/run, rather than in a file system."""
+    return "://" in os.fspath(path)
+
+
 @contextmanager
 def atomic_write(path: os.PathLike[str] | str) -> Iterator[epath.Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if it fails."""

@@ -26,7 +26,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from nmt.errors import UserError
-from nmt.files import atomic_write
+from nmt.files import atomic_write, is_remote
 
 _FORMAT = 1
 _HEADER = struct.Struct("<BBxxI")
@@ -164,7 +164,7 @@ class TokenPairs:
         count = self._ends[shard] - (self._ends[shard - 1] if shard else 0)
         try:
             lengths: np.ndarray
-            if _is_remote(path):
+            if is_remote(path):
                 lengths = np.load(io.BytesIO(path.read_bytes()))
             else:
                 lengths = np.load(os.fspath(path), mmap_mode="r")
@@ -235,13 +235,9 @@ def _open_writer(path: epath.Path) -> Iterator[Any]:
     """Yield a writer; ArrayRecord reads from object stores but writes only local files, which are copied there."""
     with contextlib.ExitStack() as stack:
         local = path
-        if _is_remote(path):
+        if is_remote(path):
             local = epath.Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
         with contextlib.closing(ArrayRecordWriter(os.fspath(local), _WRITER_OPTIONS)) as writer:
             yield writer
         if local != path:
             local.copy(path)
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in os.fspath(path)

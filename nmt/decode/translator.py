@@ -162,14 +162,18 @@ def _tokens(vocabulary: Vocabulary) -> Tokens:
 
 
 def _layout(recipe: Recipe, vocabulary: VocabularySizes) -> Layout:
-    """Return the recipe's mesh, or one device where it does not fit: a run is often used on a smaller machine."""
+    """Return the recipe's mesh over the devices of this host, or one device where it does not fit.
+
+    A run is often used on a smaller machine; and a host of several translates by itself.
+    """
+    devices = jax.local_devices()
     try:
-        layout = make_layout(recipe.mesh.model_copy(update={"axis_types": "auto"}))
+        layout = make_layout(recipe.mesh.model_copy(update={"axis_types": "auto"}), devices)
         if layout.mesh.size > 1:
             with layout.use() as mesh:
                 shardings(abstract_model(recipe.model, vocabulary)[1], mesh)
     except UserError:
-        return make_layout(devices=jax.devices()[:1])
+        return make_layout(devices=devices[:1])
     return layout
 
 

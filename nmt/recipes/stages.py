@@ -18,6 +18,8 @@ from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_directions
 
+VOCABULARY, STORE = "vocab", "data"  # folders of a run
+
 
 def directions_of(recipe: Recipe) -> tuple[Direction, ...]:
     """Return the directions of a recipe, canonical, in its order."""
@@ -48,7 +50,7 @@ class Preparation:
     @property
     def store(self) -> epath.Path:
         """The folder of the prepared store."""
-        return self.run / "data"
+        return self.run / STORE
 
     def corpus(self) -> Corpus:
         """Return the clean text, fetched if it must be."""
@@ -66,7 +68,7 @@ class Preparation:
         Raises:
           UserError: there are some that were learnt from another input.
         """
-        config, folder = self.recipe.vocab, self.run / "vocab"
+        config, folder = self.recipe.vocab, self.run / VOCABULARY
         record = folder / "inputs.json"
         inputs = {"corpus": self._corpus_digest, "seed": self.recipe.seed, **config.model_dump(mode="json")}
         if record.exists():

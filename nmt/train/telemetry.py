@@ -172,6 +172,27 @@ class Recorder:
             self._board.add_scalar(f"{kind}/{name}", value, progress.step)
 
 
+class Silence:
+    """In the place of a `Recorder` on hosts other than host 0: records nothing."""
+
+    dev: tuple[dict[str, Any], ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def has(self, kind: str, step: int) -> bool:
+        """Return nothing of interest."""
+        return False
+
+    def write(self, progress: Progress, numbers: dict[str, float], kind: str) -> None:
+        """Write nothing."""
+
+
 def _step_of(line: str) -> float:
     """Return the step of a line of metrics.jsonl; infinity for one that a killed process left half-written."""
     try:
