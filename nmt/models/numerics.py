@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from nmt.sharding import platform
+
 PRODUCT = "product"  # the name of results of `product`, by which policies of rematerialisation know them
 
 
@@ -73,13 +75,15 @@ SHORT = 128  # rows, up to which a sum is bound by reading and writing memory
 def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str) -> jax.Array:
     """Return `einsum(left,right->result)` in float32, the gradient of a weight: x and y share their leading indices.
 
-    An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the first
+    Matrix units of accelerators take any order. For CPUs the order is chosen. An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the first
     factor in memory and uses its fast bfloat16 product; a product that contracts one leading index of both sides is
     rounded up to float32 instead and takes up to four times as long. The smaller factor comes first.
 
     A short sum, as experts have that get few rows each, spends its time on the result, which is then to be written
     once and not to be turned: float32 is as fast, or the longer rows of x are turned instead.
     """
+    if platform() != "cpu":
+        return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
     summed = [index for index in left if index in right and index not in result]
     short = len(summed) == 1 and x.shape[left.index(summed[0])] <= SHORT
     if len(summed) == 1:

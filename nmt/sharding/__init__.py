@@ -6,6 +6,6 @@ Nothing here changes what is computed, only where: the same program runs on one 
 
 from nmt.sharding.annotate import replicate, shard, split
 from nmt.sharding.axes import RULES, named_sharding, partition_spec
-from nmt.sharding.mesh import AXES, make_mesh
+from nmt.sharding.mesh import AXES, make_mesh, platform
 
-__all__ = ["AXES", "RULES", "make_mesh", "named_sharding", "partition_spec", "replicate", "shard", "split"]
+__all__ = ["AXES", "RULES", "make_mesh", "named_sharding", "partition_spec", "platform", "replicate", "shard", "split"]

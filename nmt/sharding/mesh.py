@@ -5,11 +5,20 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, get_abstract_mesh
 
 from nmt.errors import UserError
 
 AXES = ("data", "expert", "model")
+
+
+def platform() -> str:
+    """Return what kind of devices a program is made for, such as `cpu` or `tpu`: those of the mesh, if there is one.
+
+    They need not be here: a program can be compiled for the devices of another machine (`nmt-plan`).
+    """
+    device = get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def make_mesh(data: int = 1, expert: int = -1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
