@@ -10,7 +10,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from nmt.sharding import platform
 
-PRODUCT = "product"  # the name of results of `product`, by which policies of rematerialisation know them
+# Names by which policies of rematerialisation know values.
+PRODUCT = "product"  # results of `product`
+MOVED = "moved"  # what was sent to experts, and what came back
 
 
 def product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
