@@ -199,7 +199,8 @@ class ModelConfig(Section):
     remat: Literal["none", "full", "local", "dots", "moe", "offload_moe"] = Field(
         "none",
         description="What the backward pass computes again instead of keeping: nothing, all of a layer, all of it but "
-        "what is sent to experts and back, all but products of weights, what is between router and experts' output; offload_moe keeps that on the host instead.",
+        "what experts are sent and send back, all but products of weights, what is between router and experts' output; "
+        "offload_moe keeps that on the host instead.",
     )
     moe: MoEConfig | None = Field(MoEConfig(), description="Mixture-of-experts layers; null: a dense model.")
 

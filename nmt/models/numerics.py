@@ -77,7 +77,9 @@ SHORT = 128  # rows, up to which a sum is bound by reading and writing memory
 def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str) -> jax.Array:
     """Return `einsum(left,right->result)` in float32, the gradient of a weight: x and y share their leading indices.
 
-    Matrix units of accelerators take any order. For CPUs the order is chosen. An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the first
+    Matrix units of accelerators take any order; the rest is for CPUs.
+
+    An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the first
     factor in memory and uses its fast bfloat16 product; a product that contracts one leading index of both sides is
     rounded up to float32 instead and takes up to four times as long. The smaller factor comes first.
 

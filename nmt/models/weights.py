@@ -1,5 +1,6 @@
 """Building a model on a mesh, and reading its weights from the checkpoints of a run."""
 
+import math
 import os
 import platform as machine
 from pathlib import Path
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 
 from nmt.config import ModelConfig, VocabularySizes
 from nmt.errors import UserError
+from nmt.models.moe.routing import choices
 from nmt.models.transformer import Transformer
 from nmt.sharding import named_sharding, platform
 
@@ -55,6 +57,18 @@ def split_model(model: Transformer) -> tuple[nnx.GraphDef[Transformer], nnx.Stat
 def abstract_model(config: ModelConfig, vocabulary: VocabularySizes) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
     """Return the structure of a model and the shapes of its parameters, with nothing allocated."""
     return split_model(nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0))))
+
+
+def count_parameters(config: ModelConfig, parameters: nnx.State) -> tuple[int, int]:
+    """Return how many parameters there are, and how many of them one token uses."""
+    total = active = 0
+    for path, variable in nnx.to_flat_state(parameters):
+        count = math.prod(variable.get_value().shape)
+        total += count
+        if config.moe is not None and "expert" in variable.get_metadata()["logical_axes"]:
+            count = count * choices(config.moe, decoder=path[0] == "decoder") // config.moe.experts
+        active += count
+    return total, active
 
 
 def shardings(parameters: nnx.State, mesh: Mesh) -> nnx.State:

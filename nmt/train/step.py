@@ -43,7 +43,7 @@ class Trainer:
     state: TrainState
     batch: Batch
     initial: Callable[[], TrainState]
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics, dict[str, jax.Array]]]
+    step: jax.stages.Wrapped  # (TrainState, Batch) -> (TrainState, Metrics, dict[str, jax.Array])
     evaluate: Callable[[TrainState, Batch], Metrics]
     place: Callable[[Batch], Batch]
 
@@ -73,8 +73,10 @@ def _abstract_batch(recipe: Recipe, place: NamedSharding) -> Batch:
         return jax.ShapeDtypeStruct((recipe.rows, length), jnp.int32, sharding=place)
 
     data = recipe.data
-    sides = {field.name: data.source_length if field.name.startswith("src") else data.target_length
-             for field in fields(Batch)}
+    sides = {
+        field.name: data.source_length if field.name.startswith("src") else data.target_length
+        for field in fields(Batch)
+    }
     return Batch(**{name: rows(length) for name, length in sides.items()})
 
 
