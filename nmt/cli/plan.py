@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str]) -> Request:
     """
     given: dict[str, str] = {}
     flags: set[str] = set()
-    overrides = []
+    overrides: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -81,8 +81,15 @@ def parse(arguments: Sequence[str]) -> Request:
     if not given.get("recipe"):
         raise UserError(f"which recipe? write recipe=NAME (known: {', '.join(sorted(declarations('recipes')))})")
     topology = parse_topology(given.get("topology", "cpu:1"))
-    wanted = (f"--{name}" in flags for name in ("decode", "collectives", "search"))
-    return Request(given["recipe"], topology, *wanted, given.get("--json"), tuple(overrides))
+    return Request(
+        recipe=given["recipe"],
+        topology=topology,
+        decode="--decode" in flags,
+        collectives="--collectives" in flags,
+        search="--search" in flags,
+        json=given.get("--json"),
+        overrides=tuple(overrides),
+    )
 
 
 def _flag(key: str, equals: str, value: str, rest: list[str], flags: set[str], given: dict[str, str]) -> None:

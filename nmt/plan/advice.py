@@ -8,7 +8,7 @@ REMAT = ("none", "moe", "dots", "local", "full")  # from what keeps most to what
 
 def knobs(plan: Plan, recipe: Recipe) -> list[str]:
     """Return what would make a step smaller, the most of it first; at least one thing."""
-    memory, train, model = plan.memory, recipe.train, recipe.model
+    memory, model = plan.memory, recipe.model
     weights, optimizer = memory["weights"] + memory["average"], memory["optimizer"]
     found: list[str] = []
     less_kept = REMAT[REMAT.index("moe" if model.remat == "offload_moe" else model.remat) + 1 :]
@@ -22,9 +22,7 @@ def knobs(plan: Plan, recipe: Recipe) -> list[str]:
         found.append("model.activation_dtype=bfloat16")
     copied = plan.parameters.per_device * plan.devices / plan.parameters.total
     if copied > 2:
-        found.append(
-            f"a mesh that splits more: each parameter is on {copied:.1f} devices on average (nmt-plan --search)"
-        )
+        found.append(f"a mesh that splits more, since parameters are on {copied:.1f} devices each (nmt-plan --search)")
     found.append("fewer train.tokens_per_batch")
     found.append("more devices")
     if weights + optimizer > 0.5 * (plan.chip.hbm_bytes or float("inf")):

@@ -1,7 +1,7 @@
-"""What the memory of one device is taken by: what is exact, from the shapes and places of arrays, and what is estimated.
+"""What the memory of one device is taken by: what is exact, from shapes and places of arrays, and what is estimated.
 
-Weights, optimizer and batch are exact but for the padding of tiles. XLA says how much its temporaries are together; what
-of them are gradients and buffers of dispatch is worked out here, and the rest is called activations.
+Weights, optimizer and batch are exact but for the padding of tiles. XLA says how much its temporaries are together;
+what of them are gradients and buffers of dispatch is worked out here, and the rest is called activations.
 """
 
 import math
@@ -70,10 +70,8 @@ def dispatch_buffers(recipe: Recipe, parameters: nnx.State, devices: int) -> int
     length = max(recipe.data.source_length, recipe.data.target_length)
     tokens = recipe.rows // recipe.train.accumulate * length
     group = moe.group_size or tokens
-    if moe.dispatch == "grouped":
-        slots = tokens * moe.top_k
-    else:
-        slots = tokens // group * moe.experts * capacity(group, moe)
+    has_slots = moe.dispatch != "grouped"
+    slots = tokens // group * moe.experts * capacity(group, moe) if has_slots else tokens * moe.top_k
     size = np.dtype(np.float32).itemsize if model.activation_dtype == "float32" else 2
     return slots * (2 * model.width * size + model.hidden * size) // devices
 

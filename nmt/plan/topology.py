@@ -4,6 +4,7 @@ They need not exist here. TPUs are described by libtpu, the compiler that `jax[t
 What the environment has to say about it must be said before JAX is imported: `prepare_environment`.
 """
 
+import contextlib
 import importlib.util
 import math
 import os
@@ -93,9 +94,8 @@ def parse_topology(text: str) -> Topology:
         raise UserError(f"topology={text} is none: write one of {FORMS}, and *N for N slices, as v5e:16x16*4")
     name, shape, slices = found[1], tuple(map(int, found[2].split("x"))), int(found[3] or 1)
     if name != "cpu" and name not in TPUS:
-        raise UserError(
-            f"topology={text}: unknown kind {name}{did_you_mean(name, [*TPUS, 'cpu'])}; write one of {FORMS}"
-        )
+        hint = did_you_mean(name, [*TPUS, "cpu"])
+        raise UserError(f"topology={text}: unknown kind {name}{hint}; write one of {FORMS}")
     if slices < 1 or 0 in shape:
         raise UserError(f"topology={text} has no devices")
     if name == "cpu":
@@ -112,9 +112,7 @@ def _check(text: str, shape: Sequence[int], kind: Kind) -> None:
             f"topology={text} has {len(shape)} dimension(s) and this kind {len(kind.largest)}: up to {kind.form}"
         )
     if any(size % 2 for size in shape[:2]):
-        raise UserError(
-            f"topology={text}: the first two numbers are even, since a host has 2x2 chips; up to {kind.form}"
-        )
+        raise UserError(f"topology={text}: the first two are to be even, as a host has 2x2 chips; up to {kind.form}")
     if any(size > most for size, most in zip(sorted(shape), sorted(kind.largest), strict=True)):
         raise UserError(f"topology={text} is larger than the largest slice, {kind.form}: use several slices, as *2")
 
@@ -165,10 +163,8 @@ def _cpus(topology: Topology) -> "list[jax.Device]":
     import jax
 
     wanted = topology.devices
-    try:
+    with contextlib.suppress(RuntimeError):  # JAX may run already, with the devices that it has
         jax.config.update("jax_num_cpu_devices", wanted)
-    except RuntimeError:
-        pass  # JAX runs already, with the devices it has
     devices = jax.devices("cpu")
     if len(devices) < wanted:
         raise UserError(f"topology={topology}: this process has {len(devices)} CPU device(s)")
