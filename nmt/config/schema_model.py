@@ -196,10 +196,11 @@ class ModelConfig(Section):
         description="Type of the hidden states between layers, and of what travels to experts; norms, softmax and "
         "router stay float32 (Switch's selective precision).",
     )
-    remat: Literal["none", "full", "dots", "moe", "offload_moe"] = Field(
+    remat: Literal["none", "full", "local", "dots", "moe", "offload_moe"] = Field(
         "none",
-        description="What the backward pass computes again instead of keeping: nothing, all of a layer, all but "
-        "products of weights, what is between router and experts' output; offload_moe keeps that on the host instead.",
+        description="What the backward pass computes again instead of keeping: nothing, all of a layer, all of it but "
+        "what experts are sent and send back, all but products of weights, what is between router and experts' output; "
+        "offload_moe keeps that on the host instead.",
     )
     moe: MoEConfig | None = Field(MoEConfig(), description="Mixture-of-experts layers; null: a dense model.")
 

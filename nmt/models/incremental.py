@@ -21,7 +21,7 @@ from nmt.models.positions import AddedPositions, PositionBias
 from nmt.models.stack import Layer, Stack
 from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.transformer import Transformer
-from nmt.sharding import shard
+from nmt.sharding import platform, shard
 
 PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi", "wg"}  # what only `product` reads, and rounds to the compute type anyway
 
@@ -111,7 +111,7 @@ def cache_dtype(dtype: jnp.dtype) -> jnp.dtype:
 
     XLA:CPU updates a bfloat16 array by converting the whole of it to float32 and back.
     """
-    return jnp.dtype(jnp.float32) if jax.default_backend() == "cpu" else dtype
+    return jnp.dtype(jnp.float32) if platform() == "cpu" else dtype
 
 
 def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:

@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-PRODUCT = "product"  # the name of results of `product`, by which policies of rematerialisation know them
+from nmt.sharding import platform
+
+# Names by which policies of rematerialisation know values.
+PRODUCT = "product"  # results of `product`
+MOVED = "moved"  # what was sent to experts, and what came back
 
 
 def product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -73,6 +77,8 @@ SHORT = 128  # rows, up to which a sum is bound by reading and writing memory
 def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str) -> jax.Array:
     """Return `einsum(left,right->result)` in float32, the gradient of a weight: x and y share their leading indices.
 
+    Matrix units of accelerators take any order; the rest is for CPUs.
+
     An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the first
     factor in memory and uses its fast bfloat16 product; a product that contracts one leading index of both sides is
     rounded up to float32 instead and takes up to four times as long. The smaller factor comes first.
@@ -80,6 +86,8 @@ def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str
     A short sum, as experts have that get few rows each, spends its time on the result, which is then to be written
     once and not to be turned: float32 is as fast, or the longer rows of x are turned instead.
     """
+    if platform() != "cpu":
+        return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
     summed = [index for index in left if index in right and index not in result]
     short = len(summed) == 1 and x.shape[left.index(summed[0])] <= SHORT
     if len(summed) == 1:

@@ -93,7 +93,8 @@ class Transformer(nnx.Module):
         embed_key, stack_key = split_key(key, 2)
         x = self.embed(tokens, position, tokens.shape[1], embed_key)
         info = TokenInfo(tokens, segment > 0, direction, directions, position)
-        return self.encoder(x, attention_bias(segment, segment), info, key=stack_key, phase=phase)
+        with jax.named_scope("encoder"):
+            return self.encoder(x, attention_bias(segment, segment), info, key=stack_key, phase=phase)
 
     def decode(
         self,
@@ -113,7 +114,8 @@ class Transformer(nnx.Module):
         own = attention_bias(segment, segment, causal=True)
         cross = attention_bias(segment, memory_segment)
         info = TokenInfo(tokens, segment > 0, direction, directions, position)
-        return self.decoder(x, own, info, memory, cross, stack_key, phase)
+        with jax.named_scope("decoder"):
+            return self.decoder(x, own, info, memory, cross, stack_key, phase)
 
     def output_rows(self, hidden: jax.Array) -> jax.Array:
         """Return the decoder's hidden states [...,M] as rows [R,M], whose products with `output_table` are logits."""

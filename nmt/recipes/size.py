@@ -4,13 +4,11 @@ import os
 from dataclasses import dataclass
 
 import jax
-import numpy as np
 from flax import nnx
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.models.activations import gated
-from nmt.models.moe.routing import choices
-from nmt.models.weights import abstract_model
+from nmt.models.weights import abstract_model, count_parameters
 from nmt.train.optimizer import make_optimizer
 from nmt.train.schedules import make_schedule
 
@@ -42,14 +40,7 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
     the rows that are computed at once. With `train.accumulate` there are the gradients of a part, and their sum.
     """
     _, parameters = abstract_model(recipe.model, vocabulary)
-    moe = recipe.model.moe
-    total = active = 0
-    for path, variable in nnx.to_flat_state(parameters):
-        count = int(np.prod(variable.get_value().shape))
-        total += count
-        if moe is not None and "expert" in variable.get_metadata()["logical_axes"]:
-            count = count * choices(moe, decoder=path[0] == "decoder") // moe.experts
-        active += count
+    total, active = count_parameters(recipe.model, parameters)
     copies = 1 if recipe.train.ema_decay is None else 2
     return Size(
         parameters=total,

@@ -7,7 +7,7 @@ and on thousands.
 
 from nmt.sharding.annotate import replicate, shard, split
 from nmt.sharding.axes import LOGICAL_AXES, Rules, active_rules, named_sharding, partition_spec
-from nmt.sharding.mesh import Layout, make_layout, make_mesh
+from nmt.sharding.mesh import Layout, make_layout, make_mesh, platform
 from nmt.sharding.presets import Preset, load_preset
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "make_mesh",
     "named_sharding",
     "partition_spec",
+    "platform",
     "replicate",
     "shard",
     "split",

@@ -9,7 +9,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh, get_abstract_mesh
 
 from nmt.config import MeshConfig
 from nmt.errors import UserError
@@ -17,6 +17,15 @@ from nmt.sharding.axes import Rules, in_force
 from nmt.sharding.presets import SLICES, Preset, load_preset
 
 _TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
+
+
+def platform() -> str:
+    """Return what kind of devices a program is made for, such as `cpu` or `tpu`: those of the mesh, if there is one.
+
+    They need not be here: a program can be compiled for the devices of another machine (`nmt-plan`).
+    """
+    device = get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from nmt.models.moe.grouped import Blocks, grouped_product, lay_out
 from nmt.models.moe.routing import Routing
 from nmt.models.moe.rows import collect, invert, send
-from nmt.models.numerics import PRODUCT, product
+from nmt.models.numerics import MOVED, PRODUCT, product
 from nmt.sharding import shard
 
 
@@ -68,9 +68,10 @@ def _run(inputs: jax.Array, apply: Experts) -> jax.Array:
     """Apply the experts to [E,G,C,M]: from groups to experts and back, an all-to-all each way."""
     experts, groups, slots, width = inputs.shape
     inputs = shard(shard(inputs, None, "group", None, None), "expert", "expert_group", None, None)
-    outputs = apply(inputs.reshape(experts, groups * slots, width), Owners(None))
+    outputs = apply(checkpoint_name(inputs, MOVED).reshape(experts, groups * slots, width), Owners(None))
     outputs = outputs.astype(inputs.dtype).reshape(inputs.shape)
-    return shard(shard(outputs, "expert", "expert_group", None, None), None, "group", None, None)
+    outputs = shard(shard(outputs, "expert", "expert_group", None, None), None, "group", None, None)
+    return checkpoint_name(outputs, MOVED)
 
 
 def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, apply: Experts) -> jax.Array:
