@@ -19,7 +19,7 @@ from nmt.sharding import named_sharding
 from nmt.train.accumulation import cut, gradients_in_parts, target_tokens
 from nmt.train.adafactor import axes_of, map_parameters
 from nmt.train.objective import Metrics, objective, of_batch
-from nmt.train.optimizer import make_optimizer
+from nmt.train.optimizer import global_norm, make_optimizer
 from nmt.train.schedules import make_schedule
 
 
@@ -123,7 +123,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         gradients, metrics = gradients_in_parts(loss, state.parameters, batch, key, train.accumulate)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
-        scalars = {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
+        scalars = {"learning_rate": schedule(state.step), "gradient_norm": global_norm(gradients)}
         average = _averaged(state, parameters, train.ema_decay)
         return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
 
