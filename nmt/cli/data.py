@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nmt.data.corpora.fetch import Outcome
-    from nmt.data.corpora.overview import Counts
+    from nmt.data.corpora.overview import Counts, Entry
     from nmt.data.corpora.spec import CorpusSpec
 
 app = typer.Typer(
@@ -24,8 +24,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 MEGABYTE = 1_000_000
-# Where nobody sees how wide the screen is, lines are as long as they need to be.
-_UNLIMITED = 300
+_NUMBERS = ("files", "MB", "languages", "pairs")
 
 
 class ListRequest(NamedTuple):
@@ -99,12 +98,15 @@ def _list(request: ListRequest) -> None:
     if request.as_json:
         print(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
         return
-    rows = [
-        (one.name, one.licence, one.kind, _number(one.languages), _number(one.pairs), _megabytes(one.bytes),
-         {True: "yes", False: "no", None: "-"}[one.fetched], one.source)
-        for one in found
-    ]  # fmt: skip
+    rows = [_line(one) for one in found]
     _print_table(("corpus", "licence", "kind", "languages", "pairs", "MB", "fetched", "source"), rows)
+
+
+def _line(entry: "Entry") -> tuple[str, ...]:
+    there = "-" if entry.fetched is None else "yes" if entry.fetched else "no"
+    licence = "of its parts" if entry.kind == "mixture" else entry.licence
+    numbers = (_number(entry.languages), _number(entry.pairs), _megabytes(entry.bytes))
+    return (entry.name, licence, entry.kind, *numbers, there, entry.source)
 
 
 def _fetch(request: FetchRequest) -> None:
@@ -182,16 +184,25 @@ def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> N
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        right = column in ("languages", "pairs", "MB", "files")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=_UNLIMITED)
+        _print_plain([columns, *rows])
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     console.print(table, highlight=False, markup=False)
+
+
+def _print_plain(lines: Sequence[tuple[str, ...]]) -> None:
+    """Print a table for a file or another program: nothing is cut off or folded."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(lines[0], line, widths, strict=True)
+        padded = [cell.rjust(width) if name in _NUMBERS else cell.ljust(width) for name, cell, width in cells]
+        print("  ".join(padded).rstrip())
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def _version(name: str) -> list[int]:
 
 
 def _describe(spec: CorpusSpec, folder: str, pattern: str, found: Found) -> _Dataset:
-    place = epath.Path(f"{folder.rstrip('/')}/{found.name}" if folder else found.name).parent
+    place = epath.Path(Files(folder).path_of(found.name)).parent
     try:
         features = json.loads((place / "features.json").read_text())
         info = json.loads((place / "dataset_info.json").read_text())

@@ -88,8 +88,13 @@ def inputs_digest(specs: Sequence[CorpusSpec], directions: Sequence[Direction], 
 
 def _check_covered(directions: Iterable[Direction], sources: Sequence[Source]) -> None:
     if missing := [str(one) for one in directions if not any(source.has(*one) for source in sources)]:
-        have = "; ".join(f"corpus {source.spec.name} has {', '.join(source.languages)}" for source in sources)
+        have = "; ".join(_what_it_has(source) for source in sources)
         raise UserError(f"no text for the direction {', '.join(missing)}: {have}")
+
+
+def _what_it_has(source: Source) -> str:
+    place = f" at {source.place}" if source.place else ""
+    return f"corpus {source.spec.name}{place} has {', '.join(source.languages)}"
 
 
 def _check_left(sieve: Sieve) -> None:

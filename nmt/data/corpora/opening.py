@@ -124,6 +124,7 @@ def _open(spec: CorpusSpec, outcome: Outcome) -> Source:
         shown, listing = _listing(spec)
         digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
         source.provenance = (Provenance(spec.name, "", spec.licence, digest, shown, spec.homepage),)
+        source.place = shown
         return source
     tree = Archives([one.path for one in outcome], f"corpus {spec.name}")
     try:

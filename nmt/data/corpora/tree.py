@@ -82,7 +82,7 @@ class Files(Tree):
         """Return the files that a pattern fits, the first one that does, sorted by name."""
         names: set[str] = set()
         for pattern in patterns:
-            base, glob = to_glob(self._whole(pattern))
+            base, glob = to_glob(self.path_of(pattern))
             with contextlib.suppress(OSError):
                 # No file of that name is told by who asked for it.
                 names.update(self._shown(str(path)) for path in epath.Path(base or ".").glob(glob))
@@ -90,7 +90,7 @@ class Files(Tree):
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file."""
-        file: IO[bytes] = epath.Path(self._whole(name)).open("rb")
+        file: IO[bytes] = epath.Path(self.path_of(name)).open("rb")
         return file
 
     def close(self) -> None:
@@ -98,9 +98,10 @@ class Files(Tree):
 
     def size(self, name: str) -> int:
         """Return how many bytes a file has."""
-        return int(epath.Path(self._whole(name)).stat().length)
+        return int(epath.Path(self.path_of(name)).stat().length)
 
-    def _whole(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
+        """Return the path of a file."""
         absolute = name.startswith("/") or "://" in name.split("/", 1)[0] + "/"
         return name if absolute or not self._folder else f"{self._folder}/{name}"
 
