@@ -177,12 +177,13 @@ def _describe(spec: CorpusSpec, folder: str, pattern: str, found: Found) -> _Dat
         features = json.loads((place / "features.json").read_text())
         info = json.loads((place / "dataset_info.json").read_text())
         splits = {split["name"]: _shards(place, info, split) for split in info["splits"]}
+        translation = _translation(features)
         format_ = info.get("fileFormat", "tfrecord")
     except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"corpus {spec.name}: {place} is no dataset of TensorFlow Datasets ({error!r})") from None
     if format_ != _FORMAT:
         raise UserError(f"corpus {spec.name}: {place} is prepared as {format_}; {_how(pattern)}")
-    if (translation := _translation(features)) is None:
+    if translation is None:
         raise UserError(f"corpus {spec.name}: {place} has no feature of the kind Translation")
     prefix, feature = translation
     section = feature.get("translation", {})

@@ -83,9 +83,7 @@ class Files(Tree):
         names: set[str] = set()
         for pattern in patterns:
             base, glob = to_glob(self.path_of(pattern))
-            with contextlib.suppress(OSError):
-                # No file of that name is told by who asked for it.
-                names.update(self._shown(str(path)) for path in epath.Path(base or ".").glob(glob))
+            names.update(self._shown(str(path)) for path in _glob(base or ".", glob))
         return _fitting(sorted(names), patterns)
 
     def open(self, name: str) -> IO[bytes]:
@@ -107,6 +105,18 @@ class Files(Tree):
 
     def _shown(self, path: str) -> str:
         return path.removeprefix(f"{self._folder}/") if self._folder else path
+
+
+def _glob(base: str, glob: str) -> list[Path]:
+    """Return the files that a glob finds; none where there is no such folder, which is told by who asked for them."""
+    if "://" in base and "**" in glob:
+        raise UserError(
+            f"{base}/{glob}: ** and {{path}} cannot be looked for on remote storage; use * and {{component}}"
+        )
+    with contextlib.suppress(OSError):
+        folder = epath.Path(base) if "://" in base else Path(base)
+        return [path for path in folder.glob(glob) if "://" in base or path.is_file()]
+    return []
 
 
 def _fitting(names: Iterable[str], patterns: Sequence[str]) -> list[Found]:
