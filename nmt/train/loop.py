@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import jax
 import numpy as np
@@ -118,6 +119,8 @@ class _Loop:
         self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
         self.clock = time.monotonic()
         self.vote = Vote(self.hosts)
+        self.step: Callable[..., Any] | None = None
+        self.evaluate: Callable[..., Metrics] | None = None
 
     def run(self, state: TrainState) -> Result:
         """Run steps until there is a reason to end.
@@ -147,7 +150,9 @@ class _Loop:
                 if step >= last or self._wanted():
                     return Result(self._outcome(), self.progress)
             batch = self.trainer.place(next(self.data.batches))
-            state, metrics, scalars = self.trainer.step(state, batch)
+            if self.step is None:
+                self.step = self.hosts.compile(self.trainer.step, state, batch)
+            state, metrics, scalars = self.step(state, batch)
             self.vote.cast(self._wish())
             self.usage.add(metrics.routing)
             if running is not None:
@@ -219,7 +224,10 @@ class _Loop:
                 break
             if self.vote.now(self._wish()) == _STOP:
                 return
-            metrics = self.trainer.evaluate(state, self.trainer.place(batch))
+            placed = self.trainer.place(batch)
+            if self.evaluate is None:
+                self.evaluate = self.hosts.compile(self.trainer.evaluate, state, placed)
+            metrics = self.evaluate(state, placed)
             of_batch = jax.device_get((metrics.nll, metrics.tokens))
             nll, tokens = nll + of_batch[0], tokens + of_batch[1]
         if tokens.sum():
