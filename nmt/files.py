@@ -10,7 +10,10 @@ from platformdirs import user_cache_dir
 
 from nmt.errors import UserError, did_you_mean
 
-DECLARATIONS = ("recipes", "models", "data")
+MESHES = "recipes/meshes"
+# Each in a folder of this name, and what one of them is called.
+_SINGULAR = {"recipes": "recipe", "models": "model", "data": "corpus", MESHES: "mesh preset"}
+DECLARATIONS = tuple(_SINGULAR)
 
 
 def cache_dir(*parts: str) -> Path:
@@ -55,7 +58,7 @@ def find_declaration(kind: str, name: str) -> Path:
     Raises:
       UserError: no such file; the message names the nearest ones.
     """
-    singular = {"recipes": "recipe", "models": "model", "data": "corpus"}[kind]
+    singular = _SINGULAR[kind]
     if name.endswith((".yaml", ".yml")):
         if (path := Path(name)).is_file():
             return path

@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from nmt.cli.shell import command_name, run_command
+from nmt.cli.shell import command_name, parsed, run_command
 from nmt.errors import UserError, did_you_mean
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -61,15 +61,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    # Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
-    try:
-        request = app(standalone_mode=False)
-    except Exception as error:
-        # Its usage errors have no public class that all its versions share, but they all explain themselves.
-        if (explain := getattr(error, "format_message", None)) is None:
-            raise
-        raise UserError(f"{' '.join(explain().split())} (see nmt-plot --help)") from None
-    if isinstance(request, Request):  # and not the status of --help
+    if request := parsed(app, Request):
         _plot(request)
 
 

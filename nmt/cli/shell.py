@@ -6,10 +6,15 @@ import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from nmt.errors import UserError
 from nmt.files import cache_dir
+
+if TYPE_CHECKING:
+    from typer import Typer
+
+_Request = TypeVar("_Request")
 
 # Buffers of many megabytes in huge pages, taken from the heap and kept there, instead of fresh 4 KiB pages at every
 # step of training: the page faults take up to a fifth of a step on a CPU.
@@ -58,6 +63,28 @@ def run_command(function: Callable[[], object], leave: Callable[[int], NoReturn]
         _tell(f"error: {_FULL[error.errno]}{place}; make room, or use another disk (run_dir=..., NMT_CACHE)")
         leave(2)
     leave(0)
+
+
+def parsed(app: "Typer", request: type[_Request]) -> _Request | None:
+    """Return what the arguments of the process ask for; None: they asked for help, which was shown.
+
+    Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
+
+    Args:
+      app: an application whose commands return a request.
+      request: the type of requests.
+
+    Raises:
+      UserError: an unknown option, a missing argument, a wrong value.
+    """
+    try:
+        asked = app(standalone_mode=False)
+    except Exception as error:
+        # Its usage errors have no public class that all its versions share, but they all explain themselves.
+        if (explain := getattr(error, "format_message", None)) is None:
+            raise
+        raise UserError(f"{' '.join(explain().split())} (see {command_name()} --help)") from None
+    return asked if isinstance(asked, request) else None
 
 
 def prepare_process() -> None:

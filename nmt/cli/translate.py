@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple
 
 import typer
 
-from nmt.cli.shell import command_name, prepare_process, run_command
+from nmt.cli.shell import command_name, parsed, prepare_process, run_command
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,15 +70,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    # Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
-    try:
-        request = app(standalone_mode=False)
-    except Exception as error:
-        # Its usage errors have no public class that all its versions share, but they all explain themselves.
-        if (explain := getattr(error, "format_message", None)) is None:
-            raise
-        raise UserError(f"{' '.join(explain().split())} (see nmt-translate --help)") from None
-    if isinstance(request, Request):  # and not the status of --help
+    if request := parsed(app, Request):
         run(request)
 
 

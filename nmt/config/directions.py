@@ -17,7 +17,7 @@ def expand_directions(directions: Sequence[str], corpora: Sequence[str]) -> tupl
     Raises:
       UserError: there is a pattern, and the corpora do not say what they cover; or one of them is unknown.
     """
-    if not any(ANY in direction for direction in directions):
+    if not any(_is_pattern(direction) for direction in directions):
         return tuple(directions)
     covered = list(dict.fromkeys(code for name in corpora for code in _covered(name)))
     expanded = dict.fromkeys(one for direction in directions for one in _expand(direction, covered))
@@ -29,11 +29,15 @@ def expand_directions(directions: Sequence[str], corpora: Sequence[str]) -> tupl
     return tuple(expanded)
 
 
+def _is_pattern(direction: str) -> bool:
+    return direction.startswith(f"{ANY}-") or direction.endswith(f"-{ANY}")
+
+
 def _expand(direction: str, covered: Sequence[str]) -> Iterator[str]:
-    first, last = direction.startswith(f"{ANY}-"), direction.endswith(f"-{ANY}")
-    if not first and not last:
+    if not _is_pattern(direction):
         yield direction
         return
+    first, last = direction.startswith(f"{ANY}-"), direction.endswith(f"-{ANY}")
     # A code may itself have a hyphen (zh-Hans), so the pattern is cut off at its own end.
     given = direction.removeprefix(f"{ANY}-").removesuffix(f"-{ANY}")
     for source in covered if first else [given]:

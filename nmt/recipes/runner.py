@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-import jax
 from etils import epath
 from rich.console import Console
 
@@ -30,12 +29,13 @@ from nmt.languages import Direction
 from nmt.models.weights import checkpoint_steps, resolve
 from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
-from nmt.recipes.dry_run import show_mixture, show_size
+from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
 from nmt.recipes.lock import locked
 from nmt.recipes.size import measure, too_large
 from nmt.recipes.stages import STORE, VOCABULARY, Preparation, directions_of
-from nmt.sharding import make_mesh
+from nmt.sharding import make_layout
 from nmt.sharding.hosts import ALONE, Hosts
+from nmt.train.curriculum import Curriculum
 from nmt.train.loop import Data, Outcome, Result, train
 from nmt.train.usage import read_usage, usage_steps
 
@@ -133,16 +133,20 @@ def _train(
 ) -> Result:
     rows = recipe.rows
     directions, store = directions_of(recipe), folder / STORE
-    show_mixture(mixing_table(stats, directions, recipe.data, rows, recipe.train.steps), recipe, console)
+    table = mixing_table(stats, directions, recipe.data, rows, recipe.train.steps)
+    show_mixture(table, recipe, console)
+    if hosts.first:
+        write_mixture(table, store)
     show_size(measure(recipe, vocabularies.sizes), console)
-    mesh = make_mesh(**recipe.mesh.model_dump())
+    layout = make_layout(recipe.mesh)
     limit = recipe.train.max_minutes
     with (
-        jax.set_mesh(mesh),
+        layout.use() as mesh,
         contextlib.closing(train_batches(store, directions, recipe.data, rows, recipe.seed)) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
-        data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows))
+        curriculum = Curriculum.of(recipe.data, directions, stats)
+        data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows), curriculum)
         result = train(recipe, folder, vocabularies.sizes, data, mesh, display, hosts)
     seconds = result.progress.seconds
     console.print(

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nmt.config import Recipe
 from nmt.data.corpora.load import Corpus, inputs_digest, load_pairs
-from nmt.data.corpora.spec import load_spec
+from nmt.data.corpora.spec import load_specs
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
@@ -43,7 +43,7 @@ class Preparation:
     def __init__(self, recipe: Recipe, run: epath.Path, console: Console):
         self.recipe, self.run, self.console = recipe, run, console
         self.directions = directions_of(recipe)
-        specs = [load_spec(name) for name in recipe.data.corpora]
+        specs = load_specs(recipe.data.corpora)
         self._corpus_digest = inputs_digest(specs, self.directions, recipe.data.clean)
         self._corpus: Corpus | None = None
 

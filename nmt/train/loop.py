@@ -14,9 +14,11 @@ from jax.sharding import Mesh
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
+from nmt.data.pipeline import enter_stage
 from nmt.errors import UserError
 from nmt.sharding.hosts import ALONE, Hosts, Vote
 from nmt.train.checkpoints import Checkpoints, Progress
+from nmt.train.curriculum import Curriculum
 from nmt.train.experts import UsageCounter, sparse_layers
 from nmt.train.objective import Metrics
 from nmt.train.preemption import Preemption
@@ -31,6 +33,7 @@ class Outcome(Enum):
     FINISHED = "finished"
     OUT_OF_TIME = "out of time"
     PREEMPTED = "preempted"
+    CONVERGED = "the development loss no longer falls"
 
 
 # What a host wants after a step; where hosts differ, the largest counts.
@@ -51,6 +54,7 @@ class Data:
 
     batches: DatasetIterator
     dev: Callable[[], Iterable[Batch]]  # the development set, from its beginning
+    curriculum: Curriculum | None = None
 
 
 def is_finished(recipe: Recipe, progress: Progress) -> bool:
@@ -118,6 +122,7 @@ class _Loop:
         self.window = Window(self.recipe.data.directions, self.layers)
         self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
         self.clock = time.monotonic()
+        self.converged = False
         self.vote = Vote(self.hosts)
         self.step: Callable[..., Any] | None = None
         self.evaluate: Callable[..., Metrics] | None = None
@@ -138,9 +143,11 @@ class _Loop:
         if step and step % every == 0 and not measured:
             self._dev(state)  # whoever wrote this checkpoint was stopped before it could
             self.clock = time.monotonic()
+        if step:
+            self._advance()
         while True:
             due = step % every == 0 and step > saved
-            if due or step >= last or self._wanted():
+            if due or step >= last or self.converged or self._wanted():
                 if running is not None:
                     self._account(*running)
                     running = None
@@ -149,6 +156,8 @@ class _Loop:
                     saved = step
                 if step >= last or self._wanted():
                     return Result(self._outcome(), self.progress)
+                if self.converged:
+                    return Result(Outcome.CONVERGED, self.progress)
             batch = self.trainer.place(next(self.data.batches))
             if self.step is None:
                 self.step = self.hosts.compile(self.trainer.step, state, batch)
@@ -206,7 +215,27 @@ class _Loop:
         self._write_usage()  # first, so that a checkpoint that is there has its table
         self.checkpoints.save(state, self.data.batches, self.progress)
         self._dev(state)
+        self._advance()
         self.clock = time.monotonic()
+
+    def _advance(self) -> None:
+        """Enter the next stage of the curriculum, or end with the last, if it is time; called at checkpoints."""
+        curriculum, step = self.data.curriculum, self.progress.step
+        if curriculum is None or step % self.recipe.train.checkpoint_every:
+            return
+        position = self.data.batches.get_state()
+        stage = position["next_stage"]
+        ends = self.hosts.from_first(
+            f"the end of stage {stage + 1} at step {step}",
+            lambda: curriculum.ends(stage, position["began"], step, self.recorder.dev),
+        )
+        if not ends:
+            return
+        if stage + 1 == len(curriculum.members):
+            self.converged = True
+            return
+        self.display.say(f"step {step}: stage {stage + 1} ends, {', '.join(curriculum.members[stage + 1])} follow")
+        self.data.batches.set_state(enter_stage(position, stage + 1, step))
 
     def _write_usage(self) -> None:
         step, counts = self.progress.step, self.usage.take()

@@ -1,0 +1,173 @@
+"""FLOPs of a model worked out from its configuration: what the products of matrices in it take, term by term.
+
+A product of [a,b] and [b,c] is 2abc. Left out: what is elementwise, normalisation, softmax, embedding look-ups, and
+what is only measured and not learnt from. In training a product has two more in the backward pass, one for each side;
+what `model.remat` computes again is not in it, since it teaches the model nothing (the M of MFU; PaLM,
+arXiv:2204.02311, appendix B).
+"""
+
+from dataclasses import dataclass
+
+from nmt.config import ModelConfig, MoEConfig, VocabularySizes
+from nmt.models.activations import gated
+from nmt.models.moe.routing import capacity
+
+
+@dataclass(frozen=True)
+class Term:
+    """FLOPs of one kind of product, on all devices."""
+
+    forward: float
+    backward: float
+
+    def __add__(self, other: "Term") -> "Term":
+        return Term(self.forward + other.forward, self.backward + other.backward)
+
+    @property
+    def training(self) -> float:
+        """Forward and backward."""
+        return self.forward + self.backward
+
+
+NOTHING = Term(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class ModelFlops:
+    """FLOPs of one batch; `terms` has experts as if each token took K of them, `slots` what empty slots add."""
+
+    terms: dict[str, Term]
+    slots: Term  # what an expert computes in slots that no token may be in; negative where capacity is below K
+    tokens: int  # source and target positions, padding too
+
+    @property
+    def total(self) -> Term:
+        """All that the model's mathematics asks for: what MFU counts."""
+        return sum(self.terms.values(), NOTHING)
+
+    @property
+    def computed(self) -> Term:
+        """What is computed, every slot of every expert included."""
+        return self.total + self.slots
+
+    @property
+    def per_token(self) -> Term:
+        """Of one position, source or target."""
+        return Term(self.total.forward / self.tokens, self.total.backward / self.tokens)
+
+
+def _weighted(flops: float) -> Term:
+    """A product of activations with a weight, or of two activations: each side has a gradient."""
+    return Term(flops, 2.0 * flops)
+
+
+def model_flops(
+    config: ModelConfig, vocabulary: VocabularySizes, rows: int, source: int, target: int, accumulate: int = 1
+) -> ModelFlops:
+    """Return the FLOPs of a batch.
+
+    Args:
+      config: the model's configuration.
+      vocabulary: V of sources and of targets.
+      rows: B.
+      source: S.
+      target: T.
+      accumulate: parts that a batch is computed in, which is what a group of tokens is cut from.
+    """
+    encoder = _Stack(config, rows, source, accumulate, decoder=False)
+    decoder = _Stack(config, rows, target, accumulate, decoder=True)
+    attention = encoder.attention(source) + decoder.attention(target) + decoder.attention(source, cross=True)
+    scores = encoder.scores(source) + decoder.scores(target) + decoder.scores(source)
+    terms = {
+        "attention projections": attention,
+        "attention scores": scores,
+        "feed-forward": encoder.dense() + decoder.dense(),
+        "experts": encoder.experts() + decoder.experts(),
+        "router": encoder.router() + decoder.router(),
+        "dispatch": encoder.dispatch() + decoder.dispatch(),
+        "output layer": _weighted(2.0 * rows * target * config.width * vocabulary.target),
+    }
+    return ModelFlops(terms, encoder.slots() + decoder.slots(), rows * (source + target))
+
+
+class _Stack:
+    """The layers of an encoder or decoder over rows of `length` tokens."""
+
+    def __init__(self, config: ModelConfig, rows: int, length: int, accumulate: int, decoder: bool):
+        self.config, self.moe, self.rows, self.decoder = config, config.moe, rows, decoder
+        self.layers = config.decoder_layers if decoder else config.encoder_layers
+        moe = config.moe
+        self.sparse = 0 if moe is None else sum(i % moe.every == moe.sparse_layer for i in range(self.layers))
+        self.length, self.tokens = length, rows * length
+        self.group = self.tokens // accumulate
+        if moe is not None and moe.group_size:
+            self.group = min(self.group, moe.group_size)
+
+    @property
+    def routing(self) -> str:
+        assert self.moe is not None
+        return self.moe.of_decoder if self.decoder else self.moe.routing
+
+    def attention(self, memory: int, cross: bool = False) -> Term:
+        """Projections of queries and outputs over the row, of keys and values over what is attended to."""
+        inner = self.config.heads * self.config.head_width
+        ours, theirs = self.tokens, self.rows * memory if cross else self.tokens
+        return _weighted(2.0 * self.layers * self.config.width * inner * (2 * ours + 2 * theirs))
+
+    def scores(self, memory: int) -> Term:
+        """Queries with keys, weights with values; masked ones are computed too."""
+        inner = self.config.heads * self.config.head_width
+        return _weighted(2.0 * 2.0 * self.layers * self.tokens * memory * inner)
+
+    def _feed_forward(self, tokens: float, hidden: int | None = None) -> Term:
+        products = 3 if gated(self.config.activation) else 2
+        return _weighted(2.0 * products * tokens * self.config.width * (hidden or self.config.hidden))
+
+    def dense(self) -> Term:
+        """Dense layers, those after a sparse one (`extra_dense`), and shared experts."""
+        layers = self.layers - self.sparse
+        total = self._feed_forward(layers * self.tokens)
+        if self.moe is not None and self.moe.extra_dense:
+            total += self._feed_forward(self.sparse * self.tokens)
+        if self.moe is not None and self.moe.shared != "none":
+            total += self._feed_forward(self.sparse * self.tokens, self.moe.shared_hidden)
+        return total
+
+    def _choices(self, moe: MoEConfig) -> float:
+        """Pairs of a token and an expert in one layer."""
+        if self.routing == "expert_choice":
+            return self._slots(moe)
+        return self.tokens * (1 if self.routing == "hash" else moe.top_k)
+
+    def _slots(self, moe: MoEConfig) -> float:
+        """Slots of all experts for all groups in one layer, in training."""
+        if moe.dispatch == "grouped" and self.routing != "expert_choice":
+            return self._choices(moe)
+        return self.tokens / self.group * moe.experts * capacity(self.group, moe, moe.capacity_factor)
+
+    def experts(self) -> Term:
+        """Experts, each token in K of them."""
+        return NOTHING if self.moe is None else self._feed_forward(self.sparse * self._choices(self.moe))
+
+    def slots(self) -> Term:
+        """What experts compute more than that, or less, since they compute all their slots."""
+        if self.moe is None:
+            return NOTHING
+        return self._feed_forward(self.sparse * (self._slots(self.moe) - self._choices(self.moe)))
+
+    def router(self) -> Term:
+        """Logits."""
+        if self.moe is None or self.routing == "hash":
+            return NOTHING
+        return _weighted(2.0 * self.sparse * self.tokens * self.config.width * self.moe.experts)
+
+    def dispatch(self) -> Term:
+        """GShard's one-hot products, where they are chosen (`nmt.models.moe.dispatch.einsum_dispatch`)."""
+        moe = self.moe
+        if moe is None or moe.dispatch != "einsum":
+            return NOTHING
+        cells = self.sparse * self.tokens * moe.experts * capacity(self.group, moe, moe.capacity_factor)
+        move, mask = 2.0 * cells * self.config.width, 2.0 * cells * moe.top_k
+        # Masks are made twice; tokens move there and back. The mask of the way there is constant; that of the way back
+        # holds the gates, which have a gradient through it.
+        return Term(2 * mask + 2 * move, mask + move + 2 * move)

@@ -1,0 +1,55 @@
+"""Who takes part in a collective: the forms in which XLA writes `replica_groups`.
+
+* lists: `{{0,1},{2,3}}`;
+* iota, version 2: `[4,2]<=[8]`, `[2,4]<=[4,2]T(1,0)`: the numbers 0.. in the shape on the right, transposed, then in
+  the shape on the left, whose rows are the groups (`IotaReplicaGroupList` of XLA);
+* a mesh and axes of it, version 3: `mesh['a'=4,'b'=2] {'b'}`: groups run along the axes named. An axis may be a part of
+  one, `'a':(1)2`: the size after the parenthesis counts.
+"""
+
+import math
+import re
+
+import numpy as np
+
+
+def parse_groups(text: str) -> list[list[int]]:
+    """Return the groups of a list or of an iota; a list that is empty is one group of all, which is not known here."""
+    text = text.strip()
+    if text.startswith("{"):
+        return [[int(n) for n in row.split(",") if n] for row in re.findall(r"\{([\d, ]*)\}", text[1:-1])]
+    left, _, right = text.partition("<=")
+    shape, transposed = _numbers(left), re.search(r"T\(([\d,]*)\)", right)
+    order = np.arange(math.prod(_numbers(right))).reshape(_numbers(right))
+    if transposed:
+        order = order.transpose(tuple(int(n) for n in transposed[1].split(",")))
+    groups: list[list[int]] = order.reshape(shape).tolist()
+    return groups
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found = re.search(r"\[([\d,]*)\]", text)
+    return tuple(int(n) for n in found[1].split(",") if n) if found else ()
+
+
+def group_size(attributes: str, devices: int) -> int:
+    """Return how many devices a group has, from the attributes of a collective and the devices of the program."""
+    at = attributes.find("replica_groups=")
+    if at < 0:
+        return devices
+    text = attributes[at + len("replica_groups=") :]
+    if text.startswith("mesh["):
+        return _along_axes(text)
+    if text.startswith("["):
+        return int(_numbers(text.partition("<=")[0])[-1])
+    first = re.match(r"\{\{?([\d, ]*)\}", text)
+    members = [n for n in first[1].split(",") if n.strip()] if first else []
+    return len(members) or devices
+
+
+def _along_axes(text: str) -> int:
+    mesh, _, rest = text.partition("]")
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", mesh)}
+    axes = re.search(r"\{([^}]*)\}", rest)
+    named = re.findall(r"'([^']*)'(?::\(\d+\)(\d+))?", axes[1]) if axes else []
+    return math.prod(int(part) if part else sizes.get(name, 1) for name, part in named)
