@@ -318,11 +318,12 @@ class Line:
                 self._changed.notify_all()
         elif "failed" in message:
             self._end(message, f"process {message['failed']} has ended: {message['reason']}")
+        elif "lost" in message:
+            self._gone(message["lost"])
 
     def _gone(self, process: int) -> None:
         if process not in self._left:
-            reason = "it died, or its host did"
-            self._end({"failed": process, "reason": reason}, f"process {process} is lost: {reason}")
+            self._end({"lost": process}, f"process {process} is lost: it died, or its host did")
 
     def _end(self, news: Message, sentence: str) -> None:
         if self.parting:

@@ -213,6 +213,7 @@ class _Loop:
 
     def _save(self, state: TrainState) -> None:
         self._write_usage()  # first, so that a checkpoint that is there has its table
+        self.recorder.keep()  # and its lines
         self.checkpoints.save(state, self.data.batches, self.progress)
         self._dev(state)
         self._advance()

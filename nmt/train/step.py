@@ -57,6 +57,16 @@ def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
     return map_parameters(place, abstract)
 
 
+def batch_sharding(recipe: Recipe, mesh: Mesh) -> NamedSharding:
+    """Return where the rows of a batch live.
+
+    Raises:
+      UserError: the mesh does not divide the rows that are computed at once.
+    """
+    at_once = (recipe.rows // recipe.train.accumulate, recipe.data.target_length)
+    return named_sharding(mesh, ("batch", None), at_once)
+
+
 def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Trainer:
     """Build the functions of a run.
 
@@ -73,8 +83,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     schedule = make_schedule(train.schedule, train.steps)
     optimizer = make_optimizer(train.optimizer, schedule)
     graph, abstract = abstract_model(recipe.model, vocabulary)
-    at_once = (recipe.rows // train.accumulate, recipe.data.target_length)
-    batches = named_sharding(mesh, ("batch", None), at_once)
+    batches = batch_sharding(recipe, mesh)
 
     def begin(parameters: nnx.State) -> TrainState:
         average = None if train.ema_decay is None else jax.tree.map(jnp.copy, parameters)
