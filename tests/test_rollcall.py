@@ -13,6 +13,7 @@ from nmt.cli.launch import KEYS, LaunchKeys, parse_launch
 from nmt.cli.train import parse
 from nmt.errors import UserError
 from nmt.sharding import rollcall
+from nmt.sharding.hosts import share
 from nmt.sharding.rollcall import Connection, Line, Place, call_roll
 
 GREETING = {"nmt": "1", "train.steps": "100"}
@@ -309,3 +310,31 @@ def test_a_misspelt_key_is_noticed():
     with pytest.raises(UserError, match=r"did you mean distributed\.coordinator"):
         parse(["quickstart", "distributed.coordinater=a:1"])
     assert len(KEYS) == len(LaunchKeys._fields)
+
+
+# Whose rows
+
+
+class Placement:
+    """Stands for a sharding: the rows that the devices of one host hold."""
+
+    def __init__(self, *spans):
+        self.spans = spans
+
+    def addressable_devices_indices_map(self, shape):
+        return {number: (slice(*span), slice(None)) for number, span in enumerate(self.spans)}
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([(0, 2), (2, 4)], (0, 4)),
+        ([(6, 8), (4, 6)], (1, 4)),
+        ([(8, 12), (8, 12)], (2, 4)),  # along an axis that is not the batch's
+        ([(None, None)], (0, 1)),
+        ([(0, 2), (8, 10)], (0, 1)),  # here and there
+        ([(2, 6)], (0, 1)),  # not a part of the batch cut in equal parts
+    ],
+)
+def test_a_host_feeds_the_rows_of_its_devices(spans, expected):
+    assert share(Placement(*spans), 16) == expected

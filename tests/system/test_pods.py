@@ -33,7 +33,6 @@ SMALL = (
     "model.decoder_layers=1",
     "model.moe.every=1",
     "mesh.data=2",  # and four along the experts: each host has rows of the batch, and experts
-    f"train.steps={STEPS}",
     f"train.checkpoint_every={EVERY}",
     "train.tokens_per_batch=256",
     "train.log_every=1",
@@ -57,11 +56,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(playground: Playground, run: str, devices: int, *arguments: str) -> subprocess.Popen[str]:
+def start(playground: Playground, run: str, devices: int, *arguments: str, steps: int = STEPS) -> subprocess.Popen[str]:
     """Start nmt-train with so many devices."""
-    command = [sys.executable, "-m", "nmt.cli.train", f"recipe={playground.recipe}", *SMALL, f"run_dir=runs/{run}"]
+    command = [sys.executable, "-m", "nmt.cli.train", f"recipe={playground.recipe}", f"run_dir=runs/{run}"]
     return subprocess.Popen(
-        [*command, *arguments],
+        [*command, *SMALL, f"train.steps={steps}", *arguments],
         cwd=playground.folder,
         env=playground.environment | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
         stdin=subprocess.DEVNULL,
@@ -71,10 +70,10 @@ def start(playground: Playground, run: str, devices: int, *arguments: str) -> su
     )
 
 
-def start_two(playground: Playground, run: str, *arguments: str) -> list[subprocess.Popen[str]]:
+def start_two(playground: Playground, run: str, steps: int = STEPS) -> list[subprocess.Popen[str]]:
     """Start one nmt-train in two processes of four devices."""
-    keys = (f"distributed.coordinator=localhost:{free_port()}", "distributed.processes=2", *arguments)
-    return [start(playground, run, 4, *keys, f"distributed.process={number}") for number in (0, 1)]
+    keys = (f"distributed.coordinator=localhost:{free_port()}", "distributed.processes=2")
+    return [start(playground, run, 4, *keys, f"distributed.process={number}", steps=steps) for number in (0, 1)]
 
 
 def ended(processes: Sequence[subprocess.Popen[str]], timeout: float = 600) -> list[tuple[int, str]]:
@@ -159,7 +158,7 @@ def test_two_go_on_where_one_was(playground: Playground, one: Path) -> None:
 
 def test_one_is_lost_and_the_other_ends(playground: Playground, one: Path) -> None:
     copy_until(one, playground.folder / "runs" / "lost", EVERY)
-    processes = start_two(playground, "lost", "train.steps=100000")
+    processes = start_two(playground, "lost", steps=100_000)
     wait_for_step(processes[0], playground.folder / "runs" / "lost", EVERY + 3)
     processes[1].kill()
     (status, said), _ = ended(processes, timeout=60)
