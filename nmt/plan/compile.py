@@ -12,6 +12,9 @@ import jax
 from jax.sharding import Mesh
 
 from nmt.config import Recipe
+from nmt.decode.search import batch_rows, lower_search
+from nmt.models.weights import abstract_model
+from nmt.sharding import parts
 from nmt.train.step import Trainer, make_trainer
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -69,12 +72,26 @@ def compile_step(trainer: Trainer, mesh: Mesh) -> Compiled | Overflow:
         return compile_function(lambda: trainer.step.lower(trainer.state, trainer.batch))
 
 
+def compile_decoding(recipe: Recipe, trainer: Trainer, mesh: Mesh) -> Compiled | Overflow:
+    """Compile the translation of a full batch of the longest sources, by beam search, with the trainer's parameters."""
+    with jax.set_mesh(mesh):
+        graph, _ = abstract_model(recipe.model, recipe.vocab.sizes)
+        longest = recipe.data.source_length
+        return compile_function(lambda: lower_search(graph, trainer.state.parameters, longest, recipe.decode))
+
+
+def decode_rows(recipe: Recipe, mesh: Mesh) -> int:
+    """Return the rows of such a batch."""
+    with jax.set_mesh(mesh):
+        return batch_rows(recipe.decode, recipe.data.source_length, parts("batch"))
+
+
 def compile_function(lower: Callable[[], Any]) -> Compiled | Overflow:
     """Compile what a function lowers; its mesh is to be set."""
-    began = time.monotonic()
-    lowered = lower()
-    lowered_at = time.monotonic()
+    began = lowered_at = time.monotonic()
     try:
+        lowered = lower()
+        lowered_at = time.monotonic()
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if (overflow := overflow_of(str(error), time.monotonic() - lowered_at)) is None:

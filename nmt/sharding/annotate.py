@@ -1,5 +1,7 @@
 """GShard's three annotations, over `jax.sharding` (GShard, section 3.2)."""
 
+import math
+
 import jax
 from jax.sharding import PartitionSpec, get_abstract_mesh
 
@@ -10,6 +12,20 @@ def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
     mesh = get_abstract_mesh()
     # Without a mesh, or on a mesh of one device, an annotation has nothing to say.
     return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, spec)
+
+
+def parts(axis: str) -> int:
+    """Return in how many parts the mesh splits a logical axis; 1 without a mesh.
+
+    Raises:
+      KeyError: the name is not a logical axis.
+    """
+    mesh = get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return 1
+    (split,) = partition_spec((axis,))
+    names = (split,) if isinstance(split, str) else split or ()
+    return math.prod(mesh.shape[name] for name in names)
 
 
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:
