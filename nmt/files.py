@@ -10,7 +10,10 @@ from platformdirs import user_cache_dir
 
 from nmt.errors import UserError, did_you_mean
 
-DECLARATIONS = ("recipes", "models", "data")
+MESHES = "recipes/meshes"
+# Each in a folder of this name, and what one of them is called.
+_SINGULAR = {"recipes": "recipe", "models": "model", "data": "corpus", MESHES: "mesh preset"}
+DECLARATIONS = tuple(_SINGULAR)
 
 
 def cache_dir(*parts: str) -> Path:
@@ -55,7 +58,7 @@ def find_declaration(kind: str, name: str) -> Path:
     Raises:
       UserError: no such file; the message names the nearest ones.
     """
-    singular = {"recipes": "recipe", "models": "model", "data": "corpus"}[kind]
+    singular = _SINGULAR[kind]
     if name.endswith((".yaml", ".yml")):
         if (path := Path(name)).is_file():
             return path
@@ -64,6 +67,11 @@ def find_declaration(kind: str, name: str) -> Path:
     if name not in known:
         raise UserError(f"unknown {singular} {name!r}{did_you_mean(name, known)} (known: {', '.join(sorted(known))})")
     return known[name]
+
+
+def is_remote(path: os.PathLike[str] | str) -> bool:
+    """Return whether a path is in an object store, such as gs://bucket/run, rather than in a file system."""
+    return "://" in os.fspath(path)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from nmt.models.positions import interleaved_sinusoids, relative_buckets, rotate
 from nmt.models.stack import Stack
 from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.weights import abstract_model
-from nmt.sharding import RULES
+from nmt.sharding import LOGICAL_AXES
 
 # Every option is in one of them; the numbers of layers are multiples of `moe.every` or not, and above or below it.
 OPTIONS = {
@@ -213,7 +213,7 @@ def test_parameters_are_counted_and_name_their_axes(name):
     for path, leaf in leaves:
         axes = leaf.get_metadata()["logical_axes"]
         assert len(axes) == len(leaf.get_value().shape), path
-        assert all(axis is None or axis in RULES for axis in axes), path
+        assert all(axis is None or axis in LOGICAL_AXES for axis in axes), path
         assert ("layers" in axes) == ("blocks" in path), path
 
 

@@ -20,7 +20,7 @@ from nmt.decode.search import Searcher, Tokens
 from nmt.decode.selection import COLUMNS, best_extensions, top_k
 from nmt.errors import UserError
 from nmt.models import incremental
-from nmt.sharding import make_mesh
+from nmt.sharding import make_layout
 
 BEGIN, END, TAG = 1, 2, 4
 FORBIDDEN = frozenset({0, 3, TAG})
@@ -44,7 +44,7 @@ def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
 @cache
 def searcher(vocabulary=41, **config):
     decode = DecodeConfig(**({"max_length_ratio": 1.0, "max_length_extra": 4, "batch_tokens": 64 * 16} | config))
-    return Searcher(toy(vocabulary), Tokens(BEGIN, END, FORBIDDEN), 16, decode, make_mesh())
+    return Searcher(toy(vocabulary), Tokens(BEGIN, END, FORBIDDEN), 16, decode, make_layout())
 
 
 def limit_of(source):
@@ -302,7 +302,7 @@ def test_a_translation_does_not_depend_on_the_order(sources, alone):
 
 def test_a_translation_does_not_depend_on_the_shape_of_batches(sources, alone, monkeypatch):
     monkeypatch.setattr(search, "SHORTEST", 32)
-    other = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 32, searcher().config, make_mesh())
+    other = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 32, searcher().config, make_layout())
     assert (searcher().buckets, other.buckets) == ([16], [32])
     assert tokens_of(other.search(sources)) == tokens_of(alone)
 
@@ -353,7 +353,7 @@ def test_sources_and_hypotheses_beyond_what_is_possible_are_refused():
 
 def test_a_model_that_diverged_is_told():
     model = jax.tree.map(lambda x: x * jnp.nan, toy(sparse=False))
-    broken = Searcher(model, Tokens(BEGIN, END, FORBIDDEN), 16, DecodeConfig(), make_mesh())
+    broken = Searcher(model, Tokens(BEGIN, END, FORBIDDEN), 16, DecodeConfig(), make_layout())
     with pytest.raises(UserError, match="no finite probabilities"):
         broken.search([[TAG, 9, END]])
 
@@ -362,9 +362,10 @@ _SEVERAL_DEVICES = """
 import json, sys
 sys.path.insert(0, "tests")
 from test_decode import *
-mesh = make_mesh(data=2, expert=2, model=2)
-with jax.set_mesh(mesh):
-    shared = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 16, searcher.__wrapped__().config, mesh)
+from nmt.config import MeshConfig
+layout = make_layout(MeshConfig(data=2, expert=2, model=2))
+with layout.use():
+    shared = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 16, searcher.__wrapped__().config, layout)
     print(json.dumps(tokens_of(shared.search(sources_of(64)[:6]))))
 """
 

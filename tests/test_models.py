@@ -22,7 +22,7 @@ from nmt.models.numerics import dropout, product, split_key
 from nmt.models.positions import sinusoids
 from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.weights import abstract_model, from_arrays, resolve_dtype, to_arrays
-from nmt.sharding import RULES
+from nmt.sharding import LOGICAL_AXES
 
 # Products
 
@@ -399,7 +399,7 @@ def test_every_parameter_names_its_axes(config):
     for path, leaf in nnx.to_flat_state(parameters):
         axes = leaf.get_metadata()["logical_axes"]
         assert len(axes) == len(leaf.get_value().shape), path
-        assert all(axis is None or axis in RULES for axis in axes), path
+        assert all(axis is None or axis in LOGICAL_AXES for axis in axes), path
         assert leaf.get_value().dtype == jnp.float32, path
         assert ("layers" in axes) == ("blocks" in path), path
 

@@ -17,17 +17,28 @@ import numpy as np
 import pytest
 import toy_model as toy
 from flax import nnx
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 import nmt.train.step
-from nmt.config import OptimizerConfig
+from nmt.config import MeshConfig, OptimizerConfig
 from nmt.errors import UserError
+from nmt.files import MESHES as MESH_FOLDER
+from nmt.files import declarations
 from nmt.models.layers import FeedForward, parameter
 from nmt.models.moe.layer import MoE
 from nmt.models.numerics import dropout
 from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.weights import load_model, shardings, split_model
-from nmt.sharding import AXES, RULES, make_mesh, named_sharding, partition_spec, replicate, shard, split
+from nmt.sharding import (
+    LOGICAL_AXES,
+    load_preset,
+    make_layout,
+    make_mesh,
+    named_sharding,
+    replicate,
+    shard,
+    split,
+)
 from nmt.train.checkpoints import Checkpoints, Progress
 from nmt.train.step import make_trainer
 
@@ -62,9 +73,9 @@ def collectives(text):
     return counts | {"gathered": sorted(set(gathered))}
 
 
-def mesh_of(name):
+def layout_of(name):
     sizes = MESHES[name]
-    return make_mesh(**sizes, devices=jax.devices()[: np.prod(list(sizes.values()))])
+    return make_layout(MeshConfig(**sizes), jax.devices()[: np.prod(list(sizes.values()))])
 
 
 def train_on(mesh, evaluate, recipe=RECIPE):
@@ -90,15 +101,15 @@ def train_on(mesh, evaluate, recipe=RECIPE):
 
 def factored(name):
     """The same with Adafactor and a batch in two parts, and where its moments live."""
-    with jax.set_mesh(mesh_of(name)):
-        facts, arrays, state = train_on(mesh_of(name), evaluate=False, recipe=FACTORED)
+    with layout_of(name).use() as mesh:
+        facts, arrays, state = train_on(mesh, evaluate=False, recipe=FACTORED)
     moments = state.optimizer[1].moments.encoder.blocks[0].moe.wi
     for part in ("rows", "columns", "momentum"):
         facts[part] = list(getattr(moments, part)[...].addressable_shards[0].data.shape)
     return facts, arrays
 
 
-def annotated(mesh):
+def annotated():
     """The shape of one device's part of an array [8,16] under each annotation."""
     x = jnp.zeros((8, 16))
     annotations = {
@@ -106,7 +117,7 @@ def annotated(mesh):
         "split": lambda x: split(x, 1, "mlp"),
         "replicate": lambda x: replicate(shard(x, "batch", "mlp")),
     }
-    with jax.set_mesh(mesh):
+    with layout_of("expert_model").use():
         return {
             name: list(jax.jit(annotate)(x).addressable_shards[0].data.shape) for name, annotate in annotations.items()
         }
@@ -159,8 +170,7 @@ def layers(mesh):
 
         step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
         place = (shardings(state, mesh), named_sharding(mesh, ("batch", None, None), x.shape))
-        with jax.set_mesh(mesh):
-            parts = step(*jax.device_put((state, x), place))
+        parts = step(*jax.device_put((state, x), place))
         for name, tree in (("one", step(state, x)), ("parts", parts)):
             arrays |= {f"{kind}/{name}/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
     return arrays
@@ -175,23 +185,23 @@ def compute(out):
         jax.device_put(jax.tree.map(np.asarray, first), shardings(first, mesh)),
     )
     for name in MESHES:
-        with jax.set_mesh(mesh_of(name)):
-            facts[name], mine, states[name] = train_on(mesh_of(name), evaluate=name in ("one", "expert_model"))
+        with layout_of(name).use() as mesh:
+            facts[name], mine, states[name] = train_on(mesh, evaluate=name in ("one", "expert_model"))
             arrays |= {f"{name}/{path}": array for path, array in mine.items()}
     for name in ("one", "expert_model"):
         facts[f"factored/{name}"], mine = factored(name)
         arrays |= {f"factored/{name}/{path}": array for path, array in mine.items()}
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())
-    with jax.set_mesh(mesh_of("expert_model")), Checkpoints(out / "run", keep=1) as checkpoints:
+    with layout_of("expert_model").use(), Checkpoints(out / "run", keep=1) as checkpoints:
         checkpoints.save(states["expert_model"], batches, Progress(step=STEPS))
-    with jax.set_mesh(mesh_of("expert")), Checkpoints(out / "run", keep=1) as checkpoints:
+    with layout_of("expert").use(), Checkpoints(out / "run", keep=1) as checkpoints:
         moved = checkpoints.restore(states["expert"], batches)
         arrays |= {f"moved/{path}": array for path, array in toy.flat(moved.parameters).items()}
-    model, facts["loaded"] = load_model(out / "run", MODEL, toy.SIZES, mesh_of("one"))
+    model, facts["loaded"] = load_model(out / "run", MODEL, toy.SIZES, layout_of("one").mesh)
     arrays |= {f"loaded/{path}": array for path, array in toy.flat(split_model(model)[1]).items()}
-    mesh = mesh_of("expert_model")
-    facts["annotated"] = annotated(mesh)
-    arrays |= masks(mesh) | drawn(mesh) | layers(mesh)
+    facts["annotated"] = annotated()
+    with layout_of("expert_model").use() as mesh:
+        arrays |= masks(mesh) | drawn(mesh) | layers(mesh)
     (out / "facts.json").write_text(json.dumps(facts))
     np.savez(out / "arrays.npz", **arrays)
 
@@ -321,19 +331,27 @@ def test_annotations_split_and_replicate(eight):
 # Rules, meshes and their mistakes
 
 
-def test_rules_name_mesh_axes_and_use_none_twice():
-    for axis, split_over in RULES.items():
-        names = (split_over,) if isinstance(split_over, str) else split_over or ()
-        assert set(names) <= set(AXES), axis
-        assert len(set(names)) == len(names), axis
+GSHARD = load_preset("expert").rules
+EIGHT = make_layout(MeshConfig(data=2, expert=2, model=2), devices=8)
+
+
+@pytest.mark.parametrize("name", sorted(declarations(MESH_FOLDER)))
+def test_presets_name_mesh_axes_and_use_none_twice(name):
+    preset = load_preset(name)
+    assert preset.description
+    for axis in LOGICAL_AXES:
+        for stored in (False, True):
+            names = preset.rules.of(axis, stored)
+            assert set(names) <= set(preset.axes), axis
+            assert len(set(names)) == len(names), axis
 
 
 def test_partition_spec():
-    assert partition_spec(("batch", "length", "embed")) == PartitionSpec(("data", "expert"), None, None)
-    assert partition_spec(("layers", "expert", "embed", "mlp")) == PartitionSpec(None, "expert", None, "model")
-    assert partition_spec((None, "heads")) == PartitionSpec(None, "model")
+    assert GSHARD.spec(("batch", "length", "embed")) == PartitionSpec(("data", "expert"), None, None)
+    assert GSHARD.spec(("layers", "expert", "embed", "mlp")) == PartitionSpec(None, "expert", None, "model")
+    assert GSHARD.spec((None, "heads")) == PartitionSpec(None, "model")
     with pytest.raises(KeyError, match="width"):
-        partition_spec(("width",))
+        GSHARD.spec(("width",))
 
 
 def test_annotations_without_a_mesh_say_nothing():
@@ -362,7 +380,7 @@ def test_annotations_are_checked_even_without_a_mesh():
 def test_a_mesh_of_one_device(sizes, wanted):
     mesh = make_mesh(**sizes, devices=jax.devices()[:1])
     assert dict(mesh.shape) == wanted
-    assert mesh.axis_names == AXES
+    assert mesh.axis_names == ("data", "expert", "model")
 
 
 @pytest.mark.parametrize(
@@ -378,11 +396,8 @@ def test_a_mesh_of_one_device(sizes, wanted):
 )
 def test_a_mesh_that_does_not_fit_is_a_mistake(sizes, devices, message):
     with pytest.raises(UserError, match=message) as caught:
-        make_mesh(**sizes, devices=[object()] * devices)
+        make_layout(MeshConfig(**sizes), devices=devices)
     assert "\n" not in str(caught.value)
-
-
-EIGHT = AbstractMesh((2, 2, 2), AXES)
 
 
 @pytest.mark.parametrize(
@@ -396,21 +411,22 @@ EIGHT = AbstractMesh((2, 2, 2), AXES)
     ],
 )
 def test_sizes_that_devices_do_not_divide_are_a_mistake(axes, shape, message):
-    with pytest.raises(UserError, match=message):
-        named_sharding(EIGHT, axes, shape)
+    with EIGHT.use() as mesh, pytest.raises(UserError, match=message):
+        named_sharding(mesh, axes, shape)
 
 
 def test_sizes_that_devices_divide():
-    assert named_sharding(EIGHT, ("batch", None), (8, 3)).spec == PartitionSpec(("data", "expert"), None)
-    assert named_sharding(EIGHT, ("layers", "embed"), (3, 5)).spec == PartitionSpec(None, None)
+    with EIGHT.use() as mesh:
+        assert named_sharding(mesh, ("batch", None), (8, 3)).spec == PartitionSpec(("data", "expert"), None)
+        assert named_sharding(mesh, ("layers", "embed"), (3, 5)).spec == PartitionSpec(None, None)
 
 
 def test_a_trainer_says_at_once_that_its_mesh_does_not_divide_it():
-    mesh = AbstractMesh((8, 1, 1), AXES)
-    with pytest.raises(UserError, match=r"accumulate\) is 4, which mesh.data=8 does not divide"):
-        make_trainer(toy.recipe(rows=8, accumulate=2), toy.SIZES, mesh)
-    with pytest.raises(UserError, match=r"is 4, which mesh.data=8 does not divide"):
-        make_trainer(toy.recipe(rows=4), toy.SIZES, mesh)
+    with make_layout(MeshConfig(data=8), devices=8).use() as mesh:
+        with pytest.raises(UserError, match=r"accumulate\) is 4, which mesh.data=8 does not divide"):
+            make_trainer(toy.recipe(rows=8, accumulate=2), toy.SIZES, mesh)
+        with pytest.raises(UserError, match=r"is 4, which mesh.data=8 does not divide"):
+            make_trainer(toy.recipe(rows=4), toy.SIZES, mesh)
 
 
 if __name__ == "__main__":

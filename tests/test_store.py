@@ -87,7 +87,9 @@ def shards(tmp_path):
 
 def test_random_access_over_several_shards(shards, tmp_path):
     assert len(shards) == 10
-    assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == [f"0000{i}.array_record" for i in range(3)]
+    assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == [
+        f"0000{i}.{suffix}" for i in range(3) for suffix in ("array_record", "lengths.npy")
+    ]
     order = [9, 0, 4, 3, 7, 8, 0]
     assert [pair.source.tolist() for pair in shards.__getitems__(order)] == [[i] for i in order]
     assert [shards[i].target.tolist() for i in range(10)] == [[i, i + 1] for i in range(10)]
@@ -121,7 +123,7 @@ def test_damaged_shards_are_noticed(shards, tmp_path, damage):
 
 def test_shards_for_remote_storage_are_written_here_and_copied(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(records, "_is_remote", lambda path: True)
+    monkeypatch.setattr(records, "is_remote", lambda path: True)
     make = records.ArrayRecordWriter
     monkeypatch.setattr(records, "ArrayRecordWriter", lambda path, *rest: opened.append(path) or make(path, *rest))
     writer = ShardWriter(epath.Path(tmp_path / "far"), shard_pairs=2)
@@ -230,8 +232,10 @@ def test_half_written_leftovers_are_cleaned(tmp_path):
         load_stats(store)
     prepare_some(store)
     files = {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
-    shard = "de-en/00000.array_record"
-    assert files == {"stats.json", "dev/de-en.jsonl", "test/de-en.jsonl", f"dev/{shard}", f"train/{shard}"}
+    shards = {
+        f"{split}/de-en/00000.{suffix}" for split in ("dev", "train") for suffix in ("array_record", "lengths.npy")
+    }
+    assert files == {"stats.json", "dev/de-en.jsonl", "test/de-en.jsonl", *shards}
 
 
 def test_failure_leaves_nothing_behind(tmp_path):

@@ -13,13 +13,13 @@ import orbax.checkpoint as ocp
 import pytest
 import toy_model as toy
 from flax import nnx
-from jax.sharding import AbstractMesh
 from synthetic import lexicon, sentence, translation
 
 from nmt.cli import translate as command
 from nmt.config import (
     DataConfig,
     DecodeConfig,
+    MeshConfig,
     ModelConfig,
     Recipe,
     VocabConfig,
@@ -40,7 +40,7 @@ from nmt.models.tokens import Phase
 from nmt.models.weights import abstract_model, initialise, shardings, to_arrays
 from nmt.recipes.size import measure
 from nmt.recipes.stages import texts_of
-from nmt.sharding import AXES, make_mesh
+from nmt.sharding import make_layout, make_mesh
 from nmt.train.objective import objective
 
 SIZES = VocabularySizes(61, 43)
@@ -124,7 +124,7 @@ def searcher(name):
     config, sizes = VARIANTS[name]
     model = nnx.merge(*toy.weights(config, sizes))
     decode = DecodeConfig(beam=2, max_length_ratio=1.0, max_length_extra=2)
-    return Searcher(model, Tokens(BEGIN, END, frozenset({0, 3})), toy.LENGTH, decode, make_mesh())
+    return Searcher(model, Tokens(BEGIN, END, frozenset({0, 3})), toy.LENGTH, decode, make_layout())
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -204,8 +204,9 @@ def test_one_table_cannot_serve_two_vocabularies():
 @pytest.mark.parametrize("sizes", [VocabularySizes(42, 43), VocabularySizes(43, 42)])
 def test_a_mesh_that_does_not_divide_a_vocabulary_is_a_mistake(sizes):
     _, parameters = abstract_model(UNTIED, sizes)
-    with pytest.raises(UserError, match=r"vocab.size or vocab.target_size is 43, which mesh.model=2 does not divide"):
-        shardings(parameters, AbstractMesh((1, 1, 2), AXES))
+    wrong = pytest.raises(UserError, match=r"vocab.size or vocab.target_size is 43, which mesh.model=2 does not divide")
+    with make_layout(MeshConfig(model=2), devices=2).use() as mesh, wrong:
+        shardings(parameters, mesh)
 
 
 # The text.

@@ -33,32 +33,36 @@ def command_name() -> str:
     return f"nmt-{Path(sys.argv[0]).stem.removeprefix('nmt-')}"
 
 
-def run_command(function: Callable[[], object]) -> NoReturn:
-    """Run a command and end the process as a command should.
+def run_command(function: Callable[[], object], leave: Callable[[int], NoReturn] = sys.exit) -> NoReturn:
+    """Run a command and end the process as a command should, by calling `leave` with the status.
 
     Status 0: done; 2: a `UserError`, or a full disk, told in one line; 130: interrupted; 141: the reader of standard
     output has gone, which is no mistake (`| head`). Anything else is a bug of ours and keeps its traceback (status 1).
+    A process whose run another host has left ends by itself with 75, see `nmt.sharding.hosts`.
     """
     try:
         function()
         sys.stdout.flush()
     except UserError as error:
-        _end(2, "\n".join(f"error: {line}" for line in str(error).splitlines()))
+        _tell("\n".join(f"error: {line}" for line in str(error).splitlines()))
+        leave(2)
     except KeyboardInterrupt:
-        _end(130, "interrupted")
+        _tell("interrupted")
+        leave(130)
     except BrokenPipeError:
         if not (gone := _streams_without_reader()):
             raise
         # Python flushes its streams once more at its end: they must not meet the broken pipe again.
         for stream in gone:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        sys.exit(141)
+        leave(141)
     except OSError as error:
         if error.errno not in _FULL:
             raise
         place = f": {error.filename}" if error.filename else ""
-        _end(2, f"error: {_FULL[error.errno]}{place}; make room, or use another disk (run_dir=..., NMT_CACHE)")
-    sys.exit(0)
+        _tell(f"error: {_FULL[error.errno]}{place}; make room, or use another disk (run_dir=..., NMT_CACHE)")
+        leave(2)
+    leave(0)
 
 
 def parsed(app: "Typer", request: type[_Request]) -> _Request | None:
@@ -102,10 +106,9 @@ def merged_tunables(given: str) -> str:
     return ":".join(settings + [f"{name}={value}" for name, value in _TUNABLES.items() if name not in names])
 
 
-def _end(status: int, message: str) -> NoReturn:
+def _tell(message: str) -> None:
     for line in message.splitlines():
         print(f"{command_name()}: {line}", file=sys.stderr)
-    sys.exit(status)
 
 
 def _streams_without_reader() -> list[int]:

@@ -4,14 +4,16 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import nmt
-from nmt.cli.shell import prepare_process, run_command
+from nmt.cli.launch import KEYS, LaunchKeys, parse_launch
+from nmt.cli.shell import command_name, prepare_process, run_command
 from nmt.config import load_recipe
 from nmt.config.documents import read_document
 from nmt.config.keys import keys_by_name
 from nmt.config.reference import help_text
+from nmt.config.runs import flat_recipe
 from nmt.errors import UserError, did_you_mean
 from nmt.files import declarations
 
@@ -27,10 +29,15 @@ evaluates it. What is done already is skipped; a run that was stopped goes on.
   nmt-train recipe=quickstart model.moe=null run_dir=runs/dense
   nmt-train recipe=my.yaml data.directions=de-en,en-de train.steps=2000
 
+On a TPU pod, under SLURM and under Open MPI the same command, started on every host, is one run. Elsewhere
+say which process is which (see docs/pods.md); what follows is not kept in the run's recipe.yaml:
+
+{launch}
+
   -h, --help    this text
   --version     the version
 """
-_OWN_KEYS = ("recipe", "dry_run")
+_OWN_KEYS = ("recipe", "dry_run", *KEYS)
 
 
 class Request(NamedTuple):
@@ -39,11 +46,12 @@ class Request(NamedTuple):
     recipe: str
     dry_run: bool
     overrides: tuple[str, ...]
+    launch: LaunchKeys = LaunchKeys()
 
 
 def main() -> None:
     """Run the command with the arguments of the process."""
-    run_command(lambda: _train(sys.argv[1:]))
+    run_command(lambda: _train(sys.argv[1:]), _leave)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -67,13 +75,15 @@ def parse(arguments: Sequence[str]) -> Request:
             given[key] = value
     if not given.get("recipe"):
         raise UserError(f"which recipe? write recipe=NAME (known: {', '.join(sorted(declarations('recipes')))})")
-    return Request(given["recipe"], _truth(given.get("dry_run", "false")), tuple(overrides))
+    keys = parse_launch({key: value for key, value in given.items() if key in KEYS})
+    return Request(given["recipe"], _truth(given.get("dry_run", "false")), tuple(overrides), keys)
 
 
 def usage() -> str:
     """Return the text of --help: usage, every recipe with its description, every key."""
     recipes = "\n".join(_recipe_line(name) for name in declarations("recipes"))
-    return f"{_USAGE}\nRecipes:\n{recipes}\n\nKeys, with their defaults:\n\n{help_text()}"
+    keys = "\n".join(f"  {key.ljust(29)} {description}" for key, description in KEYS.items())
+    return f"{_USAGE.format(launch=keys)}\nRecipes:\n{recipes}\n\nKeys, with their defaults:\n\n{help_text()}"
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -86,9 +96,31 @@ def _train(arguments: Sequence[str]) -> None:
     request = parse(arguments)
     recipe = load_recipe(request.recipe, request.overrides)
     prepare_process()
-    from nmt.recipes.runner import run
+    import jax
 
-    run(recipe, dry_run=request.dry_run, command=shlex.join(["nmt-train", *arguments]))
+    from nmt.recipes.runner import run
+    from nmt.sharding.hosts import ALONE, Launch, joined
+
+    command = shlex.join(["nmt-train", *arguments])
+    if request.dry_run:
+        run(recipe, dry_run=True, command=command, hosts=ALONE)
+        return
+    greeting = {"nmt": nmt.__version__, "jax": jax.__version__, **flat_recipe(recipe)}
+    with joined(Launch(*request.launch), greeting, _say) as hosts:
+        run(recipe, dry_run=False, command=command, hosts=hosts)
+
+
+def _say(text: str) -> None:
+    print(f"{command_name()}: {text}", file=sys.stderr, flush=True)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process; JAX, if it was imported, may have others to think of."""
+    if "nmt.sharding.hosts" in sys.modules:
+        from nmt.sharding.hosts import finish
+
+        finish(status)
+    sys.exit(status)
 
 
 def _check_form(argument: str, is_first: bool) -> None:

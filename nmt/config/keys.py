@@ -142,7 +142,8 @@ def _words(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return f"one of {', '.join(schema['enum'])}"
     if schema["type"] == "array":
-        return f"list of {schema['items']['type'].replace('string', 'text')}s" + _bounds(schema)
+        items = schema["items"].get("type", "section").replace("string", "text")
+        return f"list of {items}s" + _bounds(schema)
     plain = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
     return plain[schema["type"]] + _bounds(schema)
 

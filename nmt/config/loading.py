@@ -23,7 +23,7 @@ from nmt.config.keys import describe, keys_by_name, unknown_key
 from nmt.config.presets import expanded
 from nmt.config.schema import Recipe
 from nmt.errors import UserError, did_you_mean
-from nmt.files import find_declaration
+from nmt.files import MESHES, find_declaration
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -64,11 +64,24 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
       UserError: an unknown recipe, model or key, a wrong value, a key given twice; one line per mistake.
     """
-    return load_recipe_file(find_declaration("recipes", name_or_path), overrides)
+    settings = _merge(find_declaration("recipes", name_or_path), overrides)
+    recipe = _resolved(settings)
+    try:
+        find_declaration(MESHES, recipe.mesh.preset)
+    except UserError as error:
+        raise UserError(f"{settings.origin(('mesh', 'preset'))}: mesh.preset: {error}") from None
+    return recipe
 
 
-def load_recipe_file(path: os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Return the recipe in a file of any name, wherever `etils.epath` reaches; else like `load_recipe`."""
+def load_recipe_file(path: os.PathLike[str]) -> Recipe:
+    """Return the recipe in a file of any name, wherever `etils.epath` reaches.
+
+    Unlike `load_recipe` this does not ask for the mesh preset, which a run may have brought from another machine.
+    """
+    return _resolved(_merge(path))
+
+
+def _merge(path: os.PathLike[str], overrides: Sequence[str] = ()) -> _Settings:
     document = read_document(path)
     _check_keys(document)
     arguments = read_arguments(overrides)
@@ -77,7 +90,7 @@ def load_recipe_file(path: os.PathLike[str], overrides: Sequence[str] = ()) -> R
         settings.merge(base, ("model",))
     settings.merge(document)
     settings.set(arguments)
-    return _resolved(settings)
+    return settings
 
 
 def _resolved(settings: _Settings) -> Recipe:

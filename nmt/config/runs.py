@@ -49,6 +49,11 @@ def read_run_recipe(run_dir: os.PathLike[str] | str) -> Recipe:
     raise UserError(f"{os.fspath(folder)} is not a run directory: {problem}{_other_runs(folder)}")
 
 
+def flat_recipe(recipe: Recipe) -> dict[str, str]:
+    """Return every key of a recipe with its value as YAML, `train.steps: "100"`, in the order of the schema."""
+    return dict(_flat(recipe.model_dump()))
+
+
 def compare_recipes(old: Recipe, new: Recipe) -> list[str]:
     """Return what differs, as `train.steps: 100 -> 200`, in the order of the schema."""
     return [_arrow(name, before, after) for name, before, after in _differences(old.model_dump(), new.model_dump())]
@@ -74,6 +79,14 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
             yield from _differences(before, after, f"{prefix}{key}.")
         elif before != after:
             yield f"{prefix}{key}", before, after
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", dump_value(value)
 
 
 def _arrow(name: str, before: Any, after: Any) -> str:

@@ -5,7 +5,7 @@ modules beside it (schema_data, schema_model, schema_train); a section is descri
 Keys that cannot be described in one sentence do not belong here.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -32,12 +32,32 @@ __all__ = [
 ]
 
 
-class MeshConfig(Section):
-    """The device mesh: how many devices along each axis; -1, at most once, takes what is left."""
+def _size(what: str) -> Any:
+    return Field(None, ge=-1, description=f"Devices that {what}; null: the preset's.")
 
-    data: int = Field(1, ge=-1, description="Devices that share the batch rows (data parallelism).")
-    expert: int = Field(-1, ge=-1, description="Devices that share the experts and, as in GShard, the batch rows.")
-    model: int = Field(1, ge=-1, description="Devices that share hidden units and heads (tensor parallelism).")
+
+class MeshConfig(Section):
+    """The device mesh: a preset, and how many devices along its axes; -1, at most once, takes what is left."""
+
+    preset: str = Field(
+        "expert",
+        min_length=1,
+        description="Axes of the mesh and what is split over them, by name (of a file under recipes/meshes/) or path.",
+    )
+    data: int | None = _size("share the batch rows, with all weights on each (data parallelism)")
+    fsdp: int | None = _size("share the batch rows, and keep dense weights in parts that are gathered when used")
+    expert: int | None = _size("share the experts and, as in GShard, the batch rows")
+    model: int | None = _size("share hidden units, heads and the vocabulary (tensor parallelism)")
+    slices: Positive | None = Field(
+        None,
+        description="TPU slices, or groups of hosts, that the data axis spans; null: as the devices say, one if they "
+        "do not.",
+    )
+    axis_types: Literal["auto", "explicit"] = Field(
+        "auto",
+        description="Who places what is not annotated: XLA (auto, as in GShard), or JAX by the types of arrays, where "
+        "a clash is an error (explicit).",
+    )
 
 
 class DecodeConfig(Section):

@@ -1,15 +1,27 @@
-"""The mixture: how often each direction is drawn, and what that means in examples and epochs."""
+"""The mixture: how often each direction is drawn, and what that means in examples and epochs.
+
+    n^(1/T)  x  weights  ->  shares of groups  ->  floors and caps within each group
+
+Directions that are held out, and those outside the stage, have weight 0.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from nmt.config import DataConfig
+from nmt.config.schema_mixture import StageConfig
 from nmt.data.store import SOURCE_EXTRA, TARGET_EXTRA, Stats
 from nmt.errors import UserError
-from nmt.languages import Direction
+from nmt.languages import Direction, get, parse_direction
 
-# Share of the slots that first-fit packing fills on the side that fills first (measured on short sentences).
+# Share of the slots that packing fills on the side that fills first (measured on short sentences).
 _FILL = 0.96
+_POINTS = 200  # steps at which the shares of a schedule are taken for the table
+
+Shares = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,7 @@ class MixtureRow:
 
     Attributes:
       pairs: training pairs.
-      share: probability of being drawn.
+      share: probability of being drawn, mean over the steps.
       examples: pairs drawn until the last step, estimated.
       epochs: how often each of its pairs is drawn until then, estimated; 0 without pairs.
     """
@@ -43,21 +55,156 @@ def probabilities(pairs: Mapping[Direction, int], temperature: float) -> dict[Di
     return {direction: weight / total for direction, weight in weights.items()}
 
 
+class Mixture:
+    """The share of every direction at every step of every stage.
+
+    Args:
+      pairs: training pairs by direction.
+      data: temperature and `data.mixture`.
+
+    Raises:
+      UserError: a pattern fits no direction, bounds that no shares keep, or a stage without training pairs.
+    """
+
+    def __init__(self, pairs: Mapping[Direction, int], data: DataConfig):
+        self.directions = tuple(pairs)
+        self.stages: tuple[StageConfig, ...] = data.mixture.stages or (StageConfig(),)
+        self._data = data
+        self._counts = np.array(list(pairs.values()), np.float64)
+        mixture = data.mixture
+        self._trained = ~self._fit(mixture.held_out, "data.mixture.held_out", missing=False) & (self._counts > 0)
+        self._groups = self._grouped(mixture.groups)
+        # Those of the mixture are looked up for themselves first, so that a mistake in them is told as theirs.
+        self._weights(mixture.weights, "data.mixture.weights")
+        self._factors = [
+            self._weights((*mixture.weights, *stage.weights), f"weights of stage {number}")
+            * self._fit(stage.directions, f"directions of stage {number}", missing=True)
+            for number, stage in enumerate(self.stages, 1)
+        ]
+        self._cache: dict[tuple[float, int], Shares] = {}
+        for stage in range(len(self.stages)):
+            self.shares(0, stage)
+
+    def temperature(self, step: int, stage: int = 0) -> float:
+        """Return T at a step (of the whole run, from 0) of a stage."""
+        if (own := self.stages[stage].temperature) is not None:
+            return own
+        if not (points := self._data.mixture.points):
+            return self._data.temperature
+        steps, values = zip(*points, strict=True)
+        return float(np.interp(step, steps, values))
+
+    def shares(self, step: int, stage: int = 0) -> Shares:
+        """Return the probability of every direction [D], in order, 0 for those that are not drawn."""
+        key = self.temperature(step, stage), stage
+        if key not in self._cache:
+            self._cache = {key: self._shares(*key)}
+        return self._cache[key]
+
+    def members(self, stage: int) -> list[Direction]:
+        """Return the directions that are drawn in a stage."""
+        return [d for d, share in zip(self.directions, self.shares(0, stage), strict=True) if share > 0]
+
+    def stage_at(self, step: int) -> int:
+        """Return the stage of a step if every stage lasts as long as its `steps` allow."""
+        ends = np.cumsum([np.inf if stage.steps is None else stage.steps for stage in self.stages[:-1]])
+        return int(np.searchsorted(ends, step, side="right"))
+
+    def mean(self, steps: int) -> Shares:
+        """Return the shares [D], mean over the steps of a run."""
+        points = np.linspace(0, steps, min(steps, _POINTS), endpoint=False).astype(int)
+        return np.mean([self.shares(int(step), self.stage_at(int(step))) for step in points], axis=0)
+
+    def _shares(self, temperature: float, stage: int) -> Shares:
+        drawn = self._trained & (self._factors[stage] > 0)
+        if not drawn.any():
+            where = f" of stage {stage + 1}" if len(self.stages) > 1 else ""
+            raise UserError(f"no training pairs in any of the directions{where} {', '.join(map(str, self.directions))}")
+        weights = np.zeros(len(drawn))
+        weights[drawn] = self._counts[drawn] ** (1 / temperature) * self._factors[stage][drawn]
+        present = [(members & drawn, share) for members, share in self._groups if (members & drawn).any()]
+        total = sum(share for _, share in present)
+        if total <= 0:
+            raise UserError("data.mixture.groups leaves nothing for the directions that have training pairs")
+        shares = np.zeros(len(drawn))
+        for members, share in present:
+            shares[members] = self._bounded(weights[members], share / total)
+        return shares
+
+    def _bounded(self, weights: Shares, total: float) -> Shares:
+        """Return shares of that sum, proportional to the weights but for those at a bound."""
+        least, most = self._data.mixture.min_share, self._data.mixture.max_share
+        if not least * len(weights) <= total * (1 + 1e-9) or not most * len(weights) >= total * (1 - 1e-9):
+            raise UserError(
+                f"data.mixture.min_share={least:g} and max_share={most:g}: {len(weights)} directions "
+                f"cannot have shares within them that sum to {total:.3g}"
+            )
+        # The sum of clip(factor * weight) rises with the factor, so bisection (of its logarithm) finds it.
+        low, high = np.log(1e-12 / weights.max()), np.log(1e12 / weights.min())
+        for _ in range(200):
+            middle = (low + high) / 2
+            below = np.clip(np.exp(middle) * weights, least, most).sum() < total
+            low, high = (middle, high) if below else (low, middle)
+        shares = np.clip(np.exp(high) * weights, least, most)
+        return np.asarray(shares * (total / shares.sum()))
+
+    def _grouped(self, groups: Sequence[str]) -> list[tuple[np.ndarray, float]]:
+        free = np.ones(len(self.directions), bool)
+        found, left = [], 1.0
+        for group in groups:
+            pattern, _, share = group.rpartition("=")
+            members = self._fit((pattern,), "data.mixture.groups", missing=False) & free
+            found.append((members, float(share)))
+            free &= ~members
+            left -= float(share)
+        return [*found, (free, max(0.0, left) if groups else 1.0)]
+
+    def _weights(self, weights: Sequence[str], key: str) -> Shares:
+        factors = np.ones(len(self.directions))
+        for weight in weights:
+            pattern, _, factor = weight.rpartition("=")
+            factors[self._fit((pattern,), key, missing=False)] = float(factor)
+        return factors
+
+    def _fit(self, patterns: Sequence[str], key: str, *, missing: bool) -> np.ndarray:
+        """Return [D] which directions fit any of the patterns; `missing` is what no pattern at all means."""
+        if not patterns:
+            return np.full(len(self.directions), missing)
+        every = [np.array([_fits(pattern, direction) for direction in self.directions]) for pattern in patterns]
+        for pattern, fit in zip(patterns, every, strict=True):
+            if not fit.any():
+                raise UserError(f"{key}: {pattern} fits none of the directions {', '.join(map(str, self.directions))}")
+        return np.logical_or.reduce(every)
+
+
 def mixing_table(
     stats: Stats, directions: Sequence[Direction], data: DataConfig, rows: int, steps: int
 ) -> list[MixtureRow]:
     """Return what a run of `steps` batches of `rows` rows draws from every direction.
 
-    Pairs in a batch are estimated from the mean number of tokens of a pair and the usual fill of packed rows.
+    Pairs in a batch are estimated from the mean number of tokens of a pair and the usual fill of packed rows. A stage
+    of a curriculum is taken to last as long as its `steps` allow.
+
+    Raises:
+      UserError: as `Mixture`.
     """
-    train = {direction: stats.direction(direction).splits["train"] for direction in directions}
-    shares = probabilities({direction: split.pairs for direction, split in train.items()}, data.temperature)
-    source = sum(share * (train[d].source_tokens / train[d].pairs + SOURCE_EXTRA) for d, share in shares.items())
-    target = sum(share * (train[d].target_tokens / train[d].pairs + TARGET_EXTRA) for d, share in shares.items())
-    drawn = steps * rows * max(1.0, _FILL * min(data.source_length / source, data.target_length / target))
-    table = []
-    for direction, split in train.items():
-        examples = shares.get(direction, 0.0) * drawn
-        epochs = examples / split.pairs if split.pairs else 0.0
-        table.append(MixtureRow(direction, split.pairs, shares.get(direction, 0.0), examples, epochs))
-    return table
+    train = [stats.direction(direction).splits["train"] for direction in directions]
+    pairs = [split.pairs for split in train]
+    shares = Mixture(dict(zip(directions, pairs, strict=True)), data).mean(steps)
+    drawn = [(share, split) for share, split in zip(shares, train, strict=True) if share > 0]
+    source = sum(share * (split.source_tokens / split.pairs + SOURCE_EXTRA) for share, split in drawn)
+    target = sum(share * (split.target_tokens / split.pairs + TARGET_EXTRA) for share, split in drawn)
+    examples = steps * rows * max(1.0, _FILL * min(data.source_length / source, data.target_length / target))
+    return [
+        MixtureRow(direction, count, float(share), share * examples, share * examples / count if count else 0.0)
+        for direction, count, share in zip(directions, pairs, shares, strict=True)
+    ]
+
+
+def _fits(pattern: str, direction: Direction) -> bool:
+    """Say whether a direction fits a pattern: `*-en`, `en-*`, `*-*`, or a direction in any spelling."""
+    if pattern.startswith("*-"):
+        return pattern == "*-*" or direction.target == get(pattern.removeprefix("*-")).code
+    if pattern.endswith("-*"):
+        return direction.source == get(pattern.removesuffix("-*")).code
+    return direction == parse_direction(pattern)

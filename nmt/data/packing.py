@@ -1,75 +1,111 @@
 """Packing: several pairs to a row, and the rows of a batch as arrays."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nmt.data.batch import Batch
-from nmt.data.records import TokenPair
-from nmt.data.store import SOURCE_EXTRA, TARGET_EXTRA, RowLengths
-from nmt.data.vocab import BEGIN, END
+from nmt.data.store import RowLengths
+from nmt.data.vocab import END
 
 IntArray = np.ndarray[Any, np.dtype[np.int32]]
 
-
-class Example(NamedTuple):
-    """A pair of a direction: its index in the recipe, and the pieces of both sides."""
-
-    direction: int
-    pair: TokenPair
+# What the first attempt hopes to fill of the side that fills first.
+_HOPED_FILL = 0.99
 
 
-class Packer:
-    """First-fit packing into a number of open rows."""
+class Examples(NamedTuple):
+    """N examples in packed order: those of a row follow each other.
 
-    def __init__(self, rows: int, lengths: RowLengths):
-        """Open so many empty rows of S and T tokens."""
-        self.rows: list[list[Example]] = [[] for _ in range(rows)]
-        self._lengths = lengths
-        self._source_room = np.full(rows, lengths.source)
-        self._target_room = np.full(rows, lengths.target)
+    What stands around the pieces is the same for all examples of a stream; see `Prefixes`.
+    """
 
-    def add(self, example: Example) -> bool:
-        """Put a pair into the first row with room on both sides; False: there is none.
-
-        Raises:
-          ValueError: the pair fits no row, not even an empty one.
-        """
-        source, target = len(example.pair.source) + SOURCE_EXTRA, len(example.pair.target) + TARGET_EXTRA
-        fits = (self._source_room >= source) & (self._target_room >= target)
-        row = int(fits.argmax())
-        if not fits[row]:
-            if source > self._lengths.source or target > self._lengths.target:
-                raise ValueError(f"a pair of {source} and {target} tokens does not fit a row of {self._lengths}")
-            return False
-        self._source_room[row] -= source
-        self._target_room[row] -= target
-        self.rows[row].append(example)
-        return True
+    row: np.ndarray  # [N] rising
+    stream: np.ndarray  # [N]
+    source: np.ndarray  # pieces of all sources, one after the other
+    source_lengths: np.ndarray  # [N] pieces
+    target: np.ndarray
+    target_lengths: np.ndarray  # [N]
 
 
-def assemble(rows: Sequence[Sequence[Example]], lengths: RowLengths, tags: Sequence[int]) -> Batch:
-    """Return packed rows as a batch.
+class Prefixes(NamedTuple):
+    """What stands around the pieces of an example, by its stream [D]."""
+
+    source: list[list[int]]  # tokens before the pieces of a source: tags
+    begin: IntArray  # [D] the token that the decoder begins with
+    direction: IntArray  # [D] what `Batch.direction` says
+
+    @property
+    def extras(self) -> np.ndarray:
+        """The tokens besides the pieces [D,2]: tags and end of a source, begin (or end) of a target."""
+        return np.array([(len(tags) + 1, 1) for tags in self.source], np.int64)
+
+
+def fit_rows(lengths: np.ndarray, rows: int, limits: RowLengths) -> tuple[int, np.ndarray]:
+    """Pack the longest beginning of a list of examples that a few attempts find room for.
+
+    First fit, the longest examples first; where some find no room, half as many are left off at the end, and again.
 
     Args:
-      rows: the pairs of every row, B of them; an empty row is all padding.
-      lengths: S and T.
-      tags: the tag of the target language, by index of the direction.
+      lengths: tokens of the examples on both sides [N,2].
+      rows: number of rows.
+      limits: S and T.
+
+    Returns:
+      how many of the examples are in, at least 1, and the row of each of those.
+
+    Raises:
+      ValueError: an example fits no row, not even an empty one.
     """
-    examples = [example for row in rows for example in row]
-    counts = np.array([len(row) for row in rows], np.int64)
-    sides = [[example.pair[side] for example in examples] for side in (0, 1)]
-    source = _Side(counts, [len(pieces) + SOURCE_EXTRA for pieces in sides[0]], lengths.source)
-    target = _Side(counts, [len(pieces) + TARGET_EXTRA for pieces in sides[1]], lengths.target)
-    direction = np.array([example.direction for example in examples], np.int32)
-    tag = np.array(tags, np.int32)[direction]
+    if (too_long := (lengths > limits).any(axis=1)).any():
+        source, target = lengths[too_long][0]
+        raise ValueError(f"a pair of {source} and {target} tokens does not fit a row of {limits}")
+    room = rows * _HOPED_FILL * np.array(limits)
+    used = max(1, int((lengths.cumsum(axis=0) <= room).all(axis=1).sum()))
+    while True:
+        placed = _first_fit(lengths[:used], rows, limits)
+        if not (left := int((placed < 0).sum())):
+            return used, placed
+        used = max(1, used - (left + 1) // 2)
+
+
+def _first_fit(lengths: np.ndarray, rows: int, limits: RowLengths) -> np.ndarray:
+    """Return the row of every example, -1 for those without."""
+    order = np.argsort(-(lengths / np.array(limits)).max(axis=1), kind="stable")
+    source_room, target_room = np.full(rows, limits.source), np.full(rows, limits.target)
+    placed = np.full(len(lengths), -1)
+    for example, (source, target) in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        fits = (source_room >= source) & (target_room >= target)
+        row = int(fits.argmax())
+        if fits[row]:
+            source_room[row] -= source
+            target_room[row] -= target
+            placed[example] = row
+    return placed
+
+
+def assemble(examples: Examples, rows: int, lengths: RowLengths, prefixes: Prefixes) -> Batch:
+    """Return packed examples as a batch.
+
+    Args:
+      examples: what the rows hold; a row without examples is all padding.
+      rows: B.
+      lengths: S and T.
+      prefixes: what stands before the pieces, by stream.
+    """
+    most = max(map(len, prefixes.source))
+    table = np.array([[*tags, *[-1] * (most - len(tags))] for tags in prefixes.source], np.int32)
+    tags, begin = list(table[examples.stream].T), [prefixes.begin[examples.stream]]
+    extras = prefixes.extras[examples.stream]
+    source = _Side(examples.row, examples.source_lengths + extras[:, 0], (rows, lengths.source))
+    target = _Side(examples.row, examples.target_lengths + extras[:, 1], (rows, lengths.target))
+    direction = prefixes.direction[examples.stream]
     return Batch(
-        src=source.place(source.surround(sides[0], first=tag, last=END)),
+        src=source.place(source.surround(examples.source, tags, END)),
         src_segment=source.place(source.segment),
         src_position=source.place(source.position),
-        tgt_in=target.place(target.surround(sides[1], first=BEGIN)),
-        tgt_out=target.place(target.surround(sides[1], last=END)),
+        tgt_in=target.place(target.surround(examples.target, begin)),
+        tgt_out=target.place(target.surround(examples.target, [], END)),
         tgt_segment=target.place(target.segment),
         tgt_position=target.place(target.position),
         direction=target.place(np.repeat(direction, target.lengths)),
@@ -79,31 +115,31 @@ def assemble(rows: Sequence[Sequence[Example]], lengths: RowLengths, tags: Seque
 class _Side:
     """Where the tokens of one side go: everything is computed for all tokens of a batch at once."""
 
-    def __init__(self, counts: np.ndarray, lengths: list[int], row_length: int):
-        """Take the number of pairs in every row, the tokens of every pair, and the length of a row."""
-        self.lengths = np.array(lengths, np.int64)
-        self._shape = (len(counts), row_length)
-        self._last = np.cumsum(self.lengths) - 1
-        self._first = self._last + 1 - self.lengths
-        row = np.repeat(np.arange(len(counts)), counts)
+    def __init__(self, row: np.ndarray, lengths: np.ndarray, shape: tuple[int, int]):
+        """Take the row of every pair, rising, the tokens of every pair, and the shape of the batch."""
+        self.lengths = lengths
+        self._shape = shape
+        self._last = np.cumsum(lengths) - 1
+        self._first = self._last + 1 - lengths
+        counts = np.bincount(row, minlength=shape[0])
         first_pair = np.repeat(np.cumsum(counts) - counts, counts)
-        row_start = self._first[first_pair] if len(row) else self._first
-        self.segment = np.repeat(np.arange(len(row)) - first_pair + 1, self.lengths)
-        self.position = np.arange(self.lengths.sum()) - np.repeat(self._first, self.lengths)
-        self._slot = np.repeat(row * row_length + self._first - row_start, self.lengths) + self.position
+        row_start = self._first[first_pair]
+        self.segment = np.repeat(np.arange(len(row)) - first_pair + 1, lengths)
+        self.position = np.arange(lengths.sum()) - np.repeat(self._first, lengths)
+        self._slot = np.repeat(row * shape[1] + self._first - row_start, lengths) + self.position
 
-    def surround(
-        self, pieces: list[np.ndarray], first: np.ndarray | int | None = None, last: int | None = None
-    ) -> np.ndarray:
-        """Return the tokens of all pairs: pieces, with a first and a last token around those of each pair."""
+    def surround(self, pieces: np.ndarray, heads: list[np.ndarray], last: int | None = None) -> np.ndarray:
+        """Return the tokens of all pairs: the heads that are not -1, the pieces, and a last token."""
         tokens = np.empty(len(self._slot), np.int32)
         inner = np.ones(len(self._slot), bool)
-        for place, token in ((self._first, first), (self._last, last)):
-            if token is not None:
-                tokens[place] = token
-                inner[place] = False
-        if pieces:
-            tokens[inner] = np.concatenate(pieces)
+        for place, head in enumerate(heads):
+            has = head >= 0
+            tokens[self._first[has] + place] = head[has]
+            inner[self._first[has] + place] = False
+        if last is not None:
+            tokens[self._last] = last
+            inner[self._last] = False
+        tokens[inner] = pieces
         return tokens
 
     def place(self, values: np.ndarray) -> IntArray:

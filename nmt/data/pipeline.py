@@ -1,17 +1,14 @@
-"""From the store to packed batches: shuffled, repeated and mixed by Grain, packed, exactly resumable.
+"""From the store to packed batches: mixed, shuffled, packed, exactly resumable, the same on any number of hosts.
 
-    per direction: shuffle (anew every epoch), repeat -> mix -> shuffle in windows -> slice per host -> pack -> Batch
+    windows of the global order -> packed blocks of rows -> batches -> a host's rows of each
 
-Each step stands where it does for a reason. Without `repeat` before it, the mixture would end with its smallest
-direction. The mixture is a periodic round robin, so a slice per host would starve hosts of whole directions: windows of
-it are shuffled first. Only references to records go through Grain; the records are then read many at a time.
+The global order (nmt/data/order.py) and the packing need to know of an example only where it is and how long it is. So
+every host walks through all of it, and reads the pairs of its own rows alone. The batches of H hosts are slices of the
+batch that one host would have, and the state is the same on all of them.
 """
 
-import functools
-import itertools
 import os
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -19,107 +16,18 @@ import numpy as np
 
 from nmt.config import DataConfig
 from nmt.data.batch import Batch
-from nmt.data.corpora.spec import Split
-from nmt.data.mixture import probabilities
-from nmt.data.packing import Example, IntArray, Packer, assemble
-from nmt.data.records import TokenPairs
-from nmt.data.store import RowLengths, load_stats, open_pairs
+from nmt.data.mixture import Mixture
+from nmt.data.order import Window, derived, draw_window
+from nmt.data.packing import fit_rows
+from nmt.data.streams import Streams, open_streams
 from nmt.errors import UserError
 from nmt.languages import Direction
 
 # Rows that are filled together: the more, the fuller they get.
 _OPEN_ROWS = 256
-# Directions of up to so many pairs are shuffled by drawing the order of a whole epoch.
-_LARGEST_BLOCK = 1 << 16
-_READ_AT_ONCE = 1024
 _READY_BATCHES = 4
 
-
-class Reference(NamedTuple):
-    """Which pair: the index of a direction in the recipe, and a record of it."""
-
-    direction: int
-    record: int
-
-
-class _References(grain.MapDataset):
-    """The references to all records of a direction, again and again."""
-
-    def __init__(self, direction: int, records: int):
-        super().__init__()
-        self._direction = direction
-        self._records = records
-
-    def __len__(self) -> int:
-        return self._records
-
-    def __getitem__(self, index: int) -> Reference:
-        return Reference(self._direction, index % self._records)
-
-    def __str__(self) -> str:
-        return f"References({self._direction}, {self._records})"
-
-
-class _BlockShuffle(grain.MapDataset):
-    """Every block of so many elements in an order of its own.
-
-    Grain's own shuffles compute every index alone, by walking through at least 2^16 numbers until one is in the block:
-    4 us for large blocks, but 0.1 ms for 256 elements and 10 ms for two. Here the order of a block is drawn at once.
-    """
-
-    def __init__(self, parent: Any, block: int, seed: int):
-        super().__init__(parent)
-        self._block = block
-        self._seed = seed
-        # Draws from a small direction jump to and fro between the epochs that fall into one shuffle window.
-        self._order = functools.lru_cache(maxsize=max(4, 4096 // block))(self._draw_order)
-
-    def __len__(self) -> int:
-        return len(self._parent)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return self.slice(index)
-        number, place = divmod(index, self._block)
-        return self._parent[number * self._block + int(self._order(number)[place])]
-
-    def _draw_order(self, number: int) -> IntArray:
-        return np.random.default_rng([self._seed, number]).permutation(np.arange(self._block, dtype=np.int32))
-
-    def __str__(self) -> str:
-        return f"BlockShuffle({self._block})"
-
-
-def mixed_references(
-    directions: Mapping[Direction, int], data: DataConfig, seed: int, host: int = 0, hosts: int = 1
-) -> Any:
-    """Return a host's part of the endless mixture, a `grain.MapDataset` of `Reference`.
-
-    Args:
-      directions: training pairs by direction, in the order of the recipe; those without pairs are never drawn.
-      data: temperature and shuffle window.
-      seed: the recipe's seed.
-      host: which host, of `hosts`; together they get the whole mixture, none the same element as another.
-    """
-    shares = probabilities(directions, data.temperature)
-    parts = [
-        _shuffled(_References(index, pairs), _derived(seed, str(direction))).repeat()
-        for index, (direction, pairs) in enumerate(directions.items())
-        if direction in shares
-    ]
-    mixed = grain.MapDataset.mix(parts, list(shares.values()))
-    return _BlockShuffle(mixed, data.shuffle_window, _derived(seed, "window"))[host::hosts]
-
-
-def _shuffled(references: _References, seed: int) -> Any:
-    if len(references) <= _LARGEST_BLOCK:
-        return _BlockShuffle(references, len(references), seed)
-    return references.seed(seed).shuffle()
-
-
-def _derived(seed: int, purpose: str) -> int:
-    """Return a seed of 32 bits. Grain adds the epoch to it, so neighbouring seeds would share their orders."""
-    return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1)[0])
+State = dict[str, Any]
 
 
 def train_batches(
@@ -133,25 +41,36 @@ def train_batches(
 ) -> Any:
     """Return a host's endless iterator over training batches, a `grain.DatasetIterator` of `Batch`.
 
-    A thread prepares a few batches ahead; `close()` ends it. `get_state()` is a small dict of integers, valid for the
-    same arguments (and the same store); `set_state`, or `grain.checkpoint`, continues with exactly the next batch.
+    A thread prepares a few batches ahead; `close()` ends it. `get_state()` is a small dict of integers, the same on all
+    hosts and valid for any number of them (with the same other arguments and the same store); `set_state`, or
+    `grain.checkpoint`, continues with exactly the next batch.
 
     Args:
       store_dir: the prepared store, RUN/data.
       directions: the recipe's directions, in its order: `Batch.direction` counts them from 0.
-      data: row lengths, temperature and shuffle window.
-      rows: rows of a batch of this host (B).
+      data: row lengths, mixture and shuffle window.
+      rows: rows of a batch of all hosts (B).
       seed: the recipe's seed.
-      host: which host, of `hosts`.
+      host: which host, of `hosts`; it gets rows [host * B / hosts, (host + 1) * B / hosts) of every batch.
 
     Raises:
-      UserError: there is no such store, it lacks a direction, has no pairs or was made for longer rows.
+      UserError: there is no such store, it lacks a direction, has no pairs or was made for longer rows; the mixture
+        does not fit the directions; or the rows cannot be shared by so many hosts.
     """
-    store = _Store.open(store_dir, "train", directions, data)
-    pairs = {direction: len(source) for direction, source in zip(directions, store.sources, strict=True)}
-    references = mixed_references(pairs, data, seed, host, hosts)
-    packed = _PackedBatches(references, store, rows, _derived(seed, "rows"))
+    if rows % hosts:
+        raise UserError(f"a batch of {rows} rows cannot be shared by {hosts} hosts: change train.tokens_per_batch")
+    streams = open_streams(store_dir, "train", directions, data)
+    order = GlobalOrder(directions, streams.sizes, data, seed)
+    packed = _PackedBatches(order, streams, rows, (host, hosts))
     return iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=_READY_BATCHES))
+
+
+def enter_stage(state: State, stage: int, step: int) -> State:
+    """Return the state of a stream that goes on with another stage of the curriculum, entered after a step.
+
+    The block of rows that is under way (at most 256, or one batch) is given out first, so that no example is lost.
+    """
+    return {**state, "next_stage": stage, "began": step}
 
 
 def dev_batches(
@@ -164,61 +83,88 @@ def dev_batches(
     Raises:
       UserError: as `train_batches`.
     """
-    store = _Store.open(store_dir, "dev", directions, data)
-    longest = max(map(len, store.sources), default=0)
-    references = (
-        Reference(index, record)
-        for record in range(longest)
-        for index, source in enumerate(store.sources)
-        if record < len(source)
-    )
-    packer = Packer(_block_rows(rows), store.lengths)
-    for some in iter(lambda: list(itertools.islice(references, _READ_AT_ONCE)), []):
-        for example in store.read(some):
-            if not packer.add(example):
-                yield from store.batches(packer.rows, rows)
-                packer = Packer(_block_rows(rows), store.lengths)
-                packer.add(example)
-    yield from store.batches(packer.rows, rows)
+    streams = open_streams(store_dir, "dev", directions, data)
+    stream = np.repeat(np.arange(len(streams.sizes)), streams.sizes)
+    record = np.concatenate([np.arange(size) for size in streams.sizes])
+    by_turns = np.lexsort((stream, record))
+    stream, record = stream[by_turns], record[by_turns]
+    block, begun = _block_rows(rows), 0
+    while begun < len(stream):
+        most = slice(begun, begun + _most_examples(block, streams))
+        used, row = fit_rows(streams.lengths_of(stream[most], record[most]), block, streams.limits)
+        here, begun = slice(begun, begun + used), begun + used
+        # Nothing but the examples says how many rows are in use; the fullest come first.
+        row = np.random.default_rng(used).permutation(int(row.max()) + 1)[row]
+        for first in range(0, int(row.max()) + 1, rows):
+            chosen = (row >= first) & (row < first + rows)
+            yield streams.batch(row[chosen] - first, stream[here][chosen], record[here][chosen], rows)
 
 
-class _Store(NamedTuple):
-    """A split of the prepared store, with the directions in the order of the recipe."""
+class Position(NamedTuple):
+    """A place in the global order."""
 
-    sources: list[TokenPairs]
-    tags: list[int]
-    lengths: RowLengths
+    window: int  # number of the window
+    offset: int  # examples of it that are used
+    drawn_at: int  # step at which it was drawn, which says the temperature
+    stage: int
+    counts: tuple[int, ...]  # examples of every stream before the window
 
-    @classmethod
-    def open(
-        cls, store_dir: os.PathLike[str] | str, split: Split, directions: Sequence[Direction], data: DataConfig
-    ) -> "_Store":
-        stats = load_stats(store_dir)
-        lengths = RowLengths(data.source_length, data.target_length)
-        if stats.lengths.source > lengths.source or stats.lengths.target > lengths.target:
-            raise UserError(
-                f"{store_dir} was prepared for rows of {stats.lengths.source} and {stats.lengths.target} tokens, "
-                f"not {lengths.source} and {lengths.target}; delete that folder to prepare it again"
-            )
-        sources = [open_pairs(store_dir, split, direction, stats) for direction in directions]
-        return cls(sources, [stats.direction(direction).tag for direction in directions], lengths)
 
-    def read(self, references: Sequence[Reference]) -> list[Example]:
-        """Return the examples that references stand for."""
-        places: dict[int, list[int]] = {}
-        for place, reference in enumerate(references):
-            places.setdefault(reference.direction, []).append(place)
-        examples: dict[int, Example] = {}
-        for direction, at in places.items():
-            pairs = self.sources[direction].__getitems__([references[place].record for place in at])
-            examples |= {place: Example(direction, pair) for place, pair in zip(at, pairs, strict=True)}
-        return [examples[place] for place in range(len(references))]
+class GlobalOrder:
+    """The endless order of examples of all hosts, walked from a `Position`.
 
-    def batches(self, packed: Sequence[Sequence[Example]], rows: int) -> Iterator[Batch]:
-        """Yield packed rows as batches, without batches that are empty altogether."""
-        for start in range(0, len(packed), rows):
-            if any(some := packed[start : start + rows]):
-                yield assemble(some, self.lengths, self.tags)
+    Args:
+      directions: by stream.
+      sizes: training pairs by stream [D].
+      data: mixture and shuffle window.
+      seed: the recipe's seed.
+    """
+
+    def __init__(self, directions: Sequence[Direction], sizes: np.ndarray, data: DataConfig, seed: int):
+        self._mixture = Mixture(dict(zip(directions, sizes.tolist(), strict=True)), data)
+        self._sizes = np.maximum(sizes, 1)
+        self._keys = np.array([derived(seed, str(direction)) << 32 for direction in directions], np.uint64)
+        self._size = data.shuffle_window
+        self._seed = derived(seed, "window")
+        self._last: tuple[Position, Window] | None = None
+
+    @property
+    def stages(self) -> int:
+        """How many stages the curriculum has, at least 1."""
+        return len(self._mixture.stages)
+
+    @property
+    def start(self) -> Position:
+        """The beginning."""
+        return Position(0, 0, 0, 0, (0,) * len(self._sizes))
+
+    def window(self, position: Position) -> Window:
+        """Return the window that a position is in."""
+        at = position._replace(offset=0)
+        if self._last is None or self._last[0] != at:
+            shares = self._mixture.shares(at.drawn_at, at.stage)
+            counts = np.array(at.counts, np.int64)
+            seed = [self._seed, at.window]
+            self._last = at, draw_window(shares, counts, self._sizes, self._keys, self._size, seed)
+        return self._last[1]
+
+    def next_window(self, position: Position, step: int, stage: int) -> Position:
+        """Return the beginning of the next window; of this one, nothing after the position will be used."""
+        used = np.bincount(self.window(position).stream[: position.offset], minlength=len(position.counts))
+        counts = tuple((used + position.counts).tolist())
+        return Position(position.window + 1, 0, step, stage, counts)
+
+    def take(self, position: Position, count: int, step: int) -> tuple[list[tuple[Position, int]], Window]:
+        """Return the next `count` examples, and of every window touched the position in it and how many it gave."""
+        parts, taken = [], []
+        while count:
+            if position.offset == self._size:
+                position = self.next_window(position, step, position.stage)
+            here = min(count, self._size - position.offset)
+            taken.append([column[position.offset : position.offset + here] for column in self.window(position)])
+            parts.append((position, here))
+            position, count = position._replace(offset=position.offset + here), count - here
+        return parts, Window(*(np.concatenate(columns) for columns in zip(*taken, strict=True)))
 
 
 def _block_rows(rows: int) -> int:
@@ -226,12 +172,18 @@ def _block_rows(rows: int) -> int:
     return rows * -(-_OPEN_ROWS // rows)
 
 
-class _PackedBatches(grain.IterDataset):
-    """Packs references into batches."""
+def _most_examples(rows: int, streams: Streams) -> int:
+    """Return a number of examples that so many rows can never hold more of."""
+    least = streams.prefixes.extras.min(axis=0)
+    return rows * int(min(np.array(streams.limits) // least))
 
-    def __init__(self, references: Any, store: _Store, rows: int, seed: int):
-        super().__init__(references)
-        self._arguments = (references, store, rows, seed)
+
+class _PackedBatches(grain.IterDataset):
+    """Packs the global order into batches."""
+
+    def __init__(self, order: GlobalOrder, streams: Streams, rows: int, share: tuple[int, int]):
+        super().__init__()
+        self._arguments = (order, streams, rows, share)
 
     def __iter__(self) -> "_PackedIterator":
         return _PackedIterator(*self._arguments)
@@ -240,58 +192,92 @@ class _PackedBatches(grain.IterDataset):
         return "PackedBatches"
 
 
+class _Block(NamedTuple):
+    """Rows that were packed together, and where the order goes on behind them."""
+
+    row: np.ndarray  # [N] of the examples
+    examples: Window
+    after: Position
+
+
 class _PackedIterator(grain.DatasetIterator):
     """Packs one block of rows after the other.
 
-    A block starts with the first reference that did not fit the one before, so what it holds depends on nothing but
-    that reference's number. Hence the state: the block's first reference and the batches of it that were given out.
+    What a block holds depends on nothing but the position where it starts and the number of batches before it. Hence
+    the state: these two, and the batches of the block that were given out.
     """
 
-    def __init__(self, references: Any, store: _Store, rows: int, seed: int):
+    def __init__(self, order: GlobalOrder, streams: Streams, rows: int, share: tuple[int, int]):
         super().__init__()
-        self._references = references
-        self._store = store
-        self._rows = rows
-        self._seed = seed
-        self._state = {"reference": 0, "batch": 0}
-        self._block: list[list[Example]] = []
-        self._next_reference = 0
-        self._chunk_number = -1
-        self._chunk: list[Example] = []
+        self._order, self._streams, self._rows = order, streams, rows
+        self._host, hosts = share
+        self._host_rows = rows // hosts
+        self._block: _Block | None = None
+        self._began = 0
+        self._set(order.start, 0, 0)
 
     def __next__(self) -> Batch:
-        if not self._block:
-            self._block, self._next_reference = self._pack(self._state["reference"])
-        batch = self._state["batch"]
-        rows = self._block[batch * self._rows : (batch + 1) * self._rows]
-        if (batch + 1) * self._rows < len(self._block):
-            self._state = {**self._state, "batch": batch + 1}
-        else:
-            self._state, self._block = {"reference": self._next_reference, "batch": 0}, []
-        return assemble(rows, self._store.lengths, self._store.tags)
+        if self._block is None:
+            self._block = self._pack()
+        block = self._block
+        first = self._batch * self._rows + self._host * self._host_rows
+        chosen = np.flatnonzero((block.row >= first) & (block.row < first + self._host_rows))
+        stream, record, _ = block.examples
+        batch = self._streams.batch(block.row[chosen] - first, stream[chosen], record[chosen], self._host_rows)
+        self._batch += 1
+        if self._batch * self._rows == _block_rows(self._rows):
+            after, step = block.after, self._step + self._batch
+            if self._next_stage != after.stage:
+                after = self._order.next_window(after, step, self._next_stage)
+            self._set(after, step, 0)
+        return batch
 
-    def get_state(self) -> dict[str, int]:
-        return self._state
+    def get_state(self) -> State:
+        position = self._position._asdict() | {"counts": list(self._position.counts)}
+        return {
+            **position,
+            "step": self._step,
+            "batch": self._batch,
+            "next_stage": self._next_stage,
+            "began": self._began,
+        }
 
-    def set_state(self, state: dict[str, int]) -> None:
-        self._state, self._block = dict(state), []
+    def set_state(self, state: State) -> None:
+        names = {*Position._fields, "step", "batch", "next_stage", "began"}
+        if {*state} != names or len(state["counts"]) != len(self._order.start.counts):
+            raise UserError("the checkpoint's position in the data is of another version or other directions")
+        position = Position(**{name: state[name] for name in Position._fields})
+        self._set(position._replace(counts=tuple(position.counts)), state["step"], state["batch"])
+        self._next_stage, self._began = state["next_stage"], state["began"]
 
     def __str__(self) -> str:
         return "PackedIterator"
 
-    def _pack(self, reference: int) -> tuple[list[list[Example]], int]:
-        packer = Packer(_block_rows(self._rows), self._store.lengths)
-        start = reference
-        while packer.add(self._example(reference)):
-            reference += 1
-        # First-fit leaves the most room in the last rows: in their order, every block would end with a poor batch.
-        order = np.random.default_rng([self._seed, start]).permutation(len(packer.rows))
-        return [packer.rows[row] for row in order], reference
+    def _set(self, position: Position, step: int, batch: int) -> None:
+        self._position, self._step, self._batch = position, step, batch
+        self._next_stage = position.stage
+        self._block = None
 
-    def _example(self, reference: int) -> Example:
-        number, place = divmod(reference, _READ_AT_ONCE)
-        if number != self._chunk_number:
-            wanted = range(number * _READ_AT_ONCE, (number + 1) * _READ_AT_ONCE)
-            self._chunk = self._store.read([self._references[i] for i in wanted])
-            self._chunk_number = number
-        return self._chunk[place]
+    def _pack(self) -> _Block:
+        rows = _block_rows(self._rows)
+        examples, lengths, parts = self._enough(rows)
+        used, row = fit_rows(lengths, rows, self._streams.limits)
+        # First fit leaves the most room in the last rows: in their order, every block would end with a poor batch.
+        order = np.random.default_rng([self._position.window, self._position.offset]).permutation(rows)
+        left = used
+        for position, count in parts:
+            after = position._replace(offset=position.offset + min(left, count))
+            if left <= count:
+                break
+            left -= count
+        return _Block(order[row], Window(*(column[:used] for column in examples)), after)
+
+    def _enough(self, rows: int) -> tuple[Window, np.ndarray, list[tuple[Position, int]]]:
+        """Return examples that fill more than so many rows, their lengths, and where they come from."""
+        limits, guess = np.array(self._streams.limits), 4 * rows
+        while True:
+            parts, examples = self._order.take(self._position, guess, self._step)
+            lengths = self._streams.lengths_of(examples.stream, examples.record)
+            if (lengths.sum(axis=0) > rows * limits).any():
+                return examples, lengths, parts
+            guess *= 2

@@ -10,8 +10,10 @@ A record is a header of 8 bytes, then the source's pieces, then the target's, al
 Records hold pieces only: tags, begin and end are added when a batch is packed.
 """
 
+import array
 import bisect
 import contextlib
+import io
 import itertools
 import os
 import struct
@@ -24,6 +26,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from nmt.errors import UserError
+from nmt.files import atomic_write, is_remote
 
 _FORMAT = 1
 _HEADER = struct.Struct("<BBxxI")
@@ -61,7 +64,11 @@ def decode_record(record: bytes) -> TokenPair:
 
 
 class ShardWriter:
-    """Writes records to folder/00000.array_record and so on, each of at most `shard_pairs` records."""
+    """Writes records to folder/00000.array_record and so on, each of at most `shard_pairs` records.
+
+    Beside each shard, 00000.lengths.npy has the pieces of both sides of every record [N,2]: what packing needs to know
+    of pairs that another host reads.
+    """
 
     def __init__(self, folder: epath.Path, shard_pairs: int):
         """Make the folder; nothing else is written before the first record."""
@@ -71,19 +78,28 @@ class ShardWriter:
         self._shard_pairs = shard_pairs
         self._shard = contextlib.ExitStack()
         self._writer: Any = None
+        self._lengths = array.array("I")  # of the records of the last shard
 
     def write(self, record: bytes) -> None:
         """Append a record."""
         if not self.counts or self.counts[-1] == self._shard_pairs:
-            self._shard.close()
+            self.close()
             self._writer = self._shard.enter_context(_open_writer(_shard_path(self._folder, len(self.counts))))
             self.counts.append(0)
         self._writer.write(record)
+        self._lengths.extend(_lengths_of(record))
         self.counts[-1] += 1
 
     def close(self) -> None:
         """Finish the last shard."""
         self._shard.close()
+        if self._lengths:
+            lengths = np.array(self._lengths, np.uint32).reshape(-1, 2)
+            small = lengths.max() <= np.iinfo(np.uint16).max
+            path = _lengths_path(self._folder, len(self.counts) - 1)
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
+                np.save(file, lengths.astype(np.uint16) if small else lengths)
+            self._lengths = array.array("I")
 
 
 class TokenPairs:
@@ -111,23 +127,52 @@ class TokenPairs:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[TokenPair]:
-        """Return several pairs at once: ArrayRecord fetches them in parallel, as remote storage needs.
+        """Return several pairs at once; raises as `records`."""
+        return [decode_record(record) for record in self.records(list(map(int, indices)))]
+
+    def records(self, indices: Sequence[int]) -> list[bytes]:
+        """Return several records at once: ArrayRecord fetches them in parallel, as remote storage needs.
 
         Raises:
           IndexError: an index is not in [0, len).
           UserError: a shard is missing or damaged.
         """
+        if indices and not 0 <= min(indices) <= max(indices) < len(self):
+            raise IndexError(f"{min(indices)} or {max(indices)} is not in [0, {len(self)})")
+        if len(self._ends) == 1:
+            return self._read(0, list(indices))
         wanted: dict[int, list[tuple[int, int]]] = {}
-        for place, index in enumerate(map(int, indices)):
-            if not 0 <= index < len(self):
-                raise IndexError(f"{index} is not in [0, {len(self)})")
+        for place, index in enumerate(indices):
             shard = bisect.bisect_right(self._ends, index)
             wanted.setdefault(shard, []).append((index - (self._ends[shard - 1] if shard else 0), place))
-        pairs: list[TokenPair] = [None] * len(indices)  # type: ignore[list-item]
+        found: list[bytes] = [b""] * len(indices)
         for shard, positions in wanted.items():
             for (_, place), record in zip(positions, self._read(shard, [i for i, _ in positions]), strict=True):
-                pairs[place] = decode_record(record)
-        return pairs
+                found[place] = record
+        return found
+
+    def lengths(self) -> list[np.ndarray]:
+        """Return the pieces of both sides of every record [N,2], shard by shard; local files are mapped, not read.
+
+        Raises:
+          UserError: a file is missing or damaged.
+        """
+        return [self._lengths(shard) for shard in range(len(self._ends))]
+
+    def _lengths(self, shard: int) -> np.ndarray:
+        path = _lengths_path(self._folder, shard)
+        count = self._ends[shard] - (self._ends[shard - 1] if shard else 0)
+        try:
+            lengths: np.ndarray
+            if is_remote(path):
+                lengths = np.load(io.BytesIO(path.read_bytes()))
+            else:
+                lengths = np.load(os.fspath(path), mmap_mode="r")
+            if lengths.shape != (count, 2):
+                raise ValueError(f"{len(lengths)} records instead of {count}")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); delete the prepared data to prepare it again") from None
+        return lengths
 
     def _read(self, shard: int, positions: list[int]) -> list[bytes]:
         path = _shard_path(self._folder, shard)
@@ -148,6 +193,39 @@ class TokenPairs:
         return reader
 
 
+def _lengths_of(record: bytes) -> tuple[int, int]:
+    _, token_bytes, source = _HEADER.unpack_from(record)
+    return source, (len(record) - _HEADER.size) // token_bytes - source
+
+
+def tokens_of(records: Sequence[bytes], source_lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pieces of all sources, one after the other, and those of all targets.
+
+    Args:
+      records: records of one store, whose token ids have one size.
+      source_lengths: the pieces of each source [N].
+
+    Raises:
+      ValueError: the records have another format.
+    """
+    if not records:
+        return np.zeros(0, np.int32), np.zeros(0, np.int32)
+    heads = {record[:2] for record in records}
+    version, token_bytes = records[0][:2]
+    if len(heads) > 1 or version != _FORMAT or token_bytes not in _DTYPES:
+        raise ValueError(f"unknown record formats {sorted(heads)}")
+    words = np.frombuffer(b"".join(records), _DTYPES[token_bytes])
+    header = _HEADER.size // token_bytes
+    sizes = np.fromiter(map(len, records), np.int64, len(records)) // token_bytes
+    parts = np.stack([np.full(len(records), header), source_lengths, sizes - header - source_lengths], axis=1)
+    part = np.repeat(np.tile([0, 1, 2], len(records)), parts.reshape(-1))
+    return words[part == 1], words[part == 2]
+
+
+def _lengths_path(folder: epath.Path, shard: int) -> epath.Path:
+    return folder / f"{shard:05d}.lengths.npy"
+
+
 def _shard_path(folder: epath.Path, shard: int) -> epath.Path:
     return folder / f"{shard:05d}.array_record"
 
@@ -157,13 +235,9 @@ def _open_writer(path: epath.Path) -> Iterator[Any]:
     """Yield a writer; ArrayRecord reads from object stores but writes only local files, which are copied there."""
     with contextlib.ExitStack() as stack:
         local = path
-        if _is_remote(path):
+        if is_remote(path):
             local = epath.Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
         with contextlib.closing(ArrayRecordWriter(os.fspath(local), _WRITER_OPTIONS)) as writer:
             yield writer
         if local != path:
             local.copy(path)
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in os.fspath(path)

@@ -123,13 +123,18 @@ def digests(
     }
 
 
+def is_stored(directory: os.PathLike[str] | str) -> bool:
+    """Say whether a folder holds a complete store."""
+    return (epath.Path(directory) / _STATS).exists()
+
+
 def is_prepared(directory: os.PathLike[str] | str, digests: Mapping[str, str]) -> bool:
     """Say whether a folder holds a complete store made from these inputs.
 
     Raises:
       UserError: it holds a store that was made from other inputs; the message says which differ.
     """
-    if not (epath.Path(directory) / _STATS).exists():
+    if not is_stored(directory):
         return False
     stored = load_stats(directory).digests
     changed = [name for name in dict.fromkeys([*stored, *digests]) if stored.get(name) != digests.get(name)]

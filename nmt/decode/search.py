@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from nmt.config import DecodeConfig
 from nmt.decode.beam import Finished, Rules, beam_search
@@ -23,7 +22,7 @@ from nmt.decode.selection import COLUMNS
 from nmt.errors import UserError
 from nmt.models.incremental import InferenceModel, encode, inference_model, log_probabilities
 from nmt.models.transformer import Transformer
-from nmt.sharding import RULES, parts
+from nmt.sharding import Layout, parts
 
 SHORTEST = 16  # slots of the shortest bucket; the others double, up to the longest source
 FEW = 8  # rows of a batch where there are no more sentences than this
@@ -62,18 +61,18 @@ class Searcher:
     """Beam search with one model.
 
     Args:
-      model: the model, whose parameters live on `mesh`.
+      model: the model, whose parameters live on the mesh of `layout`.
       tokens: the special tokens.
       longest: tokens of the longest source.
       config: beam and limits.
-      mesh: the devices.
+      layout: the devices.
     """
 
-    def __init__(self, model: Transformer, tokens: Tokens, longest: int, config: DecodeConfig, mesh: Mesh):
-        self.tokens, self.config, self.mesh = tokens, config, mesh
+    def __init__(self, model: Transformer, tokens: Tokens, longest: int, config: DecodeConfig, layout: Layout):
+        self.tokens, self.config, self.layout = tokens, config, layout
         self.longest = max(longest, SHORTEST)
         self.buckets = _buckets(self.longest)
-        with jax.set_mesh(mesh):
+        with layout.use():
             self._model = _prepare(model)
         self._allowed = np.isin(np.arange(self._model.vocabulary), list(tokens.forbidden | {tokens.begin}), invert=True)
 
@@ -124,7 +123,7 @@ class Searcher:
                 whole = [[self.tokens.begin, *targets[i], self.tokens.end] for i in batch]
                 slots = SHORTEST * -(-max(map(len, whole)) // SHORTEST)
                 target, target_length = _fill(whole, rows, slots)
-                with jax.set_mesh(self.mesh):
+                with self.layout.use():
                     result = _score(self._model, source, length, target, target_length)
                 scores[batch] = np.asarray(result)[: len(batch)]
         return scores.tolist()
@@ -141,7 +140,7 @@ class Searcher:
     def _batches(self, members: Sequence[int], bucket: int) -> Iterator[tuple[int, list[int]]]:
         """Yield rows and the sources for them; there are two numbers of rows, so that few programs are compiled."""
         few = len(members) <= FEW
-        shards = math.prod(self.mesh.shape[axis] for axis in RULES["batch"] or ())
+        shards = math.prod(self.layout.mesh.shape[axis] for axis in self.layout.rules.of("batch"))
         rows = batch_rows(self.config, bucket, shards, few)
         for start in range(0, len(members), rows):
             yield rows, list(members[start : start + rows])
@@ -166,7 +165,7 @@ class Searcher:
             limit=jnp.asarray(limit),
             length_penalty=jnp.float32(config.length_penalty),
         )
-        with jax.set_mesh(self.mesh):
+        with self.layout.use():
             result = _search(self._model, source, length, rules, beam=config.beam, kept=kept, steps=steps)
         finished, done = jax.device_get(result)
         return {i: _hypotheses(finished, row, config) for row, i in enumerate(batch) if done[row]}

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import jax
 from etils import epath
-from jax.sharding import Mesh
 
-from nmt.config import DecodeConfig, Recipe, read_run_recipe
+from nmt.config import DecodeConfig, Recipe, VocabularySizes, read_run_recipe
 from nmt.data.vocab import Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.direction import known_direction
@@ -17,8 +16,8 @@ from nmt.decode.search import Hypothesis, Searcher, Tokens
 from nmt.decode.split import join, split
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
-from nmt.models.weights import checkpoint_steps, load_model
-from nmt.sharding import make_mesh
+from nmt.models.weights import abstract_model, checkpoint_steps, load_model, shardings
+from nmt.sharding import Layout, make_layout
 
 SPECIALS = 2  # tokens of a source besides its pieces: the tag of the target language, and the end
 
@@ -37,7 +36,7 @@ class Translator:
     Args:
       run: the run directory.
       step: step of the checkpoint; None: the newest.
-      mesh: the devices; None: the recipe's mesh if that fits the devices there are, else one device.
+      layout: the devices; None: the recipe's mesh if that fits the devices there are, else one device.
 
     Attributes:
       recipe: the run's recipe.
@@ -48,15 +47,15 @@ class Translator:
       UserError: no run directory, no such checkpoint, or a damaged one.
     """
 
-    def __init__(self, run: os.PathLike[str] | str, *, step: int | None = None, mesh: Mesh | None = None):
+    def __init__(self, run: os.PathLike[str] | str, *, step: int | None = None, layout: Layout | None = None):
         folder = epath.Path(run)
         self.recipe: Recipe = read_run_recipe(folder)
         self.vocabularies = _vocabularies(folder, self.recipe)
-        mesh = _mesh(self.recipe) if mesh is None else mesh
-        with jax.set_mesh(mesh):
+        layout = _layout(self.recipe, self.vocabularies.sizes) if layout is None else layout
+        with layout.use() as mesh:
             model, self.step = load_model(folder, self.recipe.model, self.vocabularies.sizes, mesh, step)
         self._searcher = Searcher(
-            model, _tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, mesh
+            model, _tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, layout
         )
         self._trained = parse_directions(self.recipe.data.directions)
 
@@ -162,15 +161,20 @@ def _tokens(vocabulary: Vocabulary) -> Tokens:
     return Tokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags}))
 
 
-def _mesh(recipe: Recipe) -> Mesh:
-    """Return the recipe's mesh, or one device where it does not fit: a run is often used on a smaller machine."""
+def _layout(recipe: Recipe, vocabulary: VocabularySizes) -> Layout:
+    """Return the recipe's mesh over the devices of this host, or one device where it does not fit.
+
+    A run is often used on a smaller machine; and a host of several translates by itself.
+    """
+    devices = jax.local_devices()
     try:
-        mesh = make_mesh(**recipe.mesh.model_dump())
+        layout = make_layout(recipe.mesh.model_copy(update={"axis_types": "auto"}), devices)
+        if layout.mesh.size > 1:
+            with layout.use() as mesh:
+                shardings(abstract_model(recipe.model, vocabulary)[1], mesh)
     except UserError:
-        return make_mesh(devices=jax.devices()[:1])
-    experts = recipe.model.moe.experts if recipe.model.moe else mesh.shape["expert"]
-    fits = experts % mesh.shape["expert"] == 0 and recipe.model.heads % mesh.shape["model"] == 0
-    return mesh if fits else make_mesh(devices=jax.devices()[:1])
+        return make_layout(devices=devices[:1])
+    return layout
 
 
 def _by_line(

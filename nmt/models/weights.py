@@ -179,7 +179,7 @@ def _read(folder: epath.Path, target: Arrays) -> Arrays:
         # Orbax would find a difference too, but only in the middle of reading, and not without noise.
         stored = _shapes(ocp.StandardCheckpointHandler().metadata(folder).tree)
         if stored == wanted:
-            with ocp.StandardCheckpointer() as reader:
+            with ocp.StandardCheckpointer(multiprocessing_options=_by_itself()) as reader:
                 return reader.restore(folder, target)
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise UserError(f"cannot read {folder}, it is damaged: {str(error).strip().splitlines()[0][:200]}") from None
@@ -187,6 +187,16 @@ def _read(folder: epath.Path, target: Arrays) -> Arrays:
     raise UserError(
         f"{folder} holds another model than recipe.yaml says: "
         f"{name} is {stored.get(name, 'missing')}, not {wanted.get(name, 'missing')}"
+    )
+
+
+def _by_itself() -> ocp.options.MultiprocessingOptions:
+    """Return options for reading without waiting for the other hosts of a run."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    here = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"host{here}"
     )
 
 

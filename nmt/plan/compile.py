@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from nmt.config import Recipe
 from nmt.decode.search import batch_rows, lower_search
 from nmt.models.weights import abstract_model
-from nmt.sharding import parts
+from nmt.sharding import Layout, parts
 from nmt.train.step import Trainer, make_trainer
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -56,33 +55,33 @@ class Overflow:
     compile_seconds: float
 
 
-def trainer_of(recipe: Recipe, mesh: Mesh) -> Trainer:
+def trainer_of(recipe: Recipe, layout: Layout) -> Trainer:
     """Return the functions of a run on a mesh, and what they take, without values.
 
     Raises:
       UserError: the mesh does not divide the model or the batch.
     """
-    with jax.set_mesh(mesh):
+    with layout.use() as mesh:
         return make_trainer(recipe, recipe.vocab.sizes, mesh)
 
 
-def compile_step(trainer: Trainer, mesh: Mesh) -> Compiled | Overflow:
+def compile_step(trainer: Trainer, layout: Layout) -> Compiled | Overflow:
     """Compile the train step."""
-    with jax.set_mesh(mesh):
+    with layout.use():
         return compile_function(lambda: trainer.step.lower(trainer.state, trainer.batch))
 
 
-def compile_decoding(recipe: Recipe, trainer: Trainer, mesh: Mesh) -> Compiled | Overflow:
+def compile_decoding(recipe: Recipe, trainer: Trainer, layout: Layout) -> Compiled | Overflow:
     """Compile the translation of a full batch of the longest sources, by beam search, with the trainer's parameters."""
-    with jax.set_mesh(mesh):
+    with layout.use():
         graph, _ = abstract_model(recipe.model, recipe.vocab.sizes)
         longest = recipe.data.source_length
         return compile_function(lambda: lower_search(graph, trainer.state.parameters, longest, recipe.decode))
 
 
-def decode_rows(recipe: Recipe, mesh: Mesh) -> int:
+def decode_rows(recipe: Recipe, layout: Layout) -> int:
     """Return the rows of such a batch."""
-    with jax.set_mesh(mesh):
+    with layout.use():
         return batch_rows(recipe.decode, recipe.data.source_length, parts("batch"))
 
 

@@ -82,7 +82,7 @@ def _unit(plan: Plan) -> str:
 
 
 def origin(one: Collective) -> str:
-    """Return which part of the model a collective is of, and the line of our code: `decoder moe, models/moe/layer.py:9`.
+    """Return which part of the model a collective is of, the operation, and the line of our code.
 
     XLA joins the names of what it merges into one; the first of them stands for all.
     """

@@ -1,8 +1,8 @@
 """FLOPs of a model worked out from its configuration: what the products of matrices in it take, term by term.
 
 A product of [a,b] and [b,c] is 2abc. Left out: what is elementwise, normalisation, softmax, embedding look-ups, and
-what is only measured and not learnt from. In training a product with a weight has two more in the backward pass, one
-for each side; what `model.remat` computes again is not in it, since it teaches the model nothing (the M of MFU, PaLM,
+what is only measured and not learnt from. In training a product has two more in the backward pass, one for each side;
+what `model.remat` computes again is not in it, since it teaches the model nothing (the M of MFU; PaLM,
 arXiv:2204.02311, appendix B).
 """
 

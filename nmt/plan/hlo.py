@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nmt.plan.hlo_bytes import Traffic
+from nmt.plan.hlo_bytes import Traffic, results
 from nmt.plan.hlo_flops import convolution_flops, dot_flops
 from nmt.plan.hlo_groups import group_size
 from nmt.plan.hlo_loops import Context, trip_count
@@ -241,9 +241,7 @@ class _Walk:
             return None
         given = [array for name in instruction.operands for array in computation.shape_of(name)]
         given = [array for array in given if array.dtype not in ("token", "opaque")]
-        result = instruction.shape
-        if instruction.opcode.endswith("-start") and len(result) >= 2 * len(given):
-            result = result[len(given) : 2 * len(given)]
+        result = results(instruction)
         across, size = instruction.opcode == "send", group_size(instruction.attributes, self.module.devices)
         if across:
             kind, size, result = _megascale(instruction, size)

@@ -9,11 +9,11 @@ would be said to read all of them in every layer.
 
 from nmt.plan.hlo_text import Array, Computation, Instruction, Module, calls
 
-# These move nothing: they name, join or wait for what others have moved, or their inside is counted instead.
-FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all while call conditional partition-id replica-id "
-    "optimization-barrier add-dependency domain iota call-start async-start async-update".split()
-)
+# These move nothing: they name, join or wait for what others have moved; or what they call is counted instead.
+_NAMES = ("parameter", "constant", "iota", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id")
+_ORDER = ("after-all", "add-dependency", "optimization-barrier", "domain", "async-update")
+_CALLS = ("while", "call", "conditional", "call-start", "async-start")
+_FREE = frozenset((*_NAMES, *_ORDER, *_CALLS))
 _VIEWS = ("bitcast", "reshape")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
@@ -26,15 +26,16 @@ class Traffic:
 
     def of(self, instruction: Instruction, computation: Computation) -> float:
         """Return the bytes that an instruction reads and writes when it runs once."""
-        if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
+        if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
             return 0.0
         if instruction.attribute("custom_call_target") == '"AllocateBuffer"':
             return 0.0
         return self._read(instruction, computation) + self._written(instruction, computation)
 
     def _read(self, instruction: Instruction, computation: Computation) -> float:
-        if instruction.opcode in _SLICES:
-            return _main(instruction.shape) if _in_main(computation.shape_of(instruction.operands[0])) else 0.0
+        if instruction.opcode.removesuffix("-start") in _SLICES:
+            sliced = sum(array.bytes for array in results(instruction))
+            return float(sliced) if _in_main(computation.shape_of(instruction.operands[0])) else 0.0
         if instruction.opcode == "dynamic-update-slice":
             return _main(computation.shape_of(instruction.operands[1]))
         inner = self._inside(instruction)
@@ -69,9 +70,7 @@ class Traffic:
         if instruction.opcode == "dynamic-update-slice":
             return _main(computation.shape_of(instruction.operands[1])) if _in_main(instruction.shape) else 0.0
         if instruction.opcode.endswith("-start"):
-            # The result of a start names the operands again, and counters.
-            names = len(instruction.operands)
-            return _main(instruction.shape[:1] if instruction.opcode == "copy-start" else instruction.shape[names:])
+            return _main(results(instruction))
         inner = self._inside(instruction)
         if inner is None:
             return _main(instruction.shape)
@@ -105,6 +104,17 @@ class Traffic:
         if instruction.opcode != "fusion":
             return None
         return next((self.module.computations[name] for name in calls(instruction)), None)
+
+
+def results(instruction: Instruction) -> tuple[Array, ...]:
+    """Return what an instruction gives: the start of an asynchronous pair names its operands too, and counters."""
+    if not instruction.opcode.endswith("-start"):
+        return instruction.shape
+    if instruction.opcode == "copy-start":
+        return instruction.shape[:1]
+    operands = len(instruction.operands)
+    both = len(instruction.shape) > operands
+    return instruction.shape[operands : 2 * operands] if both else instruction.shape
 
 
 def _in_main(shape: tuple[Array, ...]) -> bool:

@@ -13,7 +13,7 @@ from nmt.plan.memory import Parameters, classes, elements_on_device
 from nmt.plan.paper import Published, published
 from nmt.plan.roofline import Roofline, estimate
 from nmt.plan.topology import Topology, describe
-from nmt.sharding import make_mesh
+from nmt.sharding import make_layout
 
 TRILLION = 1e12  # tokens of the paper's runs
 
@@ -54,27 +54,27 @@ def make_plan(recipe: Recipe, topology: Topology, decode: bool = False) -> Plan:
     Raises:
       UserError: the mesh does not fit the topology, the model or the batch.
     """
-    mesh = make_mesh(**recipe.mesh.model_dump(), devices=describe(topology))
-    trainer = trainer_of(recipe, mesh)
+    layout = make_layout(recipe.mesh, describe(topology))
+    trainer = trainer_of(recipe, layout)
     total, active = count_parameters(recipe.model, trainer.state.parameters)
     plan = Plan(
         recipe=recipe.name,
         topology=topology,
         decode=decode,
-        mesh=dict(mesh.shape),
+        mesh=dict(layout.mesh.shape),
         parameters=Parameters(total, active, elements_on_device(trainer.state.parameters)),
         tokens=recipe.train.tokens_per_batch,
         sparse_layers=sparse_layers(recipe.model),
         chip=chip_for(topology.kind),
         memory={},
-        outcome=compile_decoding(recipe, trainer, mesh) if decode else compile_step(trainer, mesh),
+        outcome=compile_decoding(recipe, trainer, layout) if decode else compile_step(trainer, layout),
         paper=None if decode else _paper(recipe, total),
     )
     temporaries = plan.outcome.memory.temporaries if isinstance(plan.outcome, Compiled) else 0
     if decode:
         arguments = plan.outcome.memory.arguments if isinstance(plan.outcome, Compiled) else 0
         plan = replace(
-            plan, memory={"weights": arguments, "activations": temporaries}, tokens=decode_rows(recipe, mesh)
+            plan, memory={"weights": arguments, "activations": temporaries}, tokens=decode_rows(recipe, layout)
         )
     else:
         memory = classes(recipe, trainer.state, trainer.batch, temporaries, topology.devices)

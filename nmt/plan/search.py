@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt.config import Recipe
+from nmt.plan.memory import EXACT
 from nmt.plan.topology import Topology
 
 _REMAT = ("none", "moe", "local", "full")  # from the fastest to what needs the least memory
@@ -50,7 +51,7 @@ class Found:
 
 
 def meshes(recipe: Recipe, devices: int) -> list[tuple[str, ...]]:
-    """Return meshes worth a try: the recipe's own, and experts over all devices, or over fewer with more hidden units."""
+    """Return meshes worth a try: the recipe's own; experts over all devices, or over fewer and hidden units too."""
     own: tuple[str, ...] = ()
     found = [own]
     experts = recipe.model.moe.experts if recipe.model.moe else 1
@@ -88,8 +89,15 @@ def search(recipe: Recipe, topology: Topology, arguments: Sequence[str], tell: C
             programs.add(program)
             if found.fits:
                 fitting.append(found)
+            if found.fits or _is_hopeless(found.plan):
                 break
     return sorted(fitting, key=lambda found: found.seconds)
+
+
+def _is_hopeless(plan: dict[str, Any]) -> bool:
+    """Return whether what is there before the step is too much already."""
+    before = sum(plan["memory_by_class"].get(name, 0) for name in EXACT)
+    return plan["hbm_bytes"] is not None and before > plan["hbm_bytes"]
 
 
 def _ladder(recipe: Recipe, mesh: tuple[str, ...]) -> Iterator[Choice]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from etils import epath
 from rich.console import Console
 from rich.table import Table
 
@@ -10,9 +11,11 @@ from nmt.config.runs import dump_recipe
 from nmt.data.corpora.load import Corpus
 from nmt.data.mixture import MixtureRow, mixing_table
 from nmt.data.store import DirectionStats, RowLengths, SplitStats, Stats, load_stats
+from nmt.files import atomic_write
 from nmt.recipes.size import Size, measure
 from nmt.recipes.stages import Preparation
 
+_MOST_ROWS = 24  # of a table that a person reads
 _CHARACTERS_PER_PIECE = 4.0  # of SentencePiece vocabularies of some thousand pieces on Latin script
 
 
@@ -43,16 +46,48 @@ def show_size(size: Size, console: Console) -> None:
 
 
 def show_mixture(rows: Sequence[MixtureRow], recipe: Recipe, console: Console) -> None:
-    """Print what is drawn from every direction."""
-    title = f"mixture at T={recipe.data.temperature:g}, {recipe.train.steps:,} steps"
+    """Print what is drawn from every direction; of many, the largest and the smallest, and sums by kind."""
+    schedule = recipe.data.mixture.temperatures
+    temperature = f"{schedule[0]} to {schedule[-1]} (step:T)" if schedule else f"T={recipe.data.temperature:g}"
+    title = f"mixture at {temperature}, {recipe.train.steps:,} steps"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("direction", "pairs", "share", "examples", "epochs"):
         table.add_column(name, justify="left" if name == "direction" else "right")
-    for row in rows:
-        table.add_row(
-            str(row.direction), f"{row.pairs:,}", f"{row.share:.1%}", f"{row.examples:,.0f}", f"{row.epochs:.1f}"
-        )
+    if len(rows) <= _MOST_ROWS:
+        shown, hidden = [_cells(str(row.direction), [row]) for row in rows], 0
+    else:
+        ordered = sorted(rows, key=lambda row: -row.pairs)
+        half = _MOST_ROWS // 2
+        hidden = len(rows) - 2 * half
+        shown = [_cells(str(row.direction), [row]) for row in ordered[:half]]
+        shown += [("...", "", "", "", "")] + [_cells(str(row.direction), [row]) for row in ordered[-half:]]
+    for cells in shown:
+        table.add_row(*cells)
+    if hidden:
+        table.add_section()
+        into = [row for row in rows if row.direction.target == "en"]
+        out_of = [row for row in rows if row.direction.source == "en"]
+        others = [row for row in rows if "en" not in row.direction]
+        for name, members in (("all to en", into), ("en to all", out_of), ("others", others), ("together", rows)):
+            if members:
+                table.add_row(*_cells(f"{name} ({len(members)})", members))
     console.print(table)
+    if hidden:
+        console.print(f"{hidden} directions more in mixture.tsv, in the run's folder data", highlight=False)
+
+
+def write_mixture(rows: Sequence[MixtureRow], store: epath.Path) -> None:
+    """Write what is drawn from every direction to RUN/data/mixture.tsv."""
+    lines = ["direction\tpairs\tshare\texamples\tepochs\n"]
+    lines += [f"{row.direction}\t{row.pairs}\t{row.share:.8f}\t{row.examples:.1f}\t{row.epochs:.4f}\n" for row in rows]
+    with atomic_write(store / "mixture.tsv") as temporary:
+        temporary.write_text("".join(lines))
+
+
+def _cells(name: str, rows: Sequence[MixtureRow]) -> tuple[str, ...]:
+    pairs, share, examples = (sum(getattr(row, field) for row in rows) for field in ("pairs", "share", "examples"))
+    epochs = examples / pairs if pairs else 0.0
+    return name, f"{pairs:,}", f"{share:.1%}" if share >= 0.01 else f"{share:.3%}", f"{examples:,.0f}", f"{epochs:.1f}"
 
 
 def _mega(size: int) -> str:

@@ -1,14 +1,12 @@
 """Runs a recipe end to end: text, vocabulary, store, training, evaluation. What is done is skipped."""
 
 import contextlib
-import fcntl
-import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any
 
-import jax
 from etils import epath
 from rich.console import Console
 
@@ -16,7 +14,7 @@ from nmt.config import Recipe
 from nmt.config.runs import RECIPE_FILE, read_run_recipe, resume_conflicts, save_recipe
 from nmt.data.mixture import mixing_table
 from nmt.data.pipeline import dev_batches, train_batches
-from nmt.data.store import Stats
+from nmt.data.store import Stats, is_stored, load_stats
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
@@ -31,46 +29,84 @@ from nmt.languages import Direction
 from nmt.models.weights import checkpoint_steps, resolve
 from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
-from nmt.recipes.dry_run import show_mixture, show_size
-from nmt.recipes.size import measure
-from nmt.recipes.stages import Preparation
-from nmt.sharding import make_mesh
+from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
+from nmt.recipes.lock import locked
+from nmt.recipes.size import measure, too_large
+from nmt.recipes.stages import STORE, VOCABULARY, Preparation, directions_of
+from nmt.sharding import make_layout
+from nmt.sharding.hosts import ALONE, Hosts
+from nmt.train.curriculum import Curriculum
 from nmt.train.loop import Data, Outcome, Result, train
 from nmt.train.usage import read_usage, usage_steps
 
+_VISIBLE_WITHIN = 60.0  # seconds
 
-def run(recipe: Recipe, *, dry_run: bool, command: str) -> None:
+
+def run(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) -> None:
     """Run a recipe, or with `dry_run` show what it would be.
 
     Args:
       recipe: the recipe, from `nmt.config.load_recipe`.
       dry_run: show the resolved recipe, its size and its mixture, and train nothing.
       command: the command line that asks for this, to tell how to go on.
+      hosts: who runs it together; all of them call this. Host 0 writes the run's folder, which the others can read.
 
     Raises:
       UserError: a mistake in the recipe, or a folder that belongs to another run.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not hosts.first)
     folder = epath.Path(recipe.run_dir)
-    recipe = _resolved(recipe, folder)
     if dry_run:
+        recipe = _resolved(recipe, folder)
         show_plan(recipe, Preparation(recipe, folder, console), Console())
         return
     began = time.monotonic()
-    with _lock(folder):
-        _check_resumable(recipe, folder)
-        save_recipe(recipe, folder)
-        preparation = Preparation(recipe, folder, console)
-        vocabularies = preparation.vocabularies()
-        stats = preparation.stats(vocabularies)
-        result = _train(recipe, preparation, vocabularies, stats, console)
+    with locked(folder, console.print) if hosts.first else contextlib.nullcontext():
+        recipe, vocabularies, stats = _prepare(recipe, folder, console, hosts)
+        result = _train(recipe, folder, vocabularies, stats, console, hosts)
         if result.outcome is Outcome.PREEMPTED:
             console.print(
                 f"stopped after step {result.progress.step}, checkpointed; to go on: {command}", soft_wrap=True
             )
             raise KeyboardInterrupt
-        _evaluate(recipe, folder, console)
+        hosts.from_first("evaluation", lambda: _evaluate(recipe, folder, vocabularies, console))
     console.print(f"done in {clock(time.monotonic() - began)}", highlight=False)
+
+
+def _prepare(recipe: Recipe, folder: epath.Path, console: Console, hosts: Hosts) -> tuple[Recipe, Vocabularies, Stats]:
+    """Make what training needs, on host 0; return it, with the recipe as host 0 resolved it."""
+    made: list[tuple[Vocabularies, Stats]] = []
+
+    def make() -> dict[str, Any]:
+        resolved = _resolved(recipe, folder)
+        _check_resumable(resolved, folder)
+        save_recipe(resolved, folder)
+        preparation = Preparation(resolved, folder, console)
+        vocabularies = preparation.vocabularies()
+        made.append((vocabularies, preparation.stats(vocabularies)))
+        return resolved.model_dump()
+
+    recipe = Recipe.model_validate(hosts.from_first("preparing the data", make))
+    if made:
+        return recipe, *made[0]
+    _wait_for(folder / STORE, hosts)
+    return recipe, Vocabularies.load(folder / VOCABULARY, recipe.vocab), load_stats(folder / STORE)
+
+
+def _wait_for(store: epath.Path, hosts: Hosts) -> None:
+    """Return when this host sees what host 0 has written; shared file systems may take a while.
+
+    Raises:
+      UserError: it does not.
+    """
+    deadline = time.monotonic() + _VISIBLE_WITHIN
+    while not is_stored(store):
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"host {hosts.index} does not see {store}, which host 0 has written: "
+                "run_dir must be a folder that all hosts share, or an object store (gs://...)"
+            )
+        time.sleep(1.0)
 
 
 def _resolved(recipe: Recipe, folder: epath.Path) -> Recipe:
@@ -92,40 +128,26 @@ def _check_resumable(recipe: Recipe, folder: epath.Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _lock(folder: epath.Path) -> Iterator[None]:
-    """Hold the run's folder for this process; other machines are not kept out."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
-    except OSError as error:
-        raise UserError(f"cannot write to the run's folder {folder}: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another nmt-train is working in {folder}: wait, or choose another run_dir") from None
-        yield
-    finally:
-        os.close(lock)
-
-
 def _train(
-    recipe: Recipe, preparation: Preparation, vocabularies: Vocabularies, stats: Stats, console: Console
+    recipe: Recipe, folder: epath.Path, vocabularies: Vocabularies, stats: Stats, console: Console, hosts: Hosts
 ) -> Result:
     rows = recipe.rows
-    directions, store = preparation.directions, preparation.store
-    show_mixture(mixing_table(stats, directions, recipe.data, rows, recipe.train.steps), recipe, console)
+    directions, store = directions_of(recipe), folder / STORE
+    table = mixing_table(stats, directions, recipe.data, rows, recipe.train.steps)
+    show_mixture(table, recipe, console)
+    if hosts.first:
+        write_mixture(table, store)
     show_size(measure(recipe, vocabularies.sizes), console)
-    mesh = make_mesh(**recipe.mesh.model_dump())
+    layout = make_layout(recipe.mesh)
     limit = recipe.train.max_minutes
     with (
-        jax.set_mesh(mesh),
+        layout.use() as mesh,
         contextlib.closing(train_batches(store, directions, recipe.data, rows, recipe.seed)) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
-        data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows))
-        result = train(recipe, preparation.run, vocabularies.sizes, data, mesh, display)
+        curriculum = Curriculum.of(recipe.data, directions, stats)
+        data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows), curriculum)
+        result = train(recipe, folder, vocabularies.sizes, data, mesh, display, hosts)
     seconds = result.progress.seconds
     console.print(
         f"training: {result.progress.step:,} steps in {clock(seconds)} ({result.outcome.value})", highlight=False
@@ -133,8 +155,11 @@ def _train(
     return result
 
 
-def _evaluate(recipe: Recipe, folder: epath.Path, console: Console) -> None:
-    """Score every direction, show the table, two translations, and how to get more."""
+def _evaluate(recipe: Recipe, folder: epath.Path, vocabularies: Vocabularies, console: Console) -> None:
+    """Score every direction, show the table, two translations, and how to get more; on the devices of this host."""
+    if problem := too_large(recipe, vocabularies.sizes):
+        console.print(f"not evaluated: {problem}; on a larger host: nmt-evaluate {folder}", soft_wrap=True)
+        return
     translator = Translator(folder)
     with shown(console) as display:
         matrix = evaluate(

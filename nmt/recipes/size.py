@@ -1,5 +1,6 @@
 """How large a run is before it starts: parameters, those that a token uses, and memory."""
 
+import os
 from dataclasses import dataclass
 
 import jax
@@ -13,6 +14,7 @@ from nmt.train.optimizer import make_optimizer
 from nmt.train.schedules import make_schedule
 
 FLOAT = 4  # bytes
+_FOR_WEIGHTS = 0.8  # share of the memory of a host's devices; the rest is for decoding
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,17 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
         gradients=total * (weight if recipe.train.accumulate == 1 else weight + FLOAT),
         activations=_activations(recipe, vocabulary.target),
     )
+
+
+def too_large(recipe: Recipe, vocabulary: VocabularySizes) -> str | None:
+    """Say why the weights do not fit the devices of this host, beside what decoding needs; None: they fit."""
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
+    # The devices that a CPU pretends to be share its memory, and have nothing to say of it.
+    room = sum(limits) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    weights = FLOAT * measure(recipe, vocabulary).parameters
+    if weights <= _FOR_WEIGHTS * room:
+        return None
+    return f"the weights have {weights / 2**30:,.1f} GiB, the devices of this host {room / 2**30:,.1f} GiB"
 
 
 def _optimizer_state(recipe: Recipe, parameters: nnx.State) -> int:

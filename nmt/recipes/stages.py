@@ -10,13 +10,15 @@ from rich.console import Console
 
 from nmt.config import Recipe
 from nmt.data.corpora.load import Corpus, inputs_digest, load_pairs
-from nmt.data.corpora.spec import load_spec
+from nmt.data.corpora.spec import load_specs
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_directions
+
+VOCABULARY, STORE = "vocab", "data"  # folders of a run
 
 
 def directions_of(recipe: Recipe) -> tuple[Direction, ...]:
@@ -41,14 +43,14 @@ class Preparation:
     def __init__(self, recipe: Recipe, run: epath.Path, console: Console):
         self.recipe, self.run, self.console = recipe, run, console
         self.directions = directions_of(recipe)
-        specs = [load_spec(name) for name in recipe.data.corpora]
+        specs = load_specs(recipe.data.corpora)
         self._corpus_digest = inputs_digest(specs, self.directions, recipe.data.clean)
         self._corpus: Corpus | None = None
 
     @property
     def store(self) -> epath.Path:
         """The folder of the prepared store."""
-        return self.run / "data"
+        return self.run / STORE
 
     def corpus(self) -> Corpus:
         """Return the clean text, fetched if it must be."""
@@ -66,7 +68,7 @@ class Preparation:
         Raises:
           UserError: there are some that were learnt from another input.
         """
-        config, folder = self.recipe.vocab, self.run / "vocab"
+        config, folder = self.recipe.vocab, self.run / VOCABULARY
         record = folder / "inputs.json"
         inputs = {"corpus": self._corpus_digest, "seed": self.recipe.seed, **config.model_dump(mode="json")}
         if record.exists():

@@ -1,16 +1,23 @@
 """Meshes, logical axes, and GShard's annotation API: `shard`, `split`, `replicate` (GShard, section 3.2).
 
-Model code names the axes of its arrays by what they are; `RULES` alone says over which mesh axes they are split.
-Nothing here changes what is computed, only where: the same program runs on one device and on thousands.
+Model code names the axes of its arrays by what they are; the table of a mesh preset (recipes/meshes/) alone says over
+which mesh axes they are split. Nothing here changes what is computed, only where: the same program runs on one device
+and on thousands.
 """
 
 from nmt.sharding.annotate import parts, replicate, shard, split
-from nmt.sharding.axes import RULES, named_sharding, partition_spec
-from nmt.sharding.mesh import AXES, make_mesh, platform
+from nmt.sharding.axes import LOGICAL_AXES, Rules, active_rules, named_sharding, partition_spec
+from nmt.sharding.mesh import Layout, make_layout, make_mesh, platform
+from nmt.sharding.presets import Preset, load_preset
 
 __all__ = [
-    "AXES",
-    "RULES",
+    "LOGICAL_AXES",
+    "Layout",
+    "Preset",
+    "Rules",
+    "active_rules",
+    "load_preset",
+    "make_layout",
     "make_mesh",
     "named_sharding",
     "partition_spec",

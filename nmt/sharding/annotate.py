@@ -5,13 +5,17 @@ import math
 import jax
 from jax.sharding import PartitionSpec, get_abstract_mesh
 
-from nmt.sharding.axes import partition_spec
+from nmt.sharding.axes import LOGICAL_AXES, partition_spec
 
 
 def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def _alone() -> bool:
+    """Return whether there is no mesh, or one of one device: an annotation then has nothing to say."""
     mesh = get_abstract_mesh()
-    # Without a mesh, or on a mesh of one device, an annotation has nothing to say.
-    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, spec)
+    return mesh.empty or mesh.size == 1
 
 
 def parts(axis: str) -> int:
@@ -37,7 +41,10 @@ def shard(x: jax.Array, *axes: str | None) -> jax.Array:
     """
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} logical axes {axes} for an array of shape {x.shape}")
-    return _constrain(x, partition_spec(axes))
+    for axis in axes:
+        if axis is not None and axis not in LOGICAL_AXES:
+            raise KeyError(axis)
+    return x if _alone() else _constrain(x, partition_spec(axes))
 
 
 def split(x: jax.Array, dimension: int, axis: str) -> jax.Array:
@@ -49,4 +56,4 @@ def split(x: jax.Array, dimension: int, axis: str) -> jax.Array:
 
 def replicate(x: jax.Array) -> jax.Array:
     """Keep a whole copy of the array on every device (GShard's `replicate`)."""
-    return _constrain(x, PartitionSpec())
+    return x if _alone() else _constrain(x, PartitionSpec())

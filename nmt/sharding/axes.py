@@ -1,62 +1,125 @@
-"""The one table that maps logical axes to mesh axes."""
+"""Logical axes, and the table that maps them to the axes of the mesh.
+
+The table comes from a preset (recipes/meshes/NAME.yaml) and is in force inside `Layout.use`. It is a JAX user context:
+a part of the key of every `jit` cache, so a function that was traced under one table is traced anew under another.
+"""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nmt.errors import UserError
 
-RULES: dict[str, tuple[str, ...] | str | None] = {
-    # Activations. GShard splits the batch over the devices that hold the experts (section 3.1), so that moving
-    # from "tokens of my rows" to "tokens of my experts" is one all-to-all.
-    "batch": ("data", "expert"),
-    "group": ("data", "expert"),
-    "length": None,
-    "expert_group": "data",  # groups, in arrays that are already split over experts
-    # Parameters, and activations of the same meaning.
-    "layers": None,
-    "vocab": "model",
-    "embed": None,
-    "heads": "model",
-    "mlp": "model",
-    "expert": "expert",
-}
+Axes = tuple[str | None, ...]  # of an array: the logical axis of each dimension; None is never split
 
-# What a recipe calls the size of an axis that a mesh may have to divide.
-SIZES = {
+# Every name that the code gives to a dimension, and what a recipe calls its size.
+LOGICAL_AXES = {
+    # Activations.
     "batch": "train.tokens_per_batch / (row length * train.accumulate)",
+    "length": "data.source_length or data.target_length",
+    "group": "the number of groups, tokens of a batch / model.moe.group_size,",
+    "expert_group": "the number of groups, tokens of a batch / model.moe.group_size,",  # in arrays split over experts
+    # Parameters, and activations of the same meaning.
+    "layers": "the number of scanned blocks of layers",
     "vocab": "vocab.size or vocab.target_size",
+    "embed": "model.width",
     "heads": "model.heads",
     "mlp": "model.hidden",
     "expert": "model.moe.experts",
 }
 
 
-def partition_spec(axes: tuple[str | None, ...]) -> PartitionSpec:
-    """Return the mesh axes for the logical axes of an array; None is an axis that is never split.
+@dataclass(frozen=True)
+class Rules:
+    """A table from logical axes to mesh axes; hashable, as the key of a cache must be."""
+
+    preset: str  # for messages
+    used: tuple[tuple[str, tuple[str, ...]], ...]  # of arrays in use
+    stored: tuple[tuple[str, tuple[str, ...]], ...] = ()  # of weights between uses, where it is another
+
+    def of(self, axis: str | None, stored: bool = False) -> tuple[str, ...]:
+        """Return the mesh axes that a logical axis is split over, outermost first.
+
+        Raises:
+          KeyError: there is no such logical axis.
+        """
+        if axis is None:
+            return ()
+        if axis not in LOGICAL_AXES:
+            raise KeyError(axis)
+        table = dict(self.used) | (dict(self.stored) if stored else {})
+        return table.get(axis, ())
+
+    def spec(self, axes: Axes, stored: bool = False) -> PartitionSpec:
+        """Return the mesh axes of each dimension of an array; see `partition_spec`."""
+        taken: set[str] = set()
+        parts: list[str | tuple[str, ...] | None] = []
+        for axis in axes:
+            names = tuple(name for name in self.of(axis, stored) if name not in taken)
+            taken |= set(names)
+            parts.append(names[0] if len(names) == 1 else names or None)
+        return PartitionSpec(*parts)
+
+
+in_force = jax.make_user_context(None)
+
+
+def active_rules() -> Rules | None:
+    """Return the table in force, None outside of `Layout.use`."""
+    rules: Rules | None = in_force.value
+    return rules
+
+
+def partition_spec(axes: Axes, stored: bool = False) -> PartitionSpec:
+    """Return the mesh axes for the logical axes of an array, by the table in force.
+
+    A mesh axis splits one dimension of an array, the first that asks for it.
+
+    Args:
+      axes: logical axis of each dimension.
+      stored: whether it is of a weight between its uses.
 
     Raises:
-      KeyError: an axis is not in `RULES`.
+      KeyError: a name is not a logical axis.
+      RuntimeError: no table is in force.
     """
-    return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
+    rules = active_rules()
+    if rules is None:
+        raise RuntimeError("no table of logical axes is in force: annotate inside `with layout.use():`")
+    return rules.spec(axes, stored)
 
 
-def named_sharding(mesh: Mesh, axes: tuple[str | None, ...], shape: Sequence[int]) -> NamedSharding:
-    """Return where an array of a shape lives that has these logical axes.
+def named_sharding(mesh: Mesh, axes: Axes, shape: Sequence[int]) -> NamedSharding:
+    """Return where an array of a shape lives between its uses that has these logical axes.
 
     Raises:
-      KeyError: an axis is not in `RULES`.
+      KeyError: a name is not a logical axis.
+      RuntimeError: there are several devices, and no table is in force.
       UserError: the devices along a mesh axis do not divide a dimension that is split over them.
     """
-    spec = partition_spec(axes)
-    for axis, size, split in zip(axes, shape, spec, strict=True):
-        names = (split,) if isinstance(split, str) else split or ()
-        parts = math.prod(mesh.shape[name] for name in names)
-        if axis is not None and size % parts:
-            over = " * ".join(f"mesh.{name}={mesh.shape[name]}" for name in names if mesh.shape[name] > 1)
-            raise UserError(
-                f"{SIZES.get(axis, axis)} is {size}, which {over} does not divide: choose a multiple of {parts}, "
-                "or another mesh"
-            )
+    if mesh.size == 1 and active_rules() is None:
+        return NamedSharding(mesh, PartitionSpec(*(None for _ in axes)))
+    spec = partition_spec(axes, stored=True)
+    check_divisible(dict(mesh.shape), axes, spec, shape)
     return NamedSharding(mesh, spec)
+
+
+def check_divisible(sizes: dict[str, int], axes: Axes | None, spec: PartitionSpec, shape: Sequence[int]) -> None:
+    """Check that a spec divides an array.
+
+    Raises:
+      UserError: it does not; the message has the numbers.
+    """
+    for i, (size, split) in enumerate(zip(shape, spec, strict=True)):
+        names = (split,) if isinstance(split, str) else split or ()
+        parts = math.prod(sizes[name] for name in names)
+        if size % parts:
+            over = " * ".join(f"mesh.{name}={sizes[name]}" for name in names if sizes[name] > 1)
+            axis = axes[i] if axes else None
+            what = f"dimension {i} of an array {tuple(shape)}" if axis is None else LOGICAL_AXES[axis]
+            raise UserError(
+                f"{what} is {size}, which {over} does not divide: choose a multiple of {parts}, or another mesh"
+            )

@@ -4,7 +4,7 @@
                          average    their moving average, where the recipe keeps one
                          optimizer  its state, by the path of each array
                          progress   step, seconds of training, tokens seen (JSON)
-                         data       the position of the data stream
+                         data       the position of the data stream (JSON), one for all hosts
 
 A checkpoint is written under a temporary name and renamed, so one that has a number for a name is complete.
 """
@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-import grain
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -54,7 +53,12 @@ class Checkpoints:
     def __init__(self, run: epath.PathLike, keep: int):
         # On CPUs the arrays would have to be copied before the next step may overwrite them: nothing is gained.
         background = jax.default_backend() != "cpu"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=background)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=background,
+            # Hosts that see a shared folder a moment later must not go on from another checkpoint.
+            single_host_load_and_broadcast=True,
+        )
         self._manager = ocp.CheckpointManager(checkpoint_folder(run), options=options)
 
     def __enter__(self) -> Self:
@@ -85,7 +89,7 @@ class Checkpoints:
             WEIGHTS: ocp.args.StandardSave(to_arrays(state.parameters)),
             "optimizer": ocp.args.StandardSave(_by_path(state.optimizer)),
             "progress": ocp.args.JsonSave(vars(progress)),
-            "data": grain.checkpoint.CheckpointSave(batches),
+            "data": ocp.args.JsonSave(batches.get_state()),
         }
         if state.average is not None:
             items[AVERAGE] = ocp.args.StandardSave(to_arrays(state.average))
@@ -106,18 +110,19 @@ class Checkpoints:
         items: dict[str, Any] = {
             WEIGHTS: ocp.args.StandardRestore(_abstract(to_arrays(state.parameters))),
             "optimizer": ocp.args.StandardRestore(_abstract(_by_path(state.optimizer))),
-            "data": grain.checkpoint.CheckpointRestore(batches),
+            "data": ocp.args.JsonRestore(),
         }
         if state.average is not None:
             items[AVERAGE] = ocp.args.StandardRestore(_abstract(to_arrays(state.average)))
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        batches.set_state(found["data"])
         leaves = found["optimizer"]
         optimizer = jax.tree.unflatten(
             jax.tree.structure(state.optimizer), [leaves[path] for path in _by_path(state.optimizer)]
         )
         return replace(
             state,
-            step=jnp.full_like(state.step, step),
+            step=jax.device_put(np.int32(step), state.step.sharding),
             parameters=from_arrays(state.parameters, found[WEIGHTS]),
             optimizer=optimizer,
             average=None if state.average is None else from_arrays(state.average, found[AVERAGE]),

@@ -13,13 +13,16 @@ from jax.sharding import Mesh
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
+from nmt.data.pipeline import enter_stage
 from nmt.errors import UserError
+from nmt.sharding.hosts import ALONE, Hosts, Vote
 from nmt.train.checkpoints import Checkpoints, Progress
+from nmt.train.curriculum import Curriculum
 from nmt.train.experts import UsageCounter, sparse_layers
 from nmt.train.objective import Metrics
 from nmt.train.preemption import Preemption
 from nmt.train.step import Trainer, TrainState, make_trainer
-from nmt.train.telemetry import Display, Recorder, Window, flatten
+from nmt.train.telemetry import Display, Recorder, Silence, Window, flatten
 from nmt.train.usage import Usage, drop_usage_after, write_usage
 
 
@@ -29,6 +32,11 @@ class Outcome(Enum):
     FINISHED = "finished"
     OUT_OF_TIME = "out of time"
     PREEMPTED = "preempted"
+    CONVERGED = "the development loss no longer falls"
+
+
+# What a host wants after a step; where hosts differ, the largest counts.
+_GO_ON, _NO_TIME, _STOP = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Data:
 
     batches: DatasetIterator
     dev: Callable[[], Iterable[Batch]]  # the development set, from its beginning
+    curriculum: Curriculum | None = None
 
 
 def is_finished(recipe: Recipe, progress: Progress) -> bool:
@@ -54,7 +63,13 @@ def is_finished(recipe: Recipe, progress: Progress) -> bool:
 
 
 def train(
-    recipe: Recipe, run: epath.PathLike, vocabulary: VocabularySizes, data: Data, mesh: Mesh, display: Display
+    recipe: Recipe,
+    run: epath.PathLike,
+    vocabulary: VocabularySizes,
+    data: Data,
+    mesh: Mesh,
+    display: Display,
+    hosts: Hosts = ALONE,
 ) -> Result:
     """Train until the last step, the last minute, or a signal to stop; resume from the newest checkpoint.
 
@@ -65,6 +80,7 @@ def train(
       data: batches and the development set.
       mesh: the mesh, already set by `jax.set_mesh`.
       display: who watches.
+      hosts: who trains together; all of them call this. Host 0 writes metrics and tables.
     """
     with Preemption() as preemption, Checkpoints(run, recipe.train.keep_checkpoints) as checkpoints:
         progress = checkpoints.progress()
@@ -75,9 +91,11 @@ def train(
         state = trainer.initial()
         if progress.step:
             state = checkpoints.restore(state, data.batches)
-        drop_usage_after(run, progress.step)
-        with Recorder(run, progress.step) as recorder:
-            loop = _Loop(recipe, epath.Path(run), trainer, data, checkpoints, recorder, display, preemption, progress)
+        if hosts.first:
+            drop_usage_after(run, progress.step)
+        with Recorder(run, progress.step) if hosts.first else Silence() as recorder:
+            folder = epath.Path(run)
+            loop = _Loop(recipe, folder, trainer, data, checkpoints, recorder, display, preemption, progress, hosts)
             return loop.run(state)
 
 
@@ -92,16 +110,19 @@ class _Loop:
     trainer: Trainer
     data: Data
     checkpoints: Checkpoints
-    recorder: Recorder
+    recorder: Recorder | Silence
     display: Display
     preemption: Preemption
     progress: Progress
+    hosts: Hosts
 
     def __post_init__(self) -> None:
         self.layers = sparse_layers(self.recipe.model)
         self.window = Window(self.recipe.data.directions, self.layers)
         self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
         self.clock = time.monotonic()
+        self.converged = False
+        self.vote = Vote(self.hosts)
 
     def run(self, state: TrainState) -> Result:
         """Run steps until there is a reason to end.
@@ -110,37 +131,57 @@ class _Loop:
         reports while the devices compute. At a checkpoint nothing is under way: the state, the position of the data and
         the counts then belong together.
         """
-        every = self.recipe.train.checkpoint_every
+        every, last = self.recipe.train.checkpoint_every, self.recipe.train.steps
         step = saved = self.progress.step
         running: tuple[Metrics, dict[str, jax.Array]] | None = None
-        if step and step % every == 0 and not self.recorder.has("dev", step):
+        measured = self.hosts.from_first(
+            "the last development loss", lambda: self.recorder.has("dev", self.progress.step)
+        )
+        if step and step % every == 0 and not measured:
             self._dev(state)  # whoever wrote this checkpoint was stopped before it could
             self.clock = time.monotonic()
+        if step:
+            self._advance()
         while True:
             due = step % every == 0 and step > saved
-            if due or self.preemption or self._over(step):
+            if due or step >= last or self.converged or self._wanted():
                 if running is not None:
                     self._account(*running)
                     running = None
                 if due or step > saved:
                     self._save(state)
                     saved = step
-                if self.preemption or is_finished(self.recipe, self.progress):
-                    outcome = Outcome.PREEMPTED if self.preemption else _ending(self.recipe, self.progress)
-                    return Result(outcome, self.progress)
+                if step >= last or self._wanted():
+                    return Result(self._outcome(), self.progress)
+                if self.converged:
+                    return Result(Outcome.CONVERGED, self.progress)
             batch = self.trainer.place(next(self.data.batches))
             state, metrics, scalars = self.trainer.step(state, batch)
+            self.vote.cast(self._wish())
             self.usage.add(metrics.routing)
             if running is not None:
                 self._account(*running)
             running, step = (metrics, scalars), step + 1
 
-    def _over(self, step: int) -> bool:
-        return is_finished(self.recipe, replace(self.progress, step=step))
+    def _wish(self) -> int:
+        """Return what this host wants. The time is that of host 0."""
+        if self.preemption:
+            return _STOP
+        minutes = self.recipe.train.max_minutes
+        late = self.hosts.first and minutes is not None and self.progress.seconds >= 60 * minutes
+        return _NO_TIME if late else _GO_ON
+
+    def _wanted(self) -> int:
+        """Return what the hosts want."""
+        return self.vote.result(self._wish())
+
+    def _outcome(self) -> Outcome:
+        return Outcome.PREEMPTED if self._wanted() == _STOP else _ending(self.recipe, self.progress)
 
     def _account(self, metrics: Metrics, scalars: dict[str, jax.Array]) -> None:
         """Wait for a step, count it, show it, and write the window when one is full."""
         jax.block_until_ready(metrics)
+        self.vote.count()
         now = time.monotonic()
         self.window.add(metrics, scalars, now - self.clock)
         self.progress = replace(
@@ -169,11 +210,31 @@ class _Loop:
         self._write_usage()  # first, so that a checkpoint that is there has its table
         self.checkpoints.save(state, self.data.batches, self.progress)
         self._dev(state)
+        self._advance()
         self.clock = time.monotonic()
+
+    def _advance(self) -> None:
+        """Enter the next stage of the curriculum, or end with the last, if it is time; called at checkpoints."""
+        curriculum, step = self.data.curriculum, self.progress.step
+        if curriculum is None or step % self.recipe.train.checkpoint_every:
+            return
+        position = self.data.batches.get_state()
+        stage = position["next_stage"]
+        ends = self.hosts.from_first(
+            f"the end of stage {stage + 1} at step {step}",
+            lambda: curriculum.ends(stage, position["began"], step, self.recorder.dev),
+        )
+        if not ends:
+            return
+        if stage + 1 == len(curriculum.members):
+            self.converged = True
+            return
+        self.display.say(f"step {step}: stage {stage + 1} ends, {', '.join(curriculum.members[stage + 1])} follow")
+        self.data.batches.set_state(enter_stage(position, stage + 1, step))
 
     def _write_usage(self) -> None:
         step, counts = self.progress.step, self.usage.take()
-        if counts:
+        if counts and self.hosts.first:
             directions = tuple(self.recipe.data.directions)
             in_order = {stack: counts[stack] for stack in self.layers}
             write_usage(self.folder, Usage(self.uncounted, step, directions, self.layers, in_order))
@@ -185,7 +246,7 @@ class _Loop:
         for number, batch in enumerate(self.data.dev()):
             if number == self.recipe.train.dev_batches:
                 break
-            if self.preemption:
+            if self.vote.now(self._wish()) == _STOP:
                 return
             metrics = self.trainer.evaluate(state, self.trainer.place(batch))
             of_batch = jax.device_get((metrics.nll, metrics.tokens))

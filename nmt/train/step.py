@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -46,7 +47,7 @@ class Trainer:
     initial: Callable[[], TrainState]
     step: jax.stages.Wrapped  # (TrainState, Batch) -> (TrainState, Metrics, dict[str, jax.Array])
     evaluate: Callable[[TrainState, Batch], Metrics]
-    place: Callable[[Batch], Batch]
+    place: Callable[[Batch], Batch]  # a batch of all hosts, on the devices: each host takes the rows of its own devices
 
 
 def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
@@ -138,13 +139,20 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
 
         return of_batch(jax.lax.map(measure, cut(batch, train.accumulate)))
 
+    def place_batch(batch: Batch) -> Batch:
+        return jax.tree.map(
+            lambda rows: jax.make_array_from_callback(rows.shape, batches, lambda index: np.asarray(rows[index])), batch
+        )
+
+    # Every host reads the metrics.
+    whole = NamedSharding(mesh, PartitionSpec())
     return Trainer(
         state=_abstract(shapes, place),
         batch=_abstract_batch(recipe, batches),
         initial=initial,
-        step=jax.jit(step, donate_argnums=0, out_shardings=(place, None, None)),
-        evaluate=jax.jit(evaluate),
-        place=lambda batch: jax.device_put(batch, batches),
+        step=jax.jit(step, donate_argnums=0, out_shardings=(place, whole, whole)),
+        evaluate=jax.jit(evaluate, out_shardings=whole),
+        place=place_batch,
     )
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
@@ -136,7 +136,9 @@ class Recorder:
         if after != before:
             with atomic_write(path) as temporary:
                 temporary.write_text(after)
-        self._kept = {(line.get("kind"), line["step"]) for line in map(json.loads, kept)}
+        lines = [json.loads(line) for line in kept]
+        self.dev = [line for line in lines if line.get("kind") == "dev"]  # development losses so far
+        self._kept = {(line.get("kind"), line["step"]) for line in lines}
         self._file = path.open("a")
         self._board = SummaryWriter(str(epath.Path(run) / "tensorboard"), purge_step=step + 1, flush_secs=20)
 
@@ -161,11 +163,34 @@ class Recorder:
           numbers: what to record.
           kind: `train` or `dev`.
         """
-        line = {"kind": kind, **vars(progress), **numbers}
+        line: dict[str, Any] = {"kind": kind, **vars(progress), **numbers}
+        if kind == "dev":
+            self.dev.append(line)
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in numbers.items():
             self._board.add_scalar(f"{kind}/{name}", value, progress.step)
+
+
+class Silence:
+    """In the place of a `Recorder` on hosts other than host 0: records nothing."""
+
+    dev: tuple[dict[str, Any], ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def has(self, kind: str, step: int) -> bool:
+        """Return nothing of interest."""
+        return False
+
+    def write(self, progress: Progress, numbers: dict[str, float], kind: str) -> None:
+        """Write nothing."""
 
 
 def _step_of(line: str) -> float:

@@ -1,6 +1,5 @@
 """From declarations to pairs: fetch, read, clean, deduplicate, split."""
 
-import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -11,25 +10,15 @@ from rich.console import Console
 
 from nmt.config import CleanConfig
 from nmt.data.clean import Reason
-from nmt.data.corpora.fetch import fetch
-from nmt.data.corpora.read import Archive
+from nmt.data.corpora.opening import open_corpora
+from nmt.data.corpora.read import Provenance, Source
 from nmt.data.corpora.sieve import Pair, Sieve
-from nmt.data.corpora.spec import CorpusSpec, Split, load_spec
+from nmt.data.corpora.spec import CorpusSpec, Split, load_specs
 from nmt.errors import UserError
 from nmt.languages import Direction
 
 # Part of the digest: to be raised whenever the same declarations and files give other pairs than before.
 CODE_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Which text was used."""
-
-    name: str
-    version: str
-    licence: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -61,17 +50,15 @@ def load_pairs(
     Raises:
       UserError: a declaration is wrong, a corpus cannot be fetched or read, or a direction has no pairs.
     """
-    specs = [load_spec(name) for name in names]
-    paths = [fetch(spec, console) for spec in specs]
     sieve = Sieve(directions, clean)
-    with contextlib.ExitStack() as stack:
-        archives = [stack.enter_context(Archive(spec, path)) for spec, path in zip(specs, paths, strict=True)]
-        _check_covered(directions, archives)
+    with open_corpora(names, console) as corpora:
+        _check_covered(directions, corpora.sources)
         wanted = {code for direction in directions for code in direction}
-        for archive in archives:
-            for row in archive.rows(wanted):
-                sieve.add(row, archive.spec.split)
-        unreadable = tuple(f"{archive.spec.name}: {path}" for archive in archives for path in archive.unreadable)
+        for source in corpora.sources:
+            for row in source.rows(wanted):
+                sieve.add(row, source.spec.split)
+        provenance = tuple(one for source in corpora.sources for one in source.provenance)
+        unreadable = tuple(f"{source.spec.name}: {path}" for source in corpora.sources for path in source.unreadable)
     if unreadable and console:
         shown = ", ".join(unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
         warning = f"warning: {len(unreadable)} unreadable tables left out: {shown}"
@@ -82,11 +69,9 @@ def load_pairs(
         pairs=sieve.pairs(),
         rejections=sieve.rejections,
         rows=sieve.rows(),
-        provenance=tuple(
-            Provenance(spec.name, spec.obtain.version, spec.licence, spec.obtain.sha256) for spec in specs
-        ),
+        provenance=provenance,
         unreadable=unreadable,
-        digest=inputs_digest(specs, directions, clean),
+        digest=inputs_digest(load_specs(names), directions, clean),
     )
 
 
@@ -101,10 +86,9 @@ def inputs_digest(specs: Sequence[CorpusSpec], directions: Sequence[Direction], 
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _check_covered(directions: Iterable[Direction], archives: Sequence[Archive]) -> None:
-    covered = [set(archive.languages) for archive in archives]
-    if missing := [str(direction) for direction in directions if not any(set(direction) <= have for have in covered)]:
-        have = "; ".join(f"corpus {archive.spec.name} has {', '.join(archive.languages)}" for archive in archives)
+def _check_covered(directions: Iterable[Direction], sources: Sequence[Source]) -> None:
+    if missing := [str(one) for one in directions if not any(source.has(*one) for source in sources)]:
+        have = "; ".join(f"corpus {source.spec.name} has {', '.join(source.languages)}" for source in sources)
         raise UserError(f"no text for the direction {', '.join(missing)}: {have}")
 
 

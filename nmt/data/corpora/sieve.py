@@ -7,7 +7,7 @@ from typing import NamedTuple
 from nmt.config import CleanConfig
 from nmt.data.clean import Reason, digit_template, normalise, reject_key, reject_translation
 from nmt.data.corpora.read import Row
-from nmt.data.corpora.spec import SPLITS, Split, SplitRule
+from nmt.data.corpora.spec import SPLITS, NamedSplits, Split, SplitRule
 from nmt.languages import Direction
 
 Pair = tuple[str, str]
@@ -37,7 +37,7 @@ class Sieve:
         self._key_of: dict[_Place, str] = {}  # the one text among those that differ only in digits
         self._full: set[tuple[Direction, _Place]] = set()
 
-    def add(self, row: Row, rule: SplitRule) -> None:
+    def add(self, row: Row, rule: SplitRule | NamedSplits) -> None:
         """Take in the pairs of one row."""
         key_language, key = row.language, normalise(row.text)
         reasons = {key_language: reject_key(key, self._clean)}
