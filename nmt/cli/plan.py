@@ -78,6 +78,8 @@ def parse(arguments: Sequence[str]) -> Request:
             overrides.append(argument)
         else:
             _once(given, key, value)
+    if "--search" in flags and {"--decode", "--collectives"} & flags:
+        raise UserError("--search is for the train step and prints a ranking: leave out --decode and --collectives")
     if not given.get("recipe"):
         raise UserError(f"which recipe? write recipe=NAME (known: {', '.join(sorted(declarations('recipes')))})")
     topology = parse_topology(given.get("topology", "cpu:1"))
@@ -128,7 +130,8 @@ def _run(request: Request, recipe: Recipe) -> int:
     """Plan, print; return the exit status."""
     from nmt.plan.report import Options, plan_and_report
 
-    options = Options(request.decode, request.collectives, request.search, request.json)
+    same = (f"recipe={request.recipe}", f"topology={request.topology}", *request.overrides)
+    options = Options(request.decode, request.collectives, request.search, request.json, same)
     return plan_and_report(recipe, request.topology, options)
 
 

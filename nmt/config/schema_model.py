@@ -188,13 +188,18 @@ class ModelConfig(Section):
     attention_dropout: Fraction = Field(0.0, description="Dropout on attention weights.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Input type of matrix products; sums and parameters stay float32; "
+        description="Input type of matrix products; sums stay float32; "
         "auto: bfloat16 where the machine multiplies it natively.",
     )
     activation_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="Type of the hidden states between layers, and of what travels to experts; norms, softmax and "
         "router stay float32 (Switch's selective precision).",
+    )
+    parameter_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Type of the weights and their gradients; bfloat16 halves their memory, and updates are rounded at "
+        "random then, so that small ones count. The optimizer and the moving average stay float32.",
     )
     remat: Literal["none", "full", "local", "dots", "moe", "offload_moe"] = Field(
         "none",

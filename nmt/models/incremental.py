@@ -57,7 +57,7 @@ class DecoderLayer:
 class InferenceModel:
     """A model's weights for inference: decoder layers one by one, inputs of products already in the compute type."""
 
-    tables: tuple[jax.Array, ...]  # float32 [V,M]: embeddings of sources and of targets, or one for both
+    tables: tuple[jax.Array, ...]  # type of parameters [V,M]: embeddings of sources and of targets, or one for both
     output: jax.Array  # compute type [V',M], zero rows from V on
     positions: AddedPositions  # of embeddings
     encoder: Stack
@@ -160,7 +160,7 @@ def _decoder_layer(layer: Layer) -> DecoderLayer:
 
 
 def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int, decoder: bool) -> jax.Array:
-    x = model.tables[-1 if decoder else 0][tokens] * model.embedding_factor
+    x = model.tables[-1 if decoder else 0][tokens].astype(jnp.float32) * model.embedding_factor
     x = model.positions.add(x, position, longest).astype(model.hidden_dtype)
     return shard(x, "batch", "length", "embed")
 

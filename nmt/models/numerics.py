@@ -136,7 +136,7 @@ def scrambled(x: jax.Array, seed: jax.Array) -> jax.Array:
     return h ^ (h >> 15)
 
 
-def _noise(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+def random_bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
     """Return random 32-bit integers: a hash of the element's index and of a seed [2].
 
     A hash of the index costs a tenth of threefry, fuses with the multiplication that uses it, and gives the same
@@ -150,12 +150,12 @@ def _noise(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
 
 def uniform(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
     """Return float32 numbers uniform in [0, 1), cheaply, where quality does not matter: dropout, jitter, masks."""
-    return (_noise(shape, jax.random.bits(key, (2,), jnp.uint32)) >> 8).astype(jnp.float32) * np.float32(2**-24)
+    return (random_bits(shape, jax.random.bits(key, (2,), jnp.uint32)) >> 8).astype(jnp.float32) * np.float32(2**-24)
 
 
 def _keep_mask(shape: tuple[int, ...], seed: jax.Array, rate: float) -> jax.Array:
     """Return a Bernoulli(1 - rate) mask for a seed [2]."""
-    return _noise(shape, seed) >= np.uint32(round(rate * 2**32))
+    return random_bits(shape, seed) >= np.uint32(round(rate * 2**32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -44,18 +44,19 @@ class Transformer(nnx.Module):
 
     @property
     def source_table(self) -> jax.Array:
-        """The embeddings of source tokens, float32 [V,M]."""
+        """The embeddings of source tokens, [V,M] of the type of parameters."""
         return (self.source_embedding if self.config.embeddings == "separate" else self.embedding)[...]
 
     @property
     def target_table(self) -> jax.Array:
-        """The embeddings of target tokens, float32 [V,M]."""
+        """The embeddings of target tokens, [V,M] of the type of parameters."""
         return (self.target_embedding if self.config.embeddings == "separate" else self.embedding)[...]
 
     @property
     def output_table(self) -> jax.Array:
         """What logits are products with, float32 [V,M]."""
-        return self.target_table if self.config.tie_output else self.output[...]
+        table = self.target_table if self.config.tie_output else self.output[...]
+        return table.astype(jnp.float32)
 
     def embed(
         self,
@@ -75,7 +76,8 @@ class Transformer(nnx.Module):
           decoder: whether the tokens are targets.
         """
         table = self.target_table if decoder else self.source_table
-        x = self.positions.add(rows_of(table, tokens) * embedding_factor(self.config), position, longest)
+        rows = rows_of(table, tokens).astype(jnp.float32)
+        x = self.positions.add(rows * embedding_factor(self.config), position, longest)
         x = dropout(x, self.config.dropout, key).astype(self.config.activation_dtype)
         return shard(x, "batch", "length", "embed")
 

@@ -56,7 +56,10 @@ def split_model(model: Transformer) -> tuple[nnx.GraphDef[Transformer], nnx.Stat
 
 def abstract_model(config: ModelConfig, vocabulary: VocabularySizes) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
     """Return the structure of a model and the shapes of its parameters, with nothing allocated."""
-    return split_model(nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0))))
+    model = nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0)))
+    graph, parameters = split_model(model)
+    dtype = jnp.dtype(config.parameter_dtype)
+    return graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), parameters)
 
 
 def count_parameters(config: ModelConfig, parameters: nnx.State) -> tuple[int, int]:
@@ -92,7 +95,8 @@ def initialise(
     graph, abstract = abstract_model(config, vocabulary)
 
     def draw() -> nnx.State:
-        return split_model(Transformer(resolve(config), vocabulary, nnx.Rngs(seed)))[1]
+        parameters = split_model(Transformer(resolve(config), vocabulary, nnx.Rngs(seed)))[1]
+        return jax.tree.map(lambda weight: weight.astype(config.parameter_dtype), parameters)
 
     return graph, jax.jit(draw, out_shardings=shardings(abstract, mesh))()
 
@@ -159,8 +163,9 @@ def load_model(
     folder = checkpoint_folder(run) / str(step)
     item = AVERAGE if (folder / AVERAGE).exists() else WEIGHTS
     graph, abstract = abstract_model(config, vocabulary)
+    dtype = jnp.dtype(config.parameter_dtype if item == WEIGHTS else jnp.float32)
     target = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=sharding),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
         to_arrays(abstract),
         to_arrays(shardings(abstract, mesh)),
     )

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 
 from nmt.config import Recipe
-from nmt.sharding import Layout
+from nmt.decode.search import batch_rows, lower_search
+from nmt.models.weights import abstract_model
+from nmt.sharding import Layout, parts
 from nmt.train.step import Trainer, make_trainer
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -69,12 +71,26 @@ def compile_step(trainer: Trainer, layout: Layout) -> Compiled | Overflow:
         return compile_function(lambda: trainer.step.lower(trainer.state, trainer.batch))
 
 
+def compile_decoding(recipe: Recipe, trainer: Trainer, layout: Layout) -> Compiled | Overflow:
+    """Compile the translation of a full batch of the longest sources, by beam search, with the trainer's parameters."""
+    with layout.use():
+        graph, _ = abstract_model(recipe.model, recipe.vocab.sizes)
+        longest = recipe.data.source_length
+        return compile_function(lambda: lower_search(graph, trainer.state.parameters, longest, recipe.decode))
+
+
+def decode_rows(recipe: Recipe, layout: Layout) -> int:
+    """Return the rows of such a batch."""
+    with layout.use():
+        return batch_rows(recipe.decode, recipe.data.source_length, parts("batch"))
+
+
 def compile_function(lower: Callable[[], Any]) -> Compiled | Overflow:
     """Compile what a function lowers; its mesh is to be set."""
-    began = time.monotonic()
-    lowered = lower()
-    lowered_at = time.monotonic()
+    began = lowered_at = time.monotonic()
     try:
+        lowered = lower()
+        lowered_at = time.monotonic()
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if (overflow := overflow_of(str(error), time.monotonic() - lowered_at)) is None:

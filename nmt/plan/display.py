@@ -1,6 +1,7 @@
 """A plan on the terminal."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +11,10 @@ from nmt.plan.hlo import Collective
 from nmt.plan.memory import ESTIMATED
 from nmt.plan.planning import TRILLION, Plan
 from nmt.plan.roofline import Roofline
+from nmt.plan.search import Found
 
 GIB = 2**30
+_PARTS = ("encoder", "decoder", "self_attention", "cross_attention", "feed_forward", "moe")  # `jax.named_scope`s
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -47,23 +50,46 @@ def show_head(plan: Plan, console: Console) -> None:
 
 
 def show_collectives(plan: Plan, console: Console) -> None:
-    """Print every collective of the step: how often, how much, from which line of the model."""
+    """Print the collectives of the step: how often, how much, from which part and line of the model."""
     assert plan.program is not None
-    table = _table("collectives of one step, on each device", "kind", "phase", "times", "bytes each", "devices", "from")
+    title = f"collectives of {_unit(plan)}, on each device"
+    table = _table(title, "kind", "phase", "times", "bytes each", "bytes", "devices", "from", numbers=(2, 3, 4, 5))
     for one in sorted(plan.program.collectives, key=lambda one: -one.bytes):
         table.add_row(
-            one.kind + (" (slices)" if one.across_slices else ""),
+            one.kind + (" across slices" if one.across_slices else ""),
             one.phase,
             f"{one.executions:,.0f}",
             amount(one.payload_bytes),
+            amount(one.bytes),
             f"{one.group_size:,}",
-            _origin(one),
+            origin(one),
         )
     console.print(table)
+    for kind, count in per_sparse_layer(plan).items():
+        _say(console, f"all-to-all for each mixture-of-experts layer, {kind}: {count:g}")
 
 
-def _origin(one: Collective) -> str:
-    return f"{one.op_name}\n{one.source}" if one.source else one.op_name
+def per_sparse_layer(plan: Plan) -> dict[str, float]:
+    """Return all-to-alls for each sparse layer by phase; empty for a dense model, and where there is none."""
+    if plan.program is None or not plan.sparse_layers:
+        return {}
+    found = plan.program.per_layer(plan.sparse_layers)
+    return {phase: count for phase, count in found.items() if count}
+
+
+def _unit(plan: Plan) -> str:
+    return "encoding a batch and decoding one step" if plan.decode else "one step"
+
+
+def origin(one: Collective) -> str:
+    """Return which part of the model a collective is of, the operation, and the line of our code.
+
+    XLA joins the names of what it merges into one; the first of them stands for all.
+    """
+    parts = [part for part in _PARTS if re.search(rf"\b{part}\b", one.op_name.split(":")[0])]
+    operation = re.split(r"[:;)]", one.op_name)[0].rsplit("/", 1)[-1]
+    place = re.sub(r"^.*?/?(?=nmt/)", "", one.source)
+    return " ".join([*parts, operation, f"({place})" if place else ""]).strip()
 
 
 def _memory_table(plan: Plan, compiled: Compiled) -> Table:
@@ -86,14 +112,15 @@ def _of_chip(plan: Plan, used: float) -> str:
 
 def _work_table(plan: Plan) -> Table:
     assert plan.program is not None
-    table = _table("work of one step", "", "all devices", "each device", "each token", numbers=(1, 2, 3))
+    table = _table(f"work of {_unit(plan)}", "", "all devices", "each device", "each token", numbers=(1, 2, 3))
     flops, devices, tokens = plan.program.flops, plan.devices, plan.tokens
 
     def row(name: str, each: float, unit: str) -> None:
         table.add_row(name, *(amount(x, unit) for x in (each * devices, each, each * devices / tokens)))
 
     row("FLOPs", flops, "")
-    row("FLOPs of the model alone", plan.model_flops / devices, "")
+    if not plan.decode:
+        row("FLOPs of the model alone", plan.model_flops / devices, "")
     row("HBM traffic", plan.program.bytes_accessed, "B")
     for kind, (count, size) in plan.program.totals().items():
         row(f"{kind}, {count:,.0f} times", size, "B")
@@ -115,6 +142,8 @@ def _time_table(plan: Plan, roofline: Roofline) -> Table:
     row("one after the other", _seconds(roofline.at_most))
     row("all at once", _seconds(roofline.at_least))
     table.add_section()
+    if plan.decode:
+        return table
     steps = paper.steps_per_second if paper else None
     days = paper.days if paper else None
     row("steps per second", _range(1 / roofline.at_most, 1 / roofline.at_least), f"{steps}" if steps else "")
@@ -155,3 +184,30 @@ def amount(value: float, unit: str = "B") -> str:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_attempt(found: Found, console: Console) -> None:
+    """Print a line about one choice that was tried."""
+    what = " ".join(found.choice.arguments)
+    if found.plan is None:
+        _say(console, f"  impossible: {what}: {found.reason}")
+    elif found.fits:
+        peak = found.plan["memory"]["peak"] / GIB
+        _say(console, f"  fits:       {what}: peak {peak:.2f} GiB, {_speed(found)}")
+    else:
+        too_much = (found.plan["needed_bytes"] - found.plan["available_bytes"]) / GIB
+        _say(console, f"  too large:  {what}: by {too_much:.2f} GiB")
+
+
+def show_ranking(ranked: Sequence[Found], console: Console) -> None:
+    """Print the choices that fit, the fastest first."""
+    table = _table("what fits, fastest first", "", "step", "peak GiB", "arguments", numbers=(0, 1, 2))
+    for place, found in enumerate(ranked, 1):
+        assert found.plan is not None
+        table.add_row(f"{place}", _speed(found), _gib(found.plan["memory"]["peak"]), " ".join(found.choice.arguments))
+    console.print(table)
+
+
+def _speed(found: Found) -> str:
+    assert found.plan is not None
+    return _seconds(found.seconds) if "roofline" in found.plan else f"{amount(found.seconds, '')} FLOPs"

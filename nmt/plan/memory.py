@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import Recipe
@@ -54,8 +54,10 @@ def of_state(state: TrainState) -> dict[str, int]:
 
 
 def gradients(recipe: Recipe, weights: int) -> int:
-    """Return the bytes of gradients on one device: with `train.accumulate` those of a part, and their sum."""
-    return weights * (1 if recipe.train.accumulate == 1 else 2)
+    """Return the bytes of gradients on one device: with `train.accumulate` those of a part, and their float32 sum."""
+    if recipe.train.accumulate == 1:
+        return weights
+    return weights + weights * 4 // jnp.dtype(recipe.model.parameter_dtype).itemsize
 
 
 def dispatch_buffers(recipe: Recipe, parameters: nnx.State, devices: int) -> int:
@@ -72,7 +74,7 @@ def dispatch_buffers(recipe: Recipe, parameters: nnx.State, devices: int) -> int
     group = moe.group_size or tokens
     has_slots = moe.dispatch != "grouped"
     slots = tokens // group * moe.experts * capacity(group, moe) if has_slots else tokens * moe.top_k
-    size = np.dtype(np.float32).itemsize if model.activation_dtype == "float32" else 2
+    size = jnp.dtype(model.activation_dtype).itemsize
     return slots * (2 * model.width * size + model.hidden * size) // devices
 
 

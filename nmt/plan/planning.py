@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from nmt.config import Recipe
+from nmt.config import ModelConfig, Recipe
 from nmt.models.weights import count_parameters
 from nmt.plan.chips import Chip, chip_for
-from nmt.plan.compile import Compiled, Overflow, compile_step, trainer_of
+from nmt.plan.compile import Compiled, Overflow, compile_decoding, compile_step, decode_rows, trainer_of
 from nmt.plan.flops import model_flops
 from nmt.plan.hlo import Program, analyse
 from nmt.plan.memory import Parameters, classes, elements_on_device
@@ -27,7 +27,8 @@ class Plan:
     decode: bool
     mesh: dict[str, int]
     parameters: Parameters
-    tokens: int  # of a batch, on the side that its size counts
+    tokens: int  # of a batch, on the side that its size counts; of decoding its rows, each of which gets a token a step
+    sparse_layers: int  # of encoder and decoder
     chip: Chip
     memory: dict[str, int]  # by class; without temporaries where the program does not fit
     outcome: Compiled | Overflow
@@ -47,8 +48,8 @@ class Plan:
         return self.topology.devices
 
 
-def make_plan(recipe: Recipe, topology: Topology) -> Plan:
-    """Compile the train step of a recipe for a topology, and read what it is.
+def make_plan(recipe: Recipe, topology: Topology, decode: bool = False) -> Plan:
+    """Compile the train step of a recipe for a topology, or its decoding of a batch, and read what it is.
 
     Raises:
       UserError: the mesh does not fit the topology, the model or the batch.
@@ -56,30 +57,42 @@ def make_plan(recipe: Recipe, topology: Topology) -> Plan:
     layout = make_layout(recipe.mesh, describe(topology))
     trainer = trainer_of(recipe, layout)
     total, active = count_parameters(recipe.model, trainer.state.parameters)
-    outcome = compile_step(trainer, layout)
-    temporaries = outcome.memory.temporaries if isinstance(outcome, Compiled) else 0
     plan = Plan(
         recipe=recipe.name,
         topology=topology,
-        decode=False,
+        decode=decode,
         mesh=dict(layout.mesh.shape),
         parameters=Parameters(total, active, elements_on_device(trainer.state.parameters)),
         tokens=recipe.train.tokens_per_batch,
+        sparse_layers=sparse_layers(recipe.model),
         chip=chip_for(topology.kind),
-        memory=classes(recipe, trainer.state, trainer.batch, temporaries, topology.devices),
-        outcome=outcome,
-        paper=_paper(recipe, total),
+        memory={},
+        outcome=compile_decoding(recipe, trainer, layout) if decode else compile_step(trainer, layout),
+        paper=None if decode else _paper(recipe, total),
     )
-    return _timed(plan, recipe, outcome) if isinstance(outcome, Compiled) else plan
+    temporaries = plan.outcome.memory.temporaries if isinstance(plan.outcome, Compiled) else 0
+    if decode:
+        arguments = plan.outcome.memory.arguments if isinstance(plan.outcome, Compiled) else 0
+        plan = replace(
+            plan, memory={"weights": arguments, "activations": temporaries}, tokens=decode_rows(recipe, layout)
+        )
+    else:
+        memory = classes(recipe, trainer.state, trainer.batch, temporaries, topology.devices)
+        plan = replace(plan, memory=memory)
+    return _timed(plan, recipe, plan.outcome) if isinstance(plan.outcome, Compiled) else plan
+
+
+def sparse_layers(model: ModelConfig) -> int:
+    """Return how many layers of encoder and decoder have experts."""
+    moe = model.moe
+    layers = [*range(model.encoder_layers), *range(model.decoder_layers)]
+    return 0 if moe is None else sum(layer % moe.every == moe.sparse_layer for layer in layers)
 
 
 def _timed(plan: Plan, recipe: Recipe, compiled: Compiled) -> Plan:
     """Return a plan with its program read and its time estimated."""
     program = analyse(compiled.text)
-    data, train = recipe.data, recipe.train
-    flops = model_flops(
-        recipe.model, recipe.vocab.sizes, recipe.rows, data.source_length, data.target_length, train.accumulate
-    ).total.training
+    flops = 0.0 if plan.decode else _training_flops(recipe)
     plan = replace(plan, program=program, model_flops=flops)
     if plan.chip.peak_flops is None or plan.chip.hbm_bandwidth is None or plan.chip.link_bandwidth is None:
         return plan
@@ -88,6 +101,13 @@ def _timed(plan: Plan, recipe: Recipe, compiled: Compiled) -> Plan:
         program, plan.chip, topology.devices, topology.shape, plan.tokens, flops, slices=topology.slices
     )
     return replace(plan, roofline=roofline)
+
+
+def _training_flops(recipe: Recipe) -> float:
+    data = recipe.data
+    lengths = data.source_length, data.target_length
+    flops = model_flops(recipe.model, recipe.vocab.sizes, recipe.rows, *lengths, recipe.train.accumulate)
+    return flops.total.training
 
 
 def _paper(recipe: Recipe, parameters: int) -> Published | None:
@@ -128,16 +148,31 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "collectives": {
             kind: {"executions": count, "bytes": size} for kind, (count, size) in plan.program.totals().items()
         },
+        "all_to_all_per_sparse_layer": plan.program.per_layer(plan.sparse_layers) if plan.sparse_layers else {},
+        "collective_list": [
+            {
+                "kind": one.kind,
+                "phase": one.phase,
+                "executions": one.executions,
+                "payload_bytes": one.payload_bytes,
+                "group_size": one.group_size,
+                "across_slices": one.across_slices,
+                "op_name": one.op_name,
+                "source": one.source,
+            }
+            for one in plan.program.collectives
+        ],
         "notes": list(plan.program.notes),
     }
     if plan.roofline is not None:
-        result["roofline"] = _roofline(plan.roofline)
+        result["roofline"] = _roofline(plan.roofline, plan.decode)
     if plan.paper is not None:
         result["paper"] = asdict(plan.paper)
     return result
 
 
-def _roofline(roofline: Roofline) -> dict[str, Any]:
+def _roofline(roofline: Roofline, decode: bool) -> dict[str, Any]:
+    training = {"mfu": roofline.mfu(), "days_to_1e12_tokens": roofline.days(TRILLION)}
     return {
         "compute_seconds": roofline.compute,
         "memory_seconds": roofline.memory,
@@ -145,8 +180,6 @@ def _roofline(roofline: Roofline) -> dict[str, Any]:
         "step_seconds_at_least": roofline.at_least,
         "step_seconds_at_most": roofline.at_most,
         "bound_by": roofline.bound_by,
-        "mfu": roofline.mfu(),
         "tokens_per_second": roofline.tokens_per_second(),
-        "days_to_1e12_tokens": roofline.days(TRILLION),
         "assumptions": list(roofline.assumptions),
-    }
+    } | ({} if decode else training)

@@ -12,8 +12,9 @@ from nmt.config import Recipe
 from nmt.files import atomic_write
 from nmt.plan.advice import knobs
 from nmt.plan.compile import Overflow
-from nmt.plan.display import show_collectives, show_head, show_plan
+from nmt.plan.display import show_attempt, show_collectives, show_head, show_plan, show_ranking
 from nmt.plan.planning import Plan, as_json, make_plan
+from nmt.plan.search import search
 from nmt.plan.topology import Topology
 
 FITS, TOO_LARGE = 0, 1  # exit statuses
@@ -28,6 +29,7 @@ class Options:
     collectives: bool = False
     search: bool = False
     json: str | None = None  # file; - is standard output
+    arguments: tuple[str, ...] = ()  # that say recipe, topology and keys, for processes that search
 
 
 def plan_and_report(recipe: Recipe, topology: Topology, options: Options) -> int:
@@ -37,8 +39,11 @@ def plan_and_report(recipe: Recipe, topology: Topology, options: Options) -> int
       UserError: the mesh does not fit the topology, the model or the batch.
     """
     console = Console(stderr=options.json == "-")
-    with _waiting(f"compiling {recipe.name} for {topology}"):
-        plan = make_plan(recipe, topology)
+    if options.search:
+        return _search(recipe, topology, options, console)
+    what = "decoding" if options.decode else "the train step"
+    with _waiting(f"compiling {what} of {recipe.name} for {topology}"):
+        plan = make_plan(recipe, topology, options.decode)
     _write(as_json(plan), options.json)
     if isinstance(plan.outcome, Overflow):
         show_head(plan, console)
@@ -47,6 +52,17 @@ def plan_and_report(recipe: Recipe, topology: Topology, options: Options) -> int
     show_plan(plan, console)
     if options.collectives:
         show_collectives(plan, console)
+    return FITS
+
+
+def _search(recipe: Recipe, topology: Topology, options: Options, console: Console) -> int:
+    ranked = search(recipe, topology, options.arguments, lambda found: show_attempt(found, console))
+    chosen = [(found.choice.arguments, found.plan) for found in ranked]
+    _write({"ranked": [{"arguments": list(arguments), "plan": plan} for arguments, plan in chosen]}, options.json)
+    if not ranked:
+        print(f"nmt-plan: nothing that was tried of {recipe.name} fits {topology}: more devices", file=sys.stderr)
+        return TOO_LARGE
+    show_ranking(ranked, console)
     return FITS
 
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import Recipe, VocabularySizes
@@ -41,13 +42,13 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
     """
     _, parameters = abstract_model(recipe.model, vocabulary)
     total, active = count_parameters(recipe.model, parameters)
-    copies = 1 if recipe.train.ema_decay is None else 2
+    weight = jnp.dtype(recipe.model.parameter_dtype).itemsize
     return Size(
         parameters=total,
         active=active,
-        weights=FLOAT * total * copies,
+        weights=total * (weight + (0 if recipe.train.ema_decay is None else FLOAT)),
         optimizer=FLOAT * _optimizer_state(recipe, parameters),
-        gradients=FLOAT * total * (1 if recipe.train.accumulate == 1 else 2),
+        gradients=total * (weight if recipe.train.accumulate == 1 else weight + FLOAT),
         activations=_activations(recipe, vocabulary.target),
     )
 

@@ -162,6 +162,19 @@ def _splittable(spec: PartitionSpec, shape: Sequence[int]) -> PartitionSpec:
     return PartitionSpec(*(None if size == 1 else part for part, size in zip(spec, shape, strict=True)))
 
 
+def parts(axis: str) -> int:
+    """Return in how many parts the mesh splits a logical axis; 1 without a mesh.
+
+    Raises:
+      KeyError: the name is not a logical axis.
+    """
+    if (mesh := _mesh()) is None:
+        return 1
+    (over,) = partition_spec((axis,))
+    names = (over,) if isinstance(over, str) else over or ()
+    return math.prod(mesh.shape[name] for name in names)
+
+
 def _shard(x: jax.Array, axes: Axes, stored: bool) -> jax.Array:
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} logical axes {axes} for an array of shape {x.shape}")

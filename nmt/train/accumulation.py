@@ -58,7 +58,7 @@ def gradients_in_parts(
         gradients, metrics = gradient(parameters, rows, jax.random.fold_in(key, index), tokens)
         return map_parameters(_plus, sums, gradients), metrics
 
-    nothing = jax.tree.map(jnp.zeros_like, parameters)
+    nothing = jax.tree.map(lambda weight: jnp.zeros_like(weight, jnp.float32), parameters)
     sums, metrics = jax.lax.scan(add, nothing, (jnp.arange(parts), cut(batch, parts)))
     return sums, of_batch(metrics)
 

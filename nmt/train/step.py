@@ -22,6 +22,7 @@ from nmt.train.accumulation import cut, gradients_in_parts, target_tokens
 from nmt.train.adafactor import axes_of, map_parameters
 from nmt.train.objective import Metrics, objective, of_batch
 from nmt.train.optimizer import global_norm, make_optimizer
+from nmt.train.rounding import in_float32, updated
 from nmt.train.schedules import make_schedule
 
 
@@ -31,7 +32,7 @@ class TrainState:
     """All that a step changes."""
 
     step: jax.Array  # int32 [], steps done
-    parameters: nnx.State  # float32
+    parameters: nnx.State  # of `model.parameter_dtype`
     optimizer: optax.OptState
     average: nnx.State | None  # float32, the moving average of the parameters
 
@@ -113,8 +114,9 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     batches = batch_sharding(recipe, mesh)
 
     def begin(parameters: nnx.State) -> TrainState:
-        average = None if train.ema_decay is None else jax.tree.map(jnp.copy, parameters)
-        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), average)
+        exact = in_float32(parameters)
+        average = None if train.ema_decay is None else jax.tree.map(jnp.copy, exact)
+        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(exact), average)
 
     shapes = jax.eval_shape(begin, abstract)
     place = _state_sharding(shapes, mesh)
@@ -133,8 +135,9 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
         gradients, metrics = gradients_in_parts(loss, state.parameters, batch, key, train.accumulate)
+        gradients = in_float32(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
+        parameters = updated(state.parameters, updates, key)
         scalars = {"learning_rate": schedule(state.step), "gradient_norm": global_norm(gradients)}
         average = _averaged(state, parameters, train.ema_decay)
         return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
