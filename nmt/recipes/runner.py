@@ -124,7 +124,9 @@ def _train(
     limit = recipe.train.max_minutes
     with (
         jax.set_mesh(mesh),
-        contextlib.closing(train_batches(store, directions, recipe.data, rows, recipe.seed)) as batches,
+        contextlib.closing(
+            train_batches(store, directions, recipe.data, rows, recipe.seed, vocabularies=vocabularies)
+        ) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
         curriculum = Curriculum.of(recipe.data, directions, stats)
