@@ -27,6 +27,16 @@ class Row:
     translations: Mapping[str, str]  # by the language's canonical code; languages without a translation are absent
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Which text was used."""
+
+    name: str
+    version: str
+    licence: str
+    sha256: str
+
+
 @dataclass
 class Archive:
     """An open corpus: which tables it holds, and which of them turned out to be unreadable.
@@ -68,6 +78,16 @@ class Archive:
         """The canonical codes of the languages that the registry knows, sorted."""
         return sorted(self._code_of)
 
+    @property
+    def provenance(self) -> tuple[Provenance, ...]:
+        """Which text this is."""
+        spec = self.spec
+        return (Provenance(spec.name, spec.obtain.version, spec.licence, spec.obtain.sha256),)
+
+    def has(self, source: str, target: str) -> bool:
+        """Return whether there may be text of a direction (canonical codes)."""
+        return source in self._code_of and target in self._code_of
+
     def rows(self, wanted: Collection[str]) -> Iterator[Row]:
         """Yield the rows in the order of (component, key path), whatever the order of the archive.
 
@@ -102,6 +122,9 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         self._zip.close()
+
+
+Source = Archive
 
 
 def _flat(table: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:

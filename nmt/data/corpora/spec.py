@@ -1,6 +1,7 @@
 """What a corpus declaration (data/NAME.yaml) says: where a corpus comes from, how it is read, how it is split."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
@@ -98,6 +99,15 @@ def load_spec(name: str) -> CorpusSpec:
         return CorpusSpec.model_validate(document.values)
     except ValidationError as error:
         raise UserError("; ".join(_explain(one, document) for one in error.errors())) from None
+
+
+def load_specs(names: Iterable[str]) -> list[CorpusSpec]:
+    """Return the declarations of corpora, in order.
+
+    Raises:
+      UserError: as `load_spec`.
+    """
+    return [load_spec(name) for name in names]
 
 
 def _explain(error: ErrorDetails, document: Document) -> str:
