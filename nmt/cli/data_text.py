@@ -41,7 +41,7 @@ class PreviewRequest(NamedTuple):
 
     name: str
     pair: str | None
-    count: int
+    most: int
     rejected: str | None
     clean: list[str]
 
@@ -170,7 +170,7 @@ def _preview(request: PreviewRequest) -> None:
     out = Console(soft_wrap=True, highlight=False, markup=False)
     for direction in directions:
         out.print(f"{direction}{f', rejected as {request.rejected}' if request.rejected else ''}")
-        for source, target in samples(corpus, direction, request.count, request.rejected):
+        for source, target in samples(corpus, direction, request.most, request.rejected):
             out.print(f"  {source!r}\n  {target!r}\n" if request.rejected else f"  {source}\n  {target}\n")
 
 

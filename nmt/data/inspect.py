@@ -91,12 +91,14 @@ def statistics_table(corpus: Corpus) -> Table:
 def largest(corpus: Corpus, rejected: str | None = None, most: int = 5) -> list[Direction]:
     """Return the directions with most pairs, or with most pairs that were rejected for a reason; none without any."""
     counts = {
-        direction: sum(size.pairs for size in sizes.values())
-        if rejected is None
-        else corpus.rejections[direction][rejected]
+        direction: sum(size.pairs for size in sizes.values()) if rejected is None else _of(corpus, direction, rejected)
         for direction, sizes in corpus.sizes.items()
     }
     return sorted((one for one in counts if counts[one]), key=lambda one: -counts[one])[:most]
+
+
+def _of(corpus: Corpus, direction: Direction, reason: str) -> int:
+    return corpus.rejections[direction][Reason(reason)] if reason in set(Reason) else 0
 
 
 def samples(corpus: Corpus, direction: Direction, count: int, rejected: str | None = None) -> list[Pair]:

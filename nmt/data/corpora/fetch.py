@@ -1,128 +1,217 @@
-"""Fetching a corpus: a published package, downloaded by pip into the cache, checked, never installed."""
+"""Fetching corpora: what is missing in the cache, several files at once, each whole or not at all."""
 
+import concurrent.futures
 import contextlib
-import errno
-import hashlib
-import importlib.util
-import os
-import re
-import shutil
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from nmt.data.corpora.obtain.cache import (
+    Download,
+    Obtained,
+    StoppedError,
+    Watch,
+    content_key,
+    corpus_folder,
+    megabytes,
+    read_index,
+    sha256_of,
+    usable,
+    write_index,
+)
+from nmt.data.corpora.obtain.debian import Apt, plan_packages
+from nmt.data.corpora.obtain.descriptions import DescriptionsDownload
+from nmt.data.corpora.obtain.npm import NpmDownload
+from nmt.data.corpora.obtain.pypi import PypiDownload
 from nmt.data.corpora.spec import CorpusSpec
+from nmt.data.corpora.spec_obtain import (
+    DebianDescriptions,
+    DebianPackages,
+    LocalFiles,
+    NpmPackage,
+    PypiPackage,
+    TfdsFolder,
+)
 from nmt.errors import UserError
-from nmt.files import cache_dir
 
-MEGABYTE = 1_000_000
-POLL_SECONDS = 0.2
-ABANDONED_SECONDS = 24 * 3600
-LONGEST_REASON = 200
-# A wheel that is only read may ask for a newer Python than the one that runs this.
-PYTHON_VERSION = "3.14"
-# Settings of a person's own that would be in the way of a download which installs nothing, or of its messages.
-ENVIRONMENT = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_QUIET": "0"}
-# What pip says, at its most talkative, of an index that it passes over; of those that answer, some lack the package.
-_SKIPPED = re.compile(r"Could not fetch URL (\S+): (?!404 )(.*) - skipping")
-_ERROR = re.compile(r"^(?:ERROR:|×) (.*?)\.?$", re.MULTILINE)
+# Of one registry's server no more is asked at a time.
+AT_ONCE = 4
+
+Outcome = tuple[Obtained, ...] | UserError
 
 
-def fetch(spec: CorpusSpec, console: Console | None = None) -> Path:
-    """Return the corpus's file in the cache; download it if it is not there.
+def fetch(spec: CorpusSpec, console: Console | None = None) -> tuple[Obtained, ...]:
+    """Return a corpus's files in the cache; download those that are not there.
 
     Args:
       spec: the corpus.
-      console: where progress is shown: a bar on a terminal, one line elsewhere, nothing when None.
+      console: where progress is shown: bars on a terminal, a line a file elsewhere, nothing when None.
 
     Raises:
-      UserError: no pip, no index, no such version, no room, another SHA-256; nothing half-written is left.
+      UserError: no client, no registry, no such version, no room, another SHA-256; nothing half-written is left.
     """
-    folder = cache_dir("corpora", spec.name)
-    path = folder / spec.obtain.file
-    try:
-        if path.is_file():
-            _check_sha256(spec, path, f"{path} is not the pinned file; delete it to have it fetched again")
-            return path
-        _remove_abandoned(folder)
-        _check_room(spec, folder)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder, ignore_cleanup_errors=True) as temporary:
-            downloaded = _download(spec, path, Path(temporary), console or Console(quiet=True))
-            _check_sha256(spec, downloaded, f"the package index served another {path.name}, which was not kept")
-            downloaded.replace(path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _no_room(spec, folder) from None
-        raise UserError(f"cannot use the cache folder {folder}: {error.strerror}; set NMT_CACHE to another") from None
-    return path
+    outcome = fetch_all([spec], console)[spec.name]
+    if isinstance(outcome, UserError):
+        raise outcome
+    return outcome
 
 
-def _download(spec: CorpusSpec, final: Path, temporary: Path, console: Console) -> Path:
-    """Let pip download the file into `temporary`, where pip's own temporary files are watched for progress."""
-    (working := temporary / "pip").mkdir()
-    what = f"{spec.obtain.package}=={spec.obtain.version}"
-    command = [*_pip(spec), "download", what, f"--dest={temporary}", "--no-deps", "--only-binary=:all:"]
-    command += [f"--python-version={PYTHON_VERSION}", "--progress-bar=off", "--no-color", "-vv"]
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **ENVIRONMENT, "TMPDIR": str(working)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
-    with _ended(process), _shown(spec, console) as show:
-        while True:
+def fetch_all(specs: Sequence[CorpusSpec], console: Console | None = None) -> dict[str, Outcome]:
+    """Fetch several corpora; return the files of each, or why it could not be had, by its name.
+
+    The files of a corpus that a person has are not fetched; there are none of them.
+    """
+    outcomes: dict[str, Outcome] = {}
+    missing = []
+    for spec in specs:
+        try:
+            found = fetched(spec)
+        except UserError as error:
+            outcomes[spec.name] = error
+            continue
+        if found is None:
+            missing.append(spec)
+        else:
+            outcomes[spec.name] = found
+    if missing:
+        outcomes |= _fetch_missing(missing, console or Console(quiet=True))
+    return {spec.name: outcomes[spec.name] for spec in specs}
+
+
+def fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
+    """Return a corpus's files in the cache, or None where they are not all there; nothing is fetched.
+
+    Raises:
+      UserError: a file is not the one that the declaration pins.
+    """
+    obtain = spec.obtain
+    if isinstance(obtain, LocalFiles | TfdsFolder):
+        return ()
+    folder = corpus_folder(spec)
+    if isinstance(obtain, PypiPackage) and _is_wheel(spec):
+        path = folder / obtain.file
+        with usable(folder):
+            if not path.is_file():
+                return None
+            found = sha256_of(path)
+        if found != obtain.sha256:
+            raise UserError(
+                f"corpus {spec.name}: {path} is not the pinned file; delete it to have it fetched again "
+                f"(SHA-256 {found}, not {obtain.sha256})"
+            )
+        return (Obtained(path, f"PyPI {obtain.package}", obtain.version, found, obtain.bytes),)
+    return read_index(spec)
+
+
+def _is_wheel(spec: CorpusSpec) -> bool:
+    """Return whether the cache has the very file that the declaration pins, which needs no index."""
+    return isinstance(spec.obtain, PypiPackage) and spec.obtain.file.endswith(".whl")
+
+
+def _fetch_missing(specs: Sequence[CorpusSpec], console: Console) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    downloads: dict[str, list[Download]] = {}
+    with contextlib.ExitStack() as stack:
+        planner = _Planner(stack)
+        for spec in specs:
             try:
-                messages = "".join(process.communicate(timeout=POLL_SECONDS))
-                break
-            except subprocess.TimeoutExpired:
-                show(_largest(temporary))
-        if process.returncode == 0:
-            show(spec.obtain.bytes)
-    if process.returncode:
-        raise _failure(spec, final, messages, process.returncode)
-    if not (downloaded := temporary / spec.obtain.file).is_file():
-        others = ", ".join(sorted(entry.name for entry in temporary.glob("*.whl"))) or "nothing"
-        raise UserError(f"corpus {spec.name}: the package index served {others} instead of {spec.obtain.file}")
-    return downloaded
+                downloads[spec.name] = planner.plan(spec)
+            except UserError as error:
+                outcomes[spec.name] = error
+        results = _run([one for ones in downloads.values() for one in ones], console)
+    for spec in specs:
+        if spec.name in downloads:
+            done = [results[one] for one in downloads[spec.name]]
+            errors = [one for one in done if isinstance(one, UserError)]
+            files = tuple(one for one in done if isinstance(one, Obtained))
+            outcomes[spec.name] = errors[0] if errors else files
+            if not errors and not _is_wheel(spec):
+                write_index(spec, files)
+    return outcomes
 
 
-def _pip(spec: CorpusSpec) -> list[str]:
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
-    if command := shutil.which("pip") or shutil.which("pip3"):
-        return [command]
-    raise UserError(
-        f"corpus {spec.name} is fetched with pip, which is not installed: python -m ensurepip, or uv pip install pip"
-    )
+class _Planner:
+    """Says which downloads a corpus needs; asks apt for its lists once, and only if they are needed."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._apt: Apt | None = None
+
+    def plan(self, spec: CorpusSpec) -> list[Download]:
+        """Return the downloads of a corpus."""
+        folder, obtain, patterns = corpus_folder(spec), spec.obtain, spec.read.patterns
+        match obtain:
+            case PypiPackage():
+                name = obtain.file if _is_wheel(spec) else f"{obtain.file}-{content_key(spec)}.zip"
+                title = f"{obtain.package} {obtain.version}"
+                return [PypiDownload(spec.name, title, folder / name, obtain.bytes, obtain, patterns)]
+            case NpmPackage():
+                name = f"{obtain.package.replace('/', '+')}-{obtain.version}-{content_key(spec)}.zip"
+                title = f"{obtain.package} {obtain.version}"
+                return [NpmDownload(spec.name, title, folder / name, obtain.bytes, obtain, patterns)]
+            case DebianDescriptions():
+                path = folder / f"descriptions-{content_key(spec)}.zip"
+                title = f"package descriptions in {len(obtain.languages)} languages"
+                return [DescriptionsDownload(spec.name, title, path, obtain.bytes, obtain)]
+            case DebianPackages():
+                if self._apt is None:
+                    temporary = tempfile.TemporaryDirectory(prefix="nmt-apt-", ignore_cleanup_errors=True)
+                    lists = Path(self._stack.enter_context(temporary)) / "apt"
+                    self._apt = Apt(lists, f"corpus {spec.name}").update(())
+                return list(plan_packages(spec, obtain, patterns, self._apt))
+        raise TypeError(f"{obtain.kind} is not fetched")
+
+
+def _run(downloads: Sequence[Download], console: Console) -> dict[Download, Obtained | UserError]:
+    """Fetch files, some at a time; an interruption ends all of them."""
+    stop = threading.Event()
+    with _shown(console) as bars, concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        futures = {one: pool.submit(_one, one, bars, stop) for one in downloads}
+        try:
+            return {one: future.result() for one, future in futures.items()}
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _one(download: Download, bars: "_Bars", stop: threading.Event) -> Obtained | UserError:
+    if stop.is_set():
+        raise StoppedError
+    with bars.of(download) as show:
+        try:
+            return download.fetch(Watch(show, stop))
+        except UserError as error:
+            return error
+
+
+class _Bars:
+    """Shows how many bytes of which file are there."""
+
+    def __init__(self, console: Console, progress: Progress | None) -> None:
+        self._console, self._progress = console, progress
+
+    @contextlib.contextmanager
+    def of(self, download: Download) -> Iterator[Callable[[int], None]]:
+        """Show one download while the block runs."""
+        progress = self._progress
+        if progress is None:
+            line = f"fetching {download.title} ({megabytes(download.bytes)} MB)"
+            self._console.print(line, highlight=False, soft_wrap=True)
+            yield lambda size: None
+            return
+        task = progress.add_task(download.title, total=download.bytes)
+        yield lambda size: progress.update(task, completed=min(size, download.bytes))
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End the process, if it still runs, however the block is left."""
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
-
-
-@contextlib.contextmanager
-def _shown(spec: CorpusSpec, console: Console) -> Iterator[Callable[[int], None]]:
-    """Yield a function that shows how many bytes are there."""
-    title = f"{spec.obtain.package} {spec.obtain.version}"
+def _shown(console: Console) -> Iterator[_Bars]:
     if not console.is_terminal or console.quiet:
-        console.print(f"fetching {title} ({_megabytes(spec.obtain.bytes)} MB)", highlight=False, soft_wrap=True)
-        yield lambda size: None
+        yield _Bars(console, None)
         return
     columns = (
         TextColumn("fetching {task.description}"),
@@ -131,72 +220,5 @@ def _shown(spec: CorpusSpec, console: Console) -> Iterator[Callable[[int], None]
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=spec.obtain.bytes)
-        yield lambda size: bar.update(task, completed=min(size, spec.obtain.bytes))
-
-
-def _largest(folder: Path) -> int:
-    """Return the bytes of the largest file below a folder: pip writes what it downloads, and a copy, to its TMPDIR."""
-    largest = 0
-    for where, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                largest = max(largest, os.stat(os.path.join(where, name)).st_size)
-    return largest
-
-
-def _failure(spec: CorpusSpec, path: Path, messages: str, status: int) -> UserError:
-    """Return the one line that says why pip failed and what to do."""
-    source = spec.obtain
-    _check_room(spec, path.parent)
-    if f"[Errno {errno.ENOSPC}]" in messages:
-        return _no_room(spec, path.parent)
-    if "No matching distribution found" not in messages:
-        reason = f"pip: {[f'exit status {status}', *_ERROR.findall(messages)][-1][:LONGEST_REASON]}"
-    elif skipped := _SKIPPED.search(messages):
-        reason = f"{skipped[1]} cannot be reached ({skipped[2][:LONGEST_REASON]})"
-    else:
-        reason = "the package index does not have this version"
-    return UserError(
-        f"cannot fetch corpus {spec.name} ({source.package} {source.version}): {reason}; check the network and pip's "
-        f"index (pip config set global.index-url URL), or put {source.file} ({_megabytes(source.bytes)} MB) at {path}"
-    )
-
-
-def _check_room(spec: CorpusSpec, folder: Path) -> None:
-    """Raise before the disk is full, and after: pip may then speak of a broken connection."""
-    if shutil.disk_usage(folder).free < _room_needed(spec):
-        raise _no_room(spec, folder)
-
-
-def _no_room(spec: CorpusSpec, folder: Path) -> UserError:
-    free = shutil.disk_usage(folder).free // MEGABYTE
-    return UserError(
-        f"no room in {folder} to fetch corpus {spec.name}: {_megabytes(_room_needed(spec))} MB are needed, "
-        f"{free} MB are free; make room, or set NMT_CACHE to another folder"
-    )
-
-
-def _room_needed(spec: CorpusSpec) -> int:
-    """Twice the file, for a moment: pip's download, and pip's copy of it."""
-    return 2 * spec.obtain.bytes
-
-
-def _megabytes(size: int) -> int:
-    return max(1, round(size / MEGABYTE))
-
-
-def _check_sha256(spec: CorpusSpec, path: Path, wrong: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != spec.obtain.sha256:
-        raise UserError(f"corpus {spec.name}: {wrong} (SHA-256 {found}, not {spec.obtain.sha256})")
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed fetches left: temporary folders that are too old to be another process's."""
-    for left in folder.glob(".fetch-*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+    with Progress(*columns, console=console) as progress:
+        yield _Bars(console, progress)

