@@ -1,4 +1,4 @@
-"""nmt-data: which corpora there are, and fetching them."""
+"""nmt-data: which corpora there are, fetching them, and what cleaning makes of them."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from nmt.cli.data_text import ExportRequest, PreviewRequest, StatsRequest, export, perform, preview, stats
 from nmt.cli.shell import command_name, run_command
 from nmt.errors import UserError
 
@@ -70,6 +71,10 @@ def fetch(
     return FetchRequest(names, count)
 
 
+for command in (stats, preview, export):
+    app.command()(command)
+
+
 def main() -> None:
     """Run the command with the arguments of the process."""
     run_command(_main)
@@ -89,6 +94,8 @@ def _main() -> None:
             _list(request)
         case FetchRequest():
             _fetch(request)
+        case StatsRequest() | PreviewRequest() | ExportRequest():
+            perform(request)
 
 
 def _list(request: ListRequest) -> None:

@@ -6,7 +6,8 @@ import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -147,7 +148,7 @@ def one_line(text: str) -> str:
 
 
 def learn(
-    texts: Mapping[str, Sequence[str]],
+    texts: Mapping[str, Collection[str]],
     languages: Sequence[str],
     config: VocabConfig,
     path: os.PathLike[str] | str,
@@ -180,7 +181,7 @@ def learn(
     return vocabulary
 
 
-def sample(texts: Mapping[str, Sequence[str]], config: VocabConfig, seed: int) -> list[str]:
+def sample(texts: Mapping[str, Collection[str]], config: VocabConfig, seed: int) -> list[str]:
     """Return min(config.sentences, all) sentences, p(language) proportional to its number of sentences^(1/T).
 
     A language with fewer sentences than its share repeats them: whole copies, and a random part once more.
@@ -198,11 +199,19 @@ def sample(texts: Mapping[str, Sequence[str]], config: VocabConfig, seed: int) -
     for language, wanted in zip(counts, np.diff(bounds, prepend=0), strict=True):
         copies, rest = divmod(int(wanted), counts[language])
         rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
-        part = np.sort(rng.permutation(counts[language])[:rest])
+        part = np.sort(rng.choice(counts[language], rest, replace=False, shuffle=False))
         for _ in range(copies):
             chosen.extend(texts[language])
-        chosen.extend(texts[language][i] for i in part)
+        chosen.extend(_at(texts[language], part))
     return chosen
+
+
+def _at(texts: Iterable[str], places: np.ndarray) -> Iterator[str]:
+    """Yield the texts at some places, ascending."""
+    remaining, done = iter(texts), 0
+    for place in places.tolist():
+        yield next(islice(remaining, place - done, None))
+        done = place + 1
 
 
 def _train(sentences: Sequence[str], languages: Sequence[str], config: VocabConfig, size: SizeKey) -> bytes:
