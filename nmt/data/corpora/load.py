@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nmt.config import CleanConfig
 from nmt.data.clean import Reason
-from nmt.data.corpora.opening import identity, open_corpora
+from nmt.data.corpora.opening import Corpora, identity, open_corpora
 from nmt.data.corpora.read import Provenance, Source
 from nmt.data.corpora.sieve import Pair, Sieve
 from nmt.data.corpora.spec import CorpusSpec, Split, load_specs
@@ -52,7 +52,7 @@ def load_pairs(
     """
     sieve = Sieve(directions, clean)
     with open_corpora(names, console) as corpora:
-        _check_covered(directions, corpora.sources)
+        _check_covered(directions, corpora)
         wanted = {code for direction in directions for code in direction}
         for source in corpora.sources:
             for row in source.rows(wanted):
@@ -86,10 +86,12 @@ def inputs_digest(specs: Sequence[CorpusSpec], directions: Sequence[Direction], 
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _check_covered(directions: Iterable[Direction], sources: Sequence[Source]) -> None:
+def _check_covered(directions: Iterable[Direction], corpora: Corpora) -> None:
+    sources = corpora.sources
     if missing := [str(one) for one in directions if not any(source.has(*one) for source in sources)]:
         have = "; ".join(_what_it_has(source) for source in sources)
-        raise UserError(f"no text for the direction {', '.join(missing)}: {have}")
+        lost = f"; left out: {', '.join(corpora.failures)}" if corpora.failures else ""
+        raise UserError(f"no text for the direction {', '.join(missing)}: {have}{lost}")
 
 
 def _what_it_has(source: Source) -> str:
