@@ -12,12 +12,22 @@ from toy_corpus import TABLES, WHEEL, Tables, make_wheel, spec_of, values_of, wr
 from nmt import languages
 from nmt.config import CleanConfig
 from nmt.data.clean import Reason
-from nmt.data.corpora import SPLITS, Corpus, CorpusSpec, inputs_digest, load_pairs, load_spec
+from nmt.data.corpora import (
+    SPLITS,
+    Corpus,
+    CorpusSpec,
+    inputs_digest,
+    load_declaration,
+    load_pairs,
+    load_spec,
+    load_specs,
+)
 from nmt.data.corpora.read import Row
 from nmt.data.corpora.spec import SplitRule
 from nmt.data.corpora.tables import JsonSource
 from nmt.data.corpora.tree import Archives
 from nmt.errors import UserError
+from nmt.files import declarations
 from nmt.languages import Direction
 
 CLEAN = CleanConfig()
@@ -59,6 +69,25 @@ def test_the_shipped_corpus_reads_every_language_of_its_files() -> None:
     assert [languages.get(code).code for code in used] == used
     assert set(spec.languages) == {"en-GB", "es-419"}
     assert (spec.obtain.package, spec.obtain.version) == ("homeassistant", "2026.2.3")
+
+
+@pytest.mark.parametrize("name", sorted(declarations("data")))
+def test_shipped_declarations_are_right(name: str) -> None:
+    declaration = load_declaration(name)
+    assert declaration.name == name
+    assert len(set(declaration.covers)) == len(declaration.covers)
+    assert [languages.get(code).code for code in declaration.covers] == list(declaration.covers)
+    if isinstance(declaration, CorpusSpec):
+        known = [code for code in declaration.languages.values() if code]
+        assert [languages.get(code).code for code in known] == known
+        assert declaration.licence
+        assert "en" not in declaration.covers
+
+
+def test_the_large_recipes_cover_a_hundred_languages() -> None:
+    assert len(load_declaration("mix100").covers) > 100
+    assert len(load_declaration("m4").covers) == 100
+    assert {"GPL-2.0-or-later", "MPL-2.0", "AGPL-3.0-only"} <= {spec.licence for spec in load_specs(["mix100"])}
 
 
 @pytest.mark.parametrize(("component", "bucket"), BUCKETS.items())

@@ -308,6 +308,19 @@ def test_parallel_text_in_every_compression(corpus: Any) -> None:
         assert texts(corpus({"kind": "parallel_text", "files": pattern}, files)) == expected
 
 
+@pytest.mark.parametrize("module", ["zstandard", "pyarrow"])
+def test_zstandard_with_either_package(module: str, corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(module)
+    monkeypatch.setitem(sys.modules, "pyarrow" if module == "zstandard" else "zstandard", None)
+    # A frame of two raw blocks (RFC 8878): magic number, a window of 1 KiB, blocks with their sizes.
+    blocks = [b"Eins\tone\nZw", b"ei\ttwo\n"]
+    frame = b"\x28\xb5\x2f\xfd\x00\x00"
+    for place, block in enumerate(blocks, start=1):
+        frame += (len(block) << 3 | (place == len(blocks))).to_bytes(3, "little") + block
+    source = corpus({"kind": "tsv", "files": "{source}-{target}.tsv.zst"}, {"de-en.tsv.zst": frame})
+    assert texts(source) == [("one", {"de": "Eins"}), ("two", {"de": "Zwei"})]
+
+
 def test_parallel_text_of_several_languages_and_directions(corpus: Any) -> None:
     files = {"m.en": "a\nb\n", "m.de": "A\nB\n", "m.fr": "1\n2\n"}
     read = {"kind": "parallel_text", "files": "m.{language}"}

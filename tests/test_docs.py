@@ -106,6 +106,9 @@ def check_command(words: list[str]) -> None:
             read_arguments(request.overrides)
         return
     command = typer.main.get_command(importlib.import_module(COMMANDS[name].partition(":")[0]).app)
+    if below := getattr(command, "commands", {}):
+        name, *arguments = arguments
+        command = below[name]
     command.make_context(name, arguments)
 
 

@@ -103,12 +103,11 @@ def test_recipes_are_complete_anywhere(site: Path, tmp_path: Path) -> None:
 import nmt
 from nmt import languages
 from nmt.config import load_recipe
-from nmt.data.corpora import load_spec
+from nmt.data.corpora import load_specs
 from nmt.files import declarations
 print(nmt.__file__)
 for name in declarations("recipes"):
-    for corpus in load_recipe(name).data.corpora:
-        load_spec(corpus)
+    load_specs(load_recipe(name).data.corpora)
 print(sorted(declarations("recipes")), languages.get("deu").code)
 """
     done = run(site, tmp_path, "-c", program)

@@ -3,6 +3,7 @@
 import bz2
 import contextlib
 import gzip
+import io
 import lzma
 from collections.abc import Iterator
 from typing import IO, Any, cast
@@ -44,9 +45,27 @@ def _zstandard(raw: IO[bytes], name: str) -> Any:
     with contextlib.suppress(ImportError):
         import zstandard
 
-        return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
+        return io.BufferedReader(_Reading(reader))
     with contextlib.suppress(ImportError):
         import pyarrow
 
-        return pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
+        return io.BufferedReader(_Reading(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")))
     raise UserError(f"{name} is compressed with Zstandard: pip install zstandard, or compress it with xz or gzip")
+
+
+class _Reading(io.RawIOBase):
+    """What can only read, as a file that Python can buffer, and so divide into lines."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer; return how many bytes there were."""
+        content = self._reader.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)

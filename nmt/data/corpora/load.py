@@ -18,7 +18,7 @@ from rich.console import Console
 from nmt.config import CleanConfig
 from nmt.data.corpora.build import build
 from nmt.data.corpora.cleaned import Corpus
-from nmt.data.corpora.opening import identity, open_corpora
+from nmt.data.corpora.opening import Corpora, identity, open_corpora
 from nmt.data.corpora.read import Source
 from nmt.data.corpora.spec import CorpusSpec, load_specs
 from nmt.data.corpora.spill import room_in
@@ -126,7 +126,7 @@ def _make(
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed: it would hold the lock otherwise
     try:
         with open_corpora(names, console) as corpora, room_in(folder.parent):
-            _check_covered(directions, corpora.sources)
+            _check_covered(directions, corpora)
             unfinished.mkdir()
             build(unfinished, digest, corpora, directions, clean, console, workers).save()
         shutil.rmtree(folder, ignore_errors=True)
@@ -135,10 +135,12 @@ def _make(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _check_covered(directions: Iterable[Direction], sources: Sequence[Source]) -> None:
+def _check_covered(directions: Iterable[Direction], corpora: Corpora) -> None:
+    sources = corpora.sources
     if missing := [str(one) for one in directions if not any(source.has(*one) for source in sources)]:
         have = "; ".join(_what_it_has(source) for source in sources)
-        raise UserError(f"no text for the direction {', '.join(missing)}: {have}")
+        lost = f"; left out: {', '.join(corpora.failures)}" if corpora.failures else ""
+        raise UserError(f"no text for the direction {', '.join(missing)}: {have}{lost}")
 
 
 def _what_it_has(source: Source) -> str:
