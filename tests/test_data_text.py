@@ -56,7 +56,7 @@ def test_stats_as_json_and_as_a_table(toy: str, data: Any) -> None:
     }  # fmt: skip
     assert values["total"]["read"] == 6
     assert values["sources"][0]["licence"] == "CC0-1.0"
-    _, out, _ = data("stats", toy, "--directions", "en-de,es-en", "--clean", "min_words=5")
+    _, out, _ = data("stats", toy, "--directions", "en-de,es-en", "--clean", "min_words=6")
     assert all(name in out for name in ("en-de", "es-en", "2 directions", "too_short"))
 
 
