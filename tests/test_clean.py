@@ -237,7 +237,8 @@ def test_share_of_letters_in_the_script(language: str, text: str, share: float) 
         ("from 1998 on", "seit 1989", 1.0),  # only as many of each digit
         ("call 911", "call 112", 2 / 3),
         ("at 5 PM", "um 17 Uhr", 1.0),  # too few
-        ("three hundred", "300", 0.0),
+        ("three hundred", "300", 1.0),  # spelt out
+        ("2 of 28", "2", 1 / 3),
         ("none", "keine", 1.0),
     ],
 )

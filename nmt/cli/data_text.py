@@ -136,10 +136,9 @@ def _stats(request: StatsRequest) -> None:
     if request.as_json:
         print(json.dumps(statistics(corpus), indent=2, ensure_ascii=False))
         return
-    console = Console()
-    table = statistics_table(corpus)
     # A table for a file or another program has no width to keep to.
-    console.print(table, width=None if console.is_terminal else 10_000, crop=False)
+    console = Console()
+    (console if console.is_terminal else Console(width=10_000)).print(statistics_table(corpus))
 
 
 def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction]":
@@ -157,13 +156,13 @@ def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction
 def _preview(request: PreviewRequest) -> None:
     from rich.console import Console
 
-    from nmt.data.inspect import largest, samples
+    from nmt.data.inspect import largest, nothing_to_show, samples
 
     if request.pair is None:
         corpus = _corpus(request.name, None, request.clean)
         directions = largest(corpus, request.rejected)
         if not directions:
-            raise UserError(f"no pair of {request.name} {'is kept' if not request.rejected else 'was rejected so'}")
+            raise UserError(nothing_to_show(corpus, request.name, request.rejected))
     else:
         corpus, direction = _of_pair(request.name, request.pair, request.clean)
         directions = [direction]

@@ -50,7 +50,7 @@ class CleanConfig(Section):
         0.6, description="Least share of letters among the characters of the key language's side, spaces aside."
     )
     min_script: Fraction = Field(
-        0.5,
+        0.3,
         description="Least share of a side's letters that are of its language's script; four Latin letters in another "
         "script count as one. 0: any.",
     )
@@ -63,8 +63,8 @@ class CleanConfig(Section):
     copies: bool = Field(True, description="Reject pairs whose sides are identical.")
     min_digit_overlap: Fraction = Field(
         0.5,
-        description="Least share of digits that a translation and the key language's text have in common, where one "
-        "has three or more. 0: any.",
+        description="Least share of digits that a translation and the key language's text have in common, where both "
+        "have some and one three or more. 0: any.",
     )
     addresses: bool = Field(True, description="Reject pairs whose sides name different hosts in URLs or e-mails.")
     language_confidence: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(

@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -48,12 +48,11 @@ def default_directions(name: str, console: Console | None = None) -> tuple[Direc
 def statistics(corpus: Corpus) -> dict[str, Any]:
     """Return pairs, words, characters and rejections of every direction, their totals, and the sources, as JSON."""
     rejected = sum(corpus.rejections.values(), Counter())
-    totals = {split: sum((sizes[split] for sizes in corpus.sizes.values()), NOTHING) for split in SPLITS}
     return {
         "directions": {
             str(direction): _entry(sizes, corpus.rejections[direction]) for direction, sizes in corpus.sizes.items()
         },
-        "total": _entry(totals, rejected),
+        "total": _entry(_total(corpus), rejected),
         "rows": corpus.rows,
         "sources": [vars(source) for source in corpus.provenance],
         "unreadable": list(corpus.unreadable),
@@ -63,28 +62,15 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
 
 
 def statistics_table(corpus: Corpus) -> Table:
-    """Return the statistics as a table: a line a direction, a column a split and a reason that occurs."""
-    rejected = sum(corpus.rejections.values(), Counter())
-    reasons = [reason for reason in Reason if rejected[reason]]
+    """Return the statistics as a table, a line a direction; words and characters are of source / target."""
     table = Table()
-    for name in (
-        "direction",
-        "read",
-        *SPLITS,
-        "words",
-        "characters",
-        *(reason.replace("_", " ") for reason in reasons),
-    ):
-        table.add_column(name, justify="left" if name == "direction" else "right")
-    total = NOTHING
+    for name in ("direction", "read", *SPLITS, "words", "characters", "rejected"):
+        table.add_column(name, justify="left" if name in ("direction", "rejected") else "right", overflow="fold")
     for direction, sizes in corpus.sizes.items():
-        size = sum(sizes.values(), NOTHING)
-        total = total + size
-        counts = corpus.rejections[direction]
-        table.add_row(*_line(str(direction), size, [sizes[split].pairs for split in SPLITS], counts, reasons))
+        table.add_row(*_line(str(direction), sizes, corpus.rejections[direction]))
     table.add_section()
-    splits = [sum(sizes[split].pairs for sizes in corpus.sizes.values()) for split in SPLITS]
-    table.add_row(*_line(f"{len(corpus.sizes)} directions", total, splits, rejected, reasons))
+    rejected = sum(corpus.rejections.values(), Counter())
+    table.add_row(*_line(f"{len(corpus.sizes)} directions", _total(corpus), rejected))
     return table
 
 
@@ -95,6 +81,14 @@ def largest(corpus: Corpus, rejected: str | None = None, most: int = 5) -> list[
         for direction, sizes in corpus.sizes.items()
     }
     return sorted((one for one in counts if counts[one]), key=lambda one: -counts[one])[:most]
+
+
+def nothing_to_show(corpus: Corpus, what: str, rejected: str | None) -> str:
+    """Return why there are no samples: which reasons occur, if pairs rejected for a reason were asked for."""
+    have = ", ".join(sum(corpus.rejections.values(), Counter())) or "no pair was rejected at all"
+    return f"no pair of {what} " + (
+        f"was rejected as {rejected!r}; reasons that occur: {have}" if rejected else "is kept"
+    )
 
 
 def _of(corpus: Corpus, direction: Direction, reason: str) -> int:
@@ -187,15 +181,18 @@ def _entry(sizes: dict[Split, Size], rejected: Counter[Reason]) -> dict[str, Any
     }
 
 
-def _line(
-    name: str, size: Size, splits: Sequence[int], rejected: Counter[Reason], reasons: Sequence[Reason]
-) -> Iterator[str]:
+def _line(name: str, sizes: Mapping[Split, Size], rejected: Counter[Reason]) -> Iterator[str]:
+    size = sum(sizes.values(), NOTHING)
     yield name
     yield f"{size.pairs + rejected.total():,}"
-    yield from (f"{count:,}" for count in splits)
+    yield from (f"{sizes[split].pairs:,}" for split in SPLITS)
     yield f"{size.words[0]:,} / {size.words[1]:,}"
     yield f"{size.characters[0]:,} / {size.characters[1]:,}"
-    yield from (f"{rejected[reason]:,}" if rejected[reason] else "" for reason in reasons)
+    yield ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
+
+
+def _total(corpus: Corpus) -> dict[Split, Size]:
+    return {split: sum((sizes[split] for sizes in corpus.sizes.values()), NOTHING) for split in SPLITS}
 
 
 def cleaning(changes: Sequence[str]) -> CleanConfig:

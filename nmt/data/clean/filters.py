@@ -130,11 +130,11 @@ def digit_overlap(left: str, right: str) -> float:
     """Return the share of digits that two texts have in common, of those of the one that has more.
 
     Digits are counted one by one and of any script, so that 1,234.5, 1.234,5 and ١٢٣٤٫٥ are the same. Where neither
-    text has three digits it is 1: a number is then as often spelt out, or told otherwise.
+    text has three digits, or one has none, it is 1: the number is then as often spelt out, or told otherwise.
     """
     digits = [_digits(text) for text in (left, right)]
     most = max(map(len, digits))
-    if most < _FEW_DIGITS or digits[0] == digits[1]:
+    if most < _FEW_DIGITS or not all(digits) or digits[0] == digits[1]:
         return 1.0
     return (Counter(digits[0]) & Counter(digits[1])).total() / most
 

@@ -44,6 +44,7 @@ class Identifier:
         return found != wanted and probability >= self._confidence
 
     def _label(self, language: str) -> str | None:
-        """Return what the model calls a language: its ISO 639-1 code, whatever the script or region."""
-        base = language.partition("-")[0]
-        return next((code for code in (base, languages.get(language).iso639_3) if code in self._known), None)
+        """Return what the model calls a language, whatever the script or region: a code, or an alias (no for nb)."""
+        known = languages.get(language)
+        names = (language.partition("-")[0], known.iso639_3, *known.aliases)
+        return next((name for name in names if name in self._known), None)

@@ -59,7 +59,7 @@ class Texts(Collection[str]):
         with room_in(self._candidates.folder), tempfile.TemporaryDirectory(dir=self._candidates.folder) as folder:
             spill = Spill(Path(folder), _PLACE, "hash", BUFFER_BYTES)
             for part, (number, side) in enumerate(self._parts):
-                hashes, verdicts = self._candidates.records(number)[f"hash_{'ab'[side]}"]
+                hashes = self._candidates.records(number)[f"hash_{'ab'[side]}"]
                 verdicts = self._candidates.verdicts(number)
                 for low in range(0, len(hashes), _AT_ONCE):
                     chosen = low + np.flatnonzero(verdicts[low : low + _AT_ONCE] == _TRAIN)

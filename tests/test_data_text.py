@@ -1,0 +1,190 @@
+"""nmt-data stats, preview and export, and the cache of cleaned corpora behind them."""
+
+import errno
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_corpus import WHEEL, make_wheel, values_of, write_spec
+
+from nmt.cli import data as command
+from nmt.config import CleanConfig
+from nmt.data.clean import Reason
+from nmt.data.corpora import load, load_pairs
+from nmt.data.corpora.cleaned import Corpus
+from nmt.errors import UserError
+from nmt.languages import Direction
+
+DE_EN = Direction("de", "en")
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of the declaration of the toy corpus, in a cache of its own."""
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
+    return write_spec(tmp_path, values_of(make_wheel(tmp_path / "cache" / "corpora" / "toy" / WHEEL)))
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """Return the status, output and messages of nmt-data."""
+    monkeypatch.setattr(sys, "argv", ["nmt-data", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    output = capsys.readouterr()
+    return int(ended.value.code or 0), output.out, output.err
+
+
+@pytest.fixture
+def data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda *arguments: run(capsys, monkeypatch, *arguments)
+
+
+def test_stats_as_json_and_as_a_table(toy: str, data: Any) -> None:
+    status, out, _ = data("stats", toy, "--json")
+    values = json.loads(out)
+    assert (status, list(values["directions"])) == (0, ["de-en", "es-en"])
+    entry = values["directions"]["de-en"]
+    assert entry["read"] == 5 == entry["rejected"]["duplicate"] + sum(one["pairs"] for one in entry["splits"].values())
+    assert entry["splits"]["dev"] == {
+        "pairs": 2, "source_words": 8, "target_words": 10, "source_characters": 49, "target_characters": 41
+    }  # fmt: skip
+    assert values["total"]["read"] == 6
+    assert values["sources"][0]["licence"] == "CC0-1.0"
+    _, out, _ = data("stats", toy, "--directions", "en-de,es-en", "--clean", "min_words=6")
+    assert all(name in out for name in ("en-de", "es-en", "2 directions", "too_short"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stats", "toyy.yaml"], "no corpus file toyy.yaml"),
+        (["stats", "TOY", "--directions", "de-xx"], "unknown language 'xx'"),
+        (["stats", "TOY", "--clean", "min_word=3"], "unknown key data.clean.min_word; did you mean"),
+        (["stats", "TOY", "--clean", "min_words=many"], "--clean min_words=many: Input should be a valid integer"),
+        (["stats", "TOY", "--clean", "decontaminate=gone.txt"], "data.clean.decontaminate: cannot read gone.txt"),
+        (["preview", "TOY", "--pair", "de-en", "--rejected", "copies"], "reasons that occur: duplicate"),
+        (["preview", "TOY", "--rejected", "copy"], "was rejected as 'copy'"),
+        (["export", "TOY", "--pair", "fr-en", "--out", "x"], "no text for the direction fr-en"),
+        (["export", "TOY", "--pair", "de-en", "--out", "TOY"], "cannot write to"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(toy: str, data: Any, arguments: list[str], message: str) -> None:
+    status, _, err = data(*(toy if one == "TOY" else one for one in arguments))
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_preview_shows_kept_and_rejected_pairs(toy: str, data: Any) -> None:
+    _, out, _ = data("preview", toy, "-n", "1")
+    assert "de-en" in out
+    assert "Drücke die Taste auf der Bridge" in out
+    _, out, _ = data("preview", toy, "--pair", "de-en", "--rejected", "duplicate")
+    assert "'Der Alarm ging los'" in out
+    assert "Bridge" not in out
+
+
+def test_export_in_every_form(toy: str, data: Any, tmp_path: Path) -> None:
+    pairs = list(load_pairs([toy], [DE_EN], CleanConfig()).pairs[DE_EN]["train"])
+    assert len(pairs) == 2
+    for form in ("moses", "tsv", "jsonl"):
+        status, out, _ = data("export", toy, "--pair", "de-en", "--out", str(tmp_path / form), "--format", form)
+        assert (status, out.startswith("2 pairs in ")) == (0, True)
+    german, english = ((tmp_path / "moses" / f"train.de-en.{code}").read_text() for code in ("de", "en"))
+    assert list(zip(german.splitlines(), english.splitlines(), strict=True)) == pairs
+    assert (tmp_path / "tsv" / "train.de-en.tsv").read_text() == "".join(f"{a}\t{b}\n" for a, b in pairs)
+    lines = (tmp_path / "jsonl" / "train.de-en.jsonl").read_text().splitlines()
+    assert [(row["source"], row["target"]) for row in map(json.loads, lines)] == pairs
+    for _ in "ab":
+        data("export", toy, "--pair", "de-en", "--out", str(tmp_path), "--format", "tsv", "--gz", "--split", "dev")
+        packed = (tmp_path / "dev.de-en.tsv.gz").read_bytes()
+    assert gzip.decompress(packed).decode().count("\n") == 2
+
+
+def test_what_was_cleaned_is_not_cleaned_again(toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_pairs([toy], [DE_EN], CleanConfig())
+    monkeypatch.setattr(load, "build", lambda *_: pytest.fail("cleaned again"))
+    second = load_pairs([toy], [DE_EN], CleanConfig())
+    for name in ("pairs", "rejections", "samples", "sizes", "rows", "provenance", "unreadable", "digest"):
+        assert getattr(first, name) == getattr(second, name)
+    assert first.samples[DE_EN] == {Reason.DUPLICATE: [("Der Alarm ging los", "The alarm was set off")]}
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(toy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nmt.data.corpora.spill.Appender.flush", full)
+    with pytest.raises(UserError, match=r"no room in .*cleaned for cleaned text \(\d+ MB are free\); make room"):
+        load_pairs([toy], [DE_EN], CleanConfig())
+    assert [path.suffix for path in (tmp_path / "cache" / "cleaned").iterdir()] == [".lock"]
+
+
+def test_a_killed_process_leaves_nothing_that_counts(toy: str, tmp_path: Path) -> None:
+    """Killed at its last step, with everything written but the file that says so; and what another version left."""
+    code = (
+        "import sys, time; from nmt.config import CleanConfig; from nmt.data.corpora import load_pairs, cleaned;"
+        "from nmt.languages import Direction;"
+        "cleaned.Corpus.save = lambda self: (print('now', flush=True), time.sleep(99));"
+        "load_pairs([sys.argv[1]], [Direction('de', 'en')], CleanConfig())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, toy], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "now\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    cleaned = tmp_path / "cache" / "cleaned"
+    (unfinished,) = cleaned.glob("*.unfinished")
+    folder = unfinished.with_suffix("")
+    assert Corpus.load(unfinished) is None
+    folder.mkdir()
+    (folder / "corpus.json").write_text('{"format": 0}')
+    corpus = load_pairs([toy], [DE_EN], CleanConfig())
+    assert len(corpus.pairs[DE_EN]["train"]) == 2
+    assert not unfinished.exists()
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(
+        "import os, sys, time\n"
+        "sys.path[:0] = sys.argv[1:]\n"
+        "from nmt.data.parallel import mapped\n"
+        "def make():\n"
+        "    return lambda item: (item < 8 or time.sleep(60), os.getpid())[1]\n"
+        "def items():\n"
+        "    yield from range(8)\n"
+        "    print('started', flush=True)\n"
+        "    yield from range(8, 20)\n"
+        "if __name__ == '__main__':\n"
+        "    list(mapped(make, (), items(), 2))\n"
+    )
+    process = subprocess.Popen([sys.executable, str(tmp_path / "work.py")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    children: list[str] = []
+    for _ in range(300):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if len(children) >= 3:  # two workers and what tracks resources
+            break
+        time.sleep(0.1)
+    time.sleep(1)  # for them to begin
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        if not any(_alive(int(child)) for child in children):
+            return
+        time.sleep(0.1)
+    pytest.fail("a worker outlived its parent")
+
+
+def _alive(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
