@@ -307,7 +307,7 @@ def a_value(schema: dict[str, Any], text: st.SearchStrategy[str]) -> st.SearchSt
     if schema["type"] == "array":
         return st.lists(text, min_size=1, max_size=3)
     if schema["type"] == "integer":
-        return st.integers(schema["minimum"], 10**9)
+        return st.integers(schema["minimum"], schema.get("maximum", 10**9))
     if schema["type"] == "number":
         low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("exclusiveMaximum", 1e30)
         high = schema.get("maximum", high)

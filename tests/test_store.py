@@ -123,7 +123,7 @@ def test_damaged_shards_are_noticed(shards, tmp_path, damage):
 
 def test_shards_for_remote_storage_are_written_here_and_copied(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(records, "_is_remote", lambda path: True)
+    monkeypatch.setattr(records, "is_remote", lambda path: True)
     make = records.ArrayRecordWriter
     monkeypatch.setattr(records, "ArrayRecordWriter", lambda path, *rest: opened.append(path) or make(path, *rest))
     writer = ShardWriter(epath.Path(tmp_path / "far"), shard_pairs=2)

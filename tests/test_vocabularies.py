@@ -17,6 +17,7 @@ from synthetic import lexicon, sentence, translation
 
 from nmt.cli import translate as command
 from nmt.config import (
+    CleanConfig,
     DataConfig,
     DecodeConfig,
     MeshConfig,
@@ -28,6 +29,10 @@ from nmt.config import (
     resume_conflicts,
     save_recipe,
 )
+from nmt.data.corpora.build import build
+from nmt.data.corpora.read import Row
+from nmt.data.corpora.spec import SplitRule
+from nmt.data.corpora.texts import training_texts
 from nmt.data.store import RowLengths, load_stats, open_pairs, prepare
 from nmt.data.vocab import BEGIN, END, Vocabulary, learn
 from nmt.data.vocabularies import Vocabularies
@@ -39,7 +44,6 @@ from nmt.models.embedding import embedding_factor, embedding_table, output_facto
 from nmt.models.tokens import Phase
 from nmt.models.weights import abstract_model, initialise, shardings, to_arrays
 from nmt.recipes.size import measure
-from nmt.recipes.stages import texts_of
 from nmt.sharding import make_layout, make_mesh
 from nmt.train.objective import objective
 
@@ -222,13 +226,31 @@ TRAIN = {
 CONFIG = VocabConfig(size=312, target_size=308)
 
 
+def kept(folder, pairs):
+    """Return a corpus of training pairs, as they are."""
+    rows = [
+        Row(direction.source, "c", (), source, {direction.target: target})
+        for direction, some in pairs.items()
+        for source, target in some
+    ]
+    source = SimpleNamespace(
+        rows=lambda wanted: iter(rows),
+        spec=SimpleNamespace(split=SplitRule(test=0, dev=0)),
+        provenance=(),
+        unreadable=(),
+    )
+    corpora = SimpleNamespace(sources=[source], failures={})
+    clean = CleanConfig(duplicates="keep", copies=False, min_words=1, max_overlap=None)
+    return build(folder, "digest", corpora, list(pairs), clean, None, 1)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Both vocabularies of TRAIN."""
     folder = tmp_path_factory.mktemp("run") / "vocab"
-    corpus = SimpleNamespace(pairs={direction: {"train": pairs} for direction, pairs in TRAIN.items()})
-    learn(texts_of(corpus, (0,)), ["de", "en", "es"], CONFIG, folder / "source.model", seed=1)
-    learn(texts_of(corpus, (1,)), (), CONFIG, folder / "target.model", seed=1, size="target_size")
+    corpus = kept(tmp_path_factory.mktemp("corpus"), TRAIN)
+    learn(training_texts(corpus, (0,)), ["de", "en", "es"], CONFIG, folder / "source.model", seed=1)
+    learn(training_texts(corpus, (1,)), (), CONFIG, folder / "target.model", seed=1, size="target_size")
     return folder
 
 
@@ -237,11 +259,18 @@ def vocabularies(folder):
     return Vocabularies.load(folder, CONFIG)
 
 
-def test_texts_of_sides():
-    corpus = SimpleNamespace(pairs={direction: {"train": pairs} for direction, pairs in TRAIN.items()})
-    assert texts_of(corpus, (0,)) == {"de": GERMAN, "es": SPANISH}
-    assert texts_of(corpus, (1,)) == {"en": ENGLISH}
-    assert texts_of(corpus, (0, 1)) == {"de": GERMAN, "es": SPANISH, "en": ENGLISH}
+def test_texts_of_sides(tmp_path):
+    corpus = kept(tmp_path, TRAIN)
+
+    def texts(sides):
+        return {language: list(found) for language, found in training_texts(corpus, sides).items()}
+
+    assert texts((0,)) == {"de": GERMAN, "es": SPANISH}
+    assert texts((1,)) == {"en": ENGLISH}
+    assert texts((0, 1)) == {"de": GERMAN, "es": SPANISH, "en": ENGLISH}
+    assert {language: len(found) for language, found in training_texts(corpus, (0, 1)).items()} == {
+        "de": 30, "es": 60, "en": 60
+    }  # fmt: skip
 
 
 def test_each_side_is_learnt_from_its_own_text(vocabularies):

@@ -30,7 +30,7 @@ evaluates it. What is done already is skipped; a run that was stopped goes on.
   nmt-train recipe=my.yaml data.directions=de-en,en-de train.steps=2000
 
 On a TPU pod, under SLURM and under Open MPI the same command, started on every host, is one run.
-Elsewhere say which process is which (see docs/pods.md); these keys are not kept in recipe.yaml:
+Elsewhere say which process is which (docs/pods.md); this is not kept in the run's recipe.yaml:
 
 {launch}
 

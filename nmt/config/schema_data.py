@@ -4,6 +4,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field
 
+from nmt.config.schema_augment import AugmentConfig
 from nmt.config.schema_mixture import MixtureConfig
 from nmt.config.section import Fraction, Positive, Section
 
@@ -21,18 +22,72 @@ class VocabularySizes(NamedTuple):
 
 
 class CleanConfig(Section):
-    """Which pairs are kept for training, development and test sets alike."""
+    """Which pairs are kept for training, development and test sets alike; nothing of it runs in translation."""
 
-    min_words: Positive = Field(4, description="Fewest words of the corpus's key language (English) in a pair.")
+    unicode: Literal["NFC", "NFKC"] = Field("NFC", description="Unicode normal form of the text that is kept.")
+    control_characters: bool = Field(
+        True, description="Reject sides with control, private-use or replacement characters."
+    )
+    placeholders: bool = Field(True, description="Reject sides with markup, placeholders, code or URLs.")
+    min_words: Positive = Field(
+        4,
+        description="Fewest words of the corpus's key language (English) in a pair; of a key language without spaces, "
+        "as many as English would have in a text of that length.",
+    )
     max_words: Positive = Field(60, description="Most words of the corpus's key language (English) in a pair.")
-    max_length_ratio: float = Field(
+    min_characters: Positive = Field(
+        1, description="Fewest characters of a side, in characters of English (a Chinese one is 3.7 of those)."
+    )
+    max_characters: int = Field(
+        1000, ge=1, le=10_000, description="Most characters of a side, in characters of English."
+    )
+    max_length_ratio: Annotated[float, Field(gt=1.0)] | None = Field(
         4.0,
-        gt=1.0,
-        description="Greatest ratio of UTF-8 bytes, foreign : English; its inverse is the least.",
+        description="Greatest ratio of the lengths of a translation and the key language's text, in characters of "
+        "English; its inverse is the least. null: any.",
     )
     min_letters: Fraction = Field(
         0.6, description="Least share of letters among the characters of the key language's side, spaces aside."
     )
+    min_script: Fraction = Field(
+        0.5,
+        description="Least share of a side's letters that are of its language's script; four Latin letters in another "
+        "script count as one. 0: any.",
+    )
+    max_repeated_characters: Positive | None = Field(
+        15, description="Most times that a character may follow itself. null: any."
+    )
+    max_repeated_words: Positive | None = Field(
+        4, description="Most times that a word (without spaces: 2 to 8 letters) may follow itself. null: any."
+    )
+    copies: bool = Field(True, description="Reject pairs whose sides are identical.")
+    min_digit_overlap: Fraction = Field(
+        0.5,
+        description="Least share of digits that a translation and the key language's text have in common, where one "
+        "has three or more. 0: any.",
+    )
+    addresses: bool = Field(True, description="Reject pairs whose sides name different hosts in URLs or e-mails.")
+    language_confidence: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None,
+        description="Reject a side that py3langid (the extra `langid`) takes for another language with this "
+        "probability, such as 0.9. null: do not ask.",
+    )
+    duplicates: Literal["keep", "exact", "digits", "folded"] = Field(
+        "folded",
+        description="Which texts of the key language count as one, of which each direction keeps the first pair: none, "
+        "identical ones, those that differ in digits, or in digits, case and punctuation.",
+    )
+    decontaminate: tuple[str, ...] = Field(
+        (),
+        description="Files of test sets (.tsv, .jsonl, other text by lines; .gz too) whose text is kept out of "
+        "training, like that of the held-out splits.",
+    )
+    max_overlap: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        0.8,
+        description="Training pairs are rejected of which a side has this share of the n-grams of a held-out text. "
+        "null: only identical texts are.",
+    )
+    overlap_ngram: int = Field(3, ge=1, le=13, description="Words in the n-grams of max_overlap.")
 
 
 class DataConfig(Section):
@@ -50,6 +105,7 @@ class DataConfig(Section):
     source_length: Positive = Field(64, description="Tokens in one packed row on the source side (S).")
     target_length: Positive = Field(64, description="Tokens in one packed row on the target side (T).")
     shuffle_window: Positive = Field(8192, description="Examples among which the mixed stream is shuffled once more.")
+    augment: AugmentConfig = AugmentConfig()
     mixture: MixtureConfig = MixtureConfig()
     clean: CleanConfig = CleanConfig()
 

@@ -188,7 +188,7 @@ class ModelConfig(Section):
     attention_dropout: Fraction = Field(0.0, description="Dropout on attention weights.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Input type of matrix products; sums and parameters stay float32; "
+        description="Input type of matrix products; sums stay float32; "
         "auto: bfloat16 where the machine multiplies it natively.",
     )
     activation_dtype: Literal["float32", "bfloat16"] = Field(
@@ -196,10 +196,16 @@ class ModelConfig(Section):
         description="Type of the hidden states between layers, and of what travels to experts; norms, softmax and "
         "router stay float32 (Switch's selective precision).",
     )
-    remat: Literal["none", "full", "dots", "moe", "offload_moe"] = Field(
+    parameter_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Type of the weights and their gradients; bfloat16 halves their memory, and updates are rounded at "
+        "random then, so that small ones count. The optimizer and the moving average stay float32.",
+    )
+    remat: Literal["none", "full", "local", "dots", "moe", "offload_moe"] = Field(
         "none",
-        description="What the backward pass computes again instead of keeping: nothing, all of a layer, all but "
-        "products of weights, what is between router and experts' output; offload_moe keeps that on the host instead.",
+        description="What the backward pass computes again instead of keeping: nothing, all of a layer, all of it but "
+        "what experts are sent and send back, all but products of weights, what is between router and experts' output; "
+        "offload_moe keeps that on the host instead.",
     )
     moe: MoEConfig | None = Field(MoEConfig(), description="Mixture-of-experts layers; null: a dense model.")
 

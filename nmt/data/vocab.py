@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +51,7 @@ class Vocabulary:
         self.size = int(self._processor.get_piece_size())
         self.digest = hashlib.sha256(model).hexdigest()
         self.languages = tuple(_tags(self._processor))
+        self._is_bpe: bool | None = None
         self._first_piece = SPECIALS + len(self.languages)
 
     @classmethod
@@ -86,6 +89,50 @@ class Vocabulary:
         encoded: list[list[int]] = self._processor.encode(lines)
         return encoded
 
+    @property
+    def merges(self) -> bool:
+        """Whether the vocabulary is one of merges (BPE), not of probabilities (unigram)."""
+        if self._is_bpe is None:
+            # A unigram model finds several segmentations; one of merges has no others and refuses.
+            try:
+                self._processor.nbest_encode("a", nbest_size=2)
+                self._is_bpe = False
+            except RuntimeError:
+                self._is_bpe = True
+        return self._is_bpe
+
+    def best(self, text: str, count: int) -> list[tuple[list[int], float]]:
+        """Return the most probable segmentations of a text, at most so many, with their log probabilities."""
+        found = self._processor.nbest_encode(one_line(text), nbest_size=count) or [[]]
+        return [(list(ids), sum(map(self._processor.get_score, ids))) for ids in found]
+
+    def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
+        """Return the pieces of a text where every merge is left out with a probability, whenever it could be done.
+
+        Of the merges that are left the one with the best score comes first, as in SentencePiece's BPE.
+        """
+        pieces = list(self._processor.normalize(one_line(text)))
+        unknown = self._processor.unk_id()
+        while True:
+            joined = [self._processor.piece_to_id(a + b) for a, b in itertools.pairwise(pieces)]
+            chances = rng.random(len(joined))
+            possible = [
+                (-self._processor.get_score(piece), place)
+                for place, piece in enumerate(joined)
+                if piece != unknown and chances[place] >= probability
+            ]
+            if not possible:
+                break
+            _, place = min(possible)
+            pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+        ids = []
+        for piece in pieces:
+            found = self._processor.piece_to_id(piece)
+            ids += (
+                [found] if found != unknown else [self._processor.piece_to_id(f"<0x{b:02X}>") for b in piece.encode()]
+            )
+        return ids
+
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Return one line of text per sequence; specials, tags and ids beyond the vocabulary are dropped.
 
@@ -101,7 +148,7 @@ def one_line(text: str) -> str:
 
 
 def learn(
-    texts: Mapping[str, Sequence[str]],
+    texts: Mapping[str, Collection[str]],
     languages: Sequence[str],
     config: VocabConfig,
     path: os.PathLike[str] | str,
@@ -134,7 +181,7 @@ def learn(
     return vocabulary
 
 
-def sample(texts: Mapping[str, Sequence[str]], config: VocabConfig, seed: int) -> list[str]:
+def sample(texts: Mapping[str, Collection[str]], config: VocabConfig, seed: int) -> list[str]:
     """Return min(config.sentences, all) sentences, p(language) proportional to its number of sentences^(1/T).
 
     A language with fewer sentences than its share repeats them: whole copies, and a random part once more.
@@ -152,11 +199,19 @@ def sample(texts: Mapping[str, Sequence[str]], config: VocabConfig, seed: int) -
     for language, wanted in zip(counts, np.diff(bounds, prepend=0), strict=True):
         copies, rest = divmod(int(wanted), counts[language])
         rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
-        part = np.sort(rng.permutation(counts[language])[:rest])
+        part = np.sort(rng.choice(counts[language], rest, replace=False, shuffle=False))
         for _ in range(copies):
             chosen.extend(texts[language])
-        chosen.extend(texts[language][i] for i in part)
+        chosen.extend(_at(texts[language], part))
     return chosen
+
+
+def _at(texts: Iterable[str], places: np.ndarray) -> Iterator[str]:
+    """Yield the texts at some places, ascending."""
+    remaining, done = iter(texts), 0
+    for place in places.tolist():
+        yield next(islice(remaining, place - done, None))
+        done = place + 1
 
 
 def _train(sentences: Sequence[str], languages: Sequence[str], config: VocabConfig, size: SizeKey) -> bytes:

@@ -9,10 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from nmt.config import DecodeConfig
 from nmt.decode.beam import Finished, Rules, beam_search
@@ -20,7 +22,7 @@ from nmt.decode.selection import COLUMNS
 from nmt.errors import UserError
 from nmt.models.incremental import InferenceModel, encode, inference_model, log_probabilities
 from nmt.models.transformer import Transformer
-from nmt.sharding import Layout
+from nmt.sharding import Layout, parts
 
 SHORTEST = 16  # slots of the shortest bucket; the others double, up to the longest source
 FEW = 8  # rows of a batch where there are no more sentences than this
@@ -139,8 +141,7 @@ class Searcher:
         """Yield rows and the sources for them; there are two numbers of rows, so that few programs are compiled."""
         few = len(members) <= FEW
         shards = math.prod(self.layout.mesh.shape[axis] for axis in self.layout.rules.of("batch"))
-        rows = FEW if few else max(FEW, self.config.batch_tokens // bucket)
-        rows = -(-rows // shards) * shards
+        rows = batch_rows(self.config, bucket, shards, few)
         for start in range(0, len(members), rows):
             yield rows, list(members[start : start + rows])
 
@@ -168,6 +169,39 @@ class Searcher:
             result = _search(self._model, source, length, rules, beam=config.beam, kept=kept, steps=steps)
         finished, done = jax.device_get(result)
         return {i: _hypotheses(finished, row, config) for row, i in enumerate(batch) if done[row]}
+
+
+def batch_rows(config: DecodeConfig, bucket: int, shards: int, few: bool = False) -> int:
+    """Return the rows of a batch of sources of so many slots, on a mesh that splits the rows in so many shards."""
+    rows = FEW if few else max(FEW, config.batch_tokens // bucket)
+    return -(-rows // shards) * shards
+
+
+def lower_search(
+    graph: nnx.GraphDef[Transformer], parameters: nnx.State, longest: int, config: DecodeConfig
+) -> jax.stages.Lowered:
+    """Return the program that translates a batch of the longest sources, ready to be compiled; its mesh is to be set.
+
+    Args:
+      graph: the structure of a model.
+      parameters: its parameters, without values but with places.
+      longest: tokens of the longest source.
+      config: beam and limits.
+    """
+    model = nnx.merge(graph, parameters)
+    prepared = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        jax.eval_shape(_prepare, model),
+        _prepare.lower(model).compile().output_shardings,
+    )
+    bucket = _buckets(max(longest, SHORTEST))[-1]
+    rows, steps = batch_rows(config, bucket, parts("batch")), min(bucket + MARGIN, _limit(bucket - 2, config) + 1)
+
+    def of(*shape: int, dtype: Any = jnp.int32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    rules = Rules(of(), of(), of(prepared.vocabulary, dtype=bool), of(rows), of(dtype=jnp.float32))
+    return _search.lower(prepared, of(rows, bucket), of(rows), rules, beam=config.beam, kept=1, steps=steps)
 
 
 def _buckets(longest: int) -> list[int]:

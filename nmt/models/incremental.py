@@ -21,7 +21,7 @@ from nmt.models.positions import AddedPositions, PositionBias
 from nmt.models.stack import Layer, Stack
 from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.transformer import Transformer
-from nmt.sharding import shard
+from nmt.sharding import platform, shard
 
 PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi", "wg"}  # what only `product` reads, and rounds to the compute type anyway
 
@@ -57,7 +57,7 @@ class DecoderLayer:
 class InferenceModel:
     """A model's weights for inference: decoder layers one by one, inputs of products already in the compute type."""
 
-    tables: tuple[jax.Array, ...]  # float32 [V,M]: embeddings of sources and of targets, or one for both
+    tables: tuple[jax.Array, ...]  # type of parameters [V,M]: embeddings of sources and of targets, or one for both
     output: jax.Array  # compute type [V',M], zero rows from V on
     positions: AddedPositions  # of embeddings
     encoder: Stack
@@ -111,7 +111,7 @@ def cache_dtype(dtype: jnp.dtype) -> jnp.dtype:
 
     XLA:CPU updates a bfloat16 array by converting the whole of it to float32 and back.
     """
-    return jnp.dtype(jnp.float32) if jax.default_backend() == "cpu" else dtype
+    return jnp.dtype(jnp.float32) if platform() == "cpu" else dtype
 
 
 def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
@@ -160,7 +160,7 @@ def _decoder_layer(layer: Layer) -> DecoderLayer:
 
 
 def _embed(model: InferenceModel, tokens: jax.Array, position: jax.Array, longest: int, decoder: bool) -> jax.Array:
-    x = model.tables[-1 if decoder else 0][tokens] * model.embedding_factor
+    x = model.tables[-1 if decoder else 0][tokens].astype(jnp.float32) * model.embedding_factor
     x = model.positions.add(x, position, longest).astype(model.hidden_dtype)
     return shard(x, "batch", "length", "embed")
 

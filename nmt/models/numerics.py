@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-PRODUCT = "product"  # the name of results of `product`, by which policies of rematerialisation know them
+from nmt.sharding import einsum, is_explicit, platform
+
+# Names by which policies of rematerialisation know values.
+PRODUCT = "product"  # results of `product`
+MOVED = "moved"  # what was sent to experts, and what came back
 
 
 def product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -27,7 +31,7 @@ def contract(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Arr
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def _product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return jnp.einsum(spec, x.astype(dtype), w.astype(dtype), preferred_element_type=jnp.float32)
+    return _einsum(spec, x.astype(dtype), w.astype(dtype))
 
 
 def _product_forward(
@@ -35,7 +39,7 @@ def _product_forward(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     types = jnp.zeros((0,), x.dtype), jnp.zeros((0,), w.dtype)  # a derivative has the type of what it is by
     x, w = x.astype(dtype), w.astype(dtype)
-    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (bits(x), bits(w), *types)
+    return _einsum(spec, x, w), (bits(x), bits(w), *types)
 
 
 def _product_backward(
@@ -46,8 +50,12 @@ def _product_backward(
     inputs, result = spec.split("->")
     left, right = inputs.split(",")
     gradient = gradient.astype(dtype)
-    of_x = jnp.einsum(f"{result},{right}->{left}", gradient, w, preferred_element_type=jnp.float32)
+    of_x = _einsum(f"{result},{right}->{left}", gradient, w)
     return of_x.astype(of_x_type), contract_rows(left, x, result, gradient, right).astype(of_w_type)
+
+
+def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return einsum(spec, x, y, preferred_element_type=jnp.float32)
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -73,6 +81,8 @@ SHORT = 128  # rows, up to which a sum is bound by reading and writing memory
 def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str) -> jax.Array:
     """Return `einsum(left,right->result)` in float32, the gradient of a weight: x and y share their leading indices.
 
+    Matrix units of accelerators take any order; the rest is for CPUs.
+
     An index that is summed over alone is split in two. The sum is the same, but XLA for CPUs then transposes the first
     factor in memory and uses its fast bfloat16 product; a product that contracts one leading index of both sides is
     rounded up to float32 instead and takes up to four times as long. The smaller factor comes first.
@@ -80,6 +90,8 @@ def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str
     A short sum, as experts have that get few rows each, spends its time on the result, which is then to be written
     once and not to be turned: float32 is as fast, or the longer rows of x are turned instead.
     """
+    if is_explicit() or platform() != "cpu":
+        return _einsum(f"{left},{right}->{result}", x, y)
     summed = [index for index in left if index in right and index not in result]
     short = len(summed) == 1 and x.shape[left.index(summed[0])] <= SHORT
     if len(summed) == 1:
@@ -124,7 +136,7 @@ def scrambled(x: jax.Array, seed: jax.Array) -> jax.Array:
     return h ^ (h >> 15)
 
 
-def _noise(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+def random_bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
     """Return random 32-bit integers: a hash of the element's index and of a seed [2].
 
     A hash of the index costs a tenth of threefry, fuses with the multiplication that uses it, and gives the same
@@ -138,12 +150,12 @@ def _noise(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
 
 def uniform(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
     """Return float32 numbers uniform in [0, 1), cheaply, where quality does not matter: dropout, jitter, masks."""
-    return (_noise(shape, jax.random.bits(key, (2,), jnp.uint32)) >> 8).astype(jnp.float32) * np.float32(2**-24)
+    return (random_bits(shape, jax.random.bits(key, (2,), jnp.uint32)) >> 8).astype(jnp.float32) * np.float32(2**-24)
 
 
 def _keep_mask(shape: tuple[int, ...], seed: jax.Array, rate: float) -> jax.Array:
     """Return a Bernoulli(1 - rate) mask for a seed [2]."""
-    return _noise(shape, seed) >= np.uint32(round(rate * 2**32))
+    return random_bits(shape, seed) >= np.uint32(round(rate * 2**32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -4,6 +4,7 @@
 |---|---|
 | `none` | whatever its derivatives need |
 | `full` | its input |
+| `local` | its input, and what mixture-of-experts layers sent to experts and got back: nothing is sent again |
 | `dots` | its input, and results of products with weights |
 | `moe` | as `none`, but of mixture-of-experts layers only their input |
 | `offload_moe` | the same, and on the host the results of their products |
@@ -15,7 +16,8 @@ from typing import ParamSpec, TypeVar
 import jax
 
 from nmt.errors import UserError
-from nmt.models.numerics import PRODUCT
+from nmt.models.numerics import MOVED, PRODUCT
+from nmt.sharding import platform
 
 HOST = "pinned_host"
 
@@ -23,7 +25,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _POLICIES = jax.checkpoint_policies
-_BLOCK = {"full": _POLICIES.nothing_saveable, "dots": _POLICIES.save_only_these_names(PRODUCT)}
+_BLOCK = {
+    "full": _POLICIES.nothing_saveable,
+    "local": _POLICIES.save_only_these_names(MOVED),
+    "dots": _POLICIES.save_only_these_names(PRODUCT),
+}
 _EXPERTS = {
     "moe": _POLICIES.nothing_saveable,
     "offload_moe": _POLICIES.save_and_offload_only_these_names(
@@ -57,6 +63,8 @@ def experts(remat: str, run: Callable[P, R]) -> Callable[P, R]:
 
 
 def _check_host_memory() -> None:
+    if platform() != jax.default_backend():
+        return  # compiled for devices that are elsewhere, which is for the compiler to judge
     device = jax.devices()[0]
     if HOST not in (memory.kind for memory in device.addressable_memories()):
         raise UserError(

@@ -14,7 +14,7 @@ from flax import nnx
 from nmt.config import ModelConfig
 from nmt.models import remat
 from nmt.models.attention import Attention
-from nmt.models.layers import FeedForward
+from nmt.models.layers import FeedForward, in_use
 from nmt.models.moe.layer import ExpertOptions, MoE
 from nmt.models.moe.regularise import toss
 from nmt.models.moe.routing import RoutingStats
@@ -82,14 +82,17 @@ class Layer(nnx.Module):
     ) -> tuple[jax.Array, Statistics]:
         """Transform x [B,S,M]; memory [B,S',M] is what a decoder's cross-attention reads."""
         self_key, cross_key, ff_key, self_weights_key, cross_weights_key = split_key(key, 5)
-        y = self.self_norm(x)
-        x = self.add(x, self.self_attention(y, y, bias, info.position, self_weights_key), self_key)
+        with jax.named_scope("self_attention"):
+            y = self.self_norm(x)
+            x = self.add(x, self.self_attention(y, y, bias, info.position, self_weights_key), self_key)
         if self.decoder:
             assert memory is not None
             assert memory_bias is not None
-            y = self.cross_attention(self.cross_norm(x), memory, memory_bias, key=cross_weights_key)
-            x = self.add(x, y, cross_key)
-        x, stats = self.feed_forward(x, info, ff_key, phase)
+            with jax.named_scope("cross_attention"):
+                y = self.cross_attention(self.cross_norm(x), memory, memory_bias, key=cross_weights_key)
+                x = self.add(x, y, cross_key)
+        with jax.named_scope("moe" if self.sparse else "feed_forward"):
+            x, stats = self.feed_forward(x, info, ff_key, phase)
         return shard(x, "batch", "length", "embed"), stats
 
 
@@ -145,7 +148,7 @@ class Stack(nnx.Module):
 
         if self.count:
             graph, state = nnx.split(self.blocks)
-            run = remat.block(self.remat, lambda x, step: through(nnx.merge(graph, step[0]), x, step[1]))
+            run = remat.block(self.remat, lambda x, step: through(nnx.merge(graph, in_use(step[0])), x, step[1]))
             x, stats = jax.lax.scan(run, x, (state, jnp.arange(self.count)))
             found.append(stats)
         if self.rest:

@@ -6,7 +6,7 @@ from flax import nnx
 
 from nmt.config import ModelConfig, VocabularySizes
 from nmt.models.attention import attention_bias
-from nmt.models.embedding import embedding_factor, embedding_table, output_factor, output_table
+from nmt.models.embedding import embedding_factor, embedding_table, output_factor, output_table, rows_of
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.numerics import dropout, product, split_key
 from nmt.models.positions import added_positions
@@ -44,18 +44,19 @@ class Transformer(nnx.Module):
 
     @property
     def source_table(self) -> jax.Array:
-        """The embeddings of source tokens, float32 [V,M]."""
+        """The embeddings of source tokens, [V,M] of the type of parameters."""
         return (self.source_embedding if self.config.embeddings == "separate" else self.embedding)[...]
 
     @property
     def target_table(self) -> jax.Array:
-        """The embeddings of target tokens, float32 [V,M]."""
+        """The embeddings of target tokens, [V,M] of the type of parameters."""
         return (self.target_embedding if self.config.embeddings == "separate" else self.embedding)[...]
 
     @property
     def output_table(self) -> jax.Array:
         """What logits are products with, float32 [V,M]."""
-        return self.target_table if self.config.tie_output else self.output[...]
+        table = self.target_table if self.config.tie_output else self.output[...]
+        return table.astype(jnp.float32)
 
     def embed(
         self,
@@ -75,7 +76,8 @@ class Transformer(nnx.Module):
           decoder: whether the tokens are targets.
         """
         table = self.target_table if decoder else self.source_table
-        x = self.positions.add(table[tokens] * embedding_factor(self.config), position, longest)
+        rows = rows_of(table, tokens).astype(jnp.float32)
+        x = self.positions.add(rows * embedding_factor(self.config), position, longest)
         x = dropout(x, self.config.dropout, key).astype(self.config.activation_dtype)
         return shard(x, "batch", "length", "embed")
 
@@ -93,7 +95,8 @@ class Transformer(nnx.Module):
         embed_key, stack_key = split_key(key, 2)
         x = self.embed(tokens, position, tokens.shape[1], embed_key)
         info = TokenInfo(tokens, segment > 0, direction, directions, position)
-        return self.encoder(x, attention_bias(segment, segment), info, key=stack_key, phase=phase)
+        with jax.named_scope("encoder"):
+            return self.encoder(x, attention_bias(segment, segment), info, key=stack_key, phase=phase)
 
     def decode(
         self,
@@ -113,7 +116,8 @@ class Transformer(nnx.Module):
         own = attention_bias(segment, segment, causal=True)
         cross = attention_bias(segment, memory_segment)
         info = TokenInfo(tokens, segment > 0, direction, directions, position)
-        return self.decoder(x, own, info, memory, cross, stack_key, phase)
+        with jax.named_scope("decoder"):
+            return self.decoder(x, own, info, memory, cross, stack_key, phase)
 
     def output_rows(self, hidden: jax.Array) -> jax.Array:
         """Return the decoder's hidden states [...,M] as rows [R,M], whose products with `output_table` are logits."""

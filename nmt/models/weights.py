@@ -1,7 +1,8 @@
 """Building a model on a mesh, and reading its weights from the checkpoints of a run."""
 
+import math
 import os
-import platform
+import platform as machine
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from jax.sharding import Mesh
 
 from nmt.config import ModelConfig, VocabularySizes
 from nmt.errors import UserError
+from nmt.models.moe.routing import choices
 from nmt.models.transformer import Transformer
-from nmt.sharding import named_sharding
+from nmt.sharding import named_sharding, platform
 
 WEIGHTS = "model"  # the item of a checkpoint that holds the trained weights
 AVERAGE = "average"  # the item that holds their moving average, where a recipe keeps one
@@ -24,16 +26,16 @@ Arrays = dict[str, Any]  # nested dictionaries of arrays
 
 
 def resolve_dtype(name: str) -> str:
-    """Return what `auto` is on this machine: bfloat16 where it is multiplied natively, else float32."""
+    """Return what `auto` is on the devices of the mesh: bfloat16 where it is multiplied natively, else float32."""
     if name != "auto":
         return name
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return "bfloat16"
     return "bfloat16" if _cpu_has_bfloat16() else "float32"
 
 
 def _cpu_has_bfloat16() -> bool:
-    if platform.system() != "Linux":
+    if machine.system() != "Linux":
         return False
     flags = (
         line for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines() if line.startswith("flags")
@@ -42,7 +44,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def resolve(config: ModelConfig) -> ModelConfig:
-    """Return the configuration with its dtype resolved for this machine."""
+    """Return the configuration with its dtype resolved for the devices of the mesh."""
     return config.model_copy(update={"dtype": resolve_dtype(config.dtype)})
 
 
@@ -54,7 +56,22 @@ def split_model(model: Transformer) -> tuple[nnx.GraphDef[Transformer], nnx.Stat
 
 def abstract_model(config: ModelConfig, vocabulary: VocabularySizes) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
     """Return the structure of a model and the shapes of its parameters, with nothing allocated."""
-    return split_model(nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0))))
+    model = nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0)))
+    graph, parameters = split_model(model)
+    dtype = jnp.dtype(config.parameter_dtype)
+    return graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), parameters)
+
+
+def count_parameters(config: ModelConfig, parameters: nnx.State) -> tuple[int, int]:
+    """Return how many parameters there are, and how many of them one token uses."""
+    total = active = 0
+    for path, variable in nnx.to_flat_state(parameters):
+        count = math.prod(variable.get_value().shape)
+        total += count
+        if config.moe is not None and "expert" in variable.get_metadata()["logical_axes"]:
+            count = count * choices(config.moe, decoder=path[0] == "decoder") // config.moe.experts
+        active += count
+    return total, active
 
 
 def shardings(parameters: nnx.State, mesh: Mesh) -> nnx.State:
@@ -78,7 +95,8 @@ def initialise(
     graph, abstract = abstract_model(config, vocabulary)
 
     def draw() -> nnx.State:
-        return split_model(Transformer(resolve(config), vocabulary, nnx.Rngs(seed)))[1]
+        parameters = split_model(Transformer(resolve(config), vocabulary, nnx.Rngs(seed)))[1]
+        return jax.tree.map(lambda weight: weight.astype(config.parameter_dtype), parameters)
 
     return graph, jax.jit(draw, out_shardings=shardings(abstract, mesh))()
 
@@ -145,8 +163,9 @@ def load_model(
     folder = checkpoint_folder(run) / str(step)
     item = AVERAGE if (folder / AVERAGE).exists() else WEIGHTS
     graph, abstract = abstract_model(config, vocabulary)
+    dtype = jnp.dtype(config.parameter_dtype if item == WEIGHTS else jnp.float32)
     target = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=sharding),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding),
         to_arrays(abstract),
         to_arrays(shardings(abstract, mesh)),
     )

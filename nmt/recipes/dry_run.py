@@ -8,7 +8,7 @@ from rich.table import Table
 
 from nmt.config import Recipe
 from nmt.config.runs import dump_recipe
-from nmt.data.corpora.load import Corpus
+from nmt.data.corpora import Corpus
 from nmt.data.mixture import MixtureRow, mixing_table
 from nmt.data.store import DirectionStats, RowLengths, SplitStats, Stats, load_stats
 from nmt.files import atomic_write
@@ -80,8 +80,10 @@ def write_mixture(rows: Sequence[MixtureRow], store: epath.Path) -> None:
     """Write what is drawn from every direction to RUN/data/mixture.tsv."""
     lines = ["direction\tpairs\tshare\texamples\tepochs\n"]
     lines += [f"{row.direction}\t{row.pairs}\t{row.share:.8f}\t{row.examples:.1f}\t{row.epochs:.4f}\n" for row in rows]
-    with atomic_write(store / "mixture.tsv") as temporary:
-        temporary.write_text("".join(lines))
+    path, text = store / "mixture.tsv", "".join(lines)
+    if not path.exists() or path.read_text() != text:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)
 
 
 def _cells(name: str, rows: Sequence[MixtureRow]) -> tuple[str, ...]:
@@ -97,8 +99,8 @@ def _mega(size: int) -> str:
 def _estimated(corpus: Corpus, recipe: Recipe) -> Stats:
     """Return statistics as preparing would find them, with tokens estimated from characters."""
     directions = {}
-    for direction, splits in corpus.pairs.items():
-        train = splits["train"]
-        source, target = (int(sum(len(pair[side]) for pair in train) / _CHARACTERS_PER_PIECE) for side in (0, 1))
-        directions[str(direction)] = DirectionStats(0, {}, {"train": SplitStats(len(train), source, target, [])})
+    for direction, splits in corpus.sizes.items():
+        pairs, _, characters = splits["train"]
+        source, target = (int(count / _CHARACTERS_PER_PIECE) for count in characters)
+        directions[str(direction)] = DirectionStats(0, {}, {"train": SplitStats(pairs, source, target, [])})
     return Stats({}, RowLengths(recipe.data.source_length, recipe.data.target_length), directions, [])

@@ -145,7 +145,15 @@ def _train(
     with (
         layout.use() as mesh,
         contextlib.closing(
-            train_batches(store, directions, recipe.data, rows, recipe.seed, *share(batch_sharding(recipe, mesh), rows))
+            train_batches(
+                store,
+                directions,
+                recipe.data,
+                rows,
+                recipe.seed,
+                *share(batch_sharding(recipe, mesh), rows),
+                vocabularies=vocabularies,
+            )
         ) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):

@@ -4,13 +4,12 @@ import os
 from dataclasses import dataclass
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.models.activations import gated
-from nmt.models.moe.routing import choices
-from nmt.models.weights import abstract_model
+from nmt.models.weights import abstract_model, count_parameters
 from nmt.train.optimizer import make_optimizer
 from nmt.train.schedules import make_schedule
 
@@ -42,21 +41,14 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
     the rows that are computed at once. With `train.accumulate` there are the gradients of a part, and their sum.
     """
     _, parameters = abstract_model(recipe.model, vocabulary)
-    moe = recipe.model.moe
-    total = active = 0
-    for path, variable in nnx.to_flat_state(parameters):
-        count = int(np.prod(variable.get_value().shape))
-        total += count
-        if moe is not None and "expert" in variable.get_metadata()["logical_axes"]:
-            count = count * choices(moe, decoder=path[0] == "decoder") // moe.experts
-        active += count
-    copies = 1 if recipe.train.ema_decay is None else 2
+    total, active = count_parameters(recipe.model, parameters)
+    weight = jnp.dtype(recipe.model.parameter_dtype).itemsize
     return Size(
         parameters=total,
         active=active,
-        weights=FLOAT * total * copies,
+        weights=total * (weight + (0 if recipe.train.ema_decay is None else FLOAT)),
         optimizer=FLOAT * _optimizer_state(recipe, parameters),
-        gradients=FLOAT * total * (1 if recipe.train.accumulate == 1 else 2),
+        gradients=total * (weight if recipe.train.accumulate == 1 else weight + FLOAT),
         activations=_activations(recipe, vocabulary.target),
     )
 

@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from etils import epath
 from rich.console import Console
 
 from nmt.config import Recipe
-from nmt.data.corpora.load import Corpus, inputs_digest, load_pairs
+from nmt.data.corpora import Corpus, inputs_digest, load_pairs
 from nmt.data.corpora.spec import load_specs
+from nmt.data.corpora.texts import training_texts
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
@@ -56,8 +56,7 @@ class Preparation:
         """Return the clean text, fetched if it must be."""
         if self._corpus is None:
             data = self.recipe.data
-            with self.console.status("reading and cleaning the corpora"):
-                self._corpus = load_pairs(data.corpora, self.directions, data.clean, self.console)
+            self._corpus = load_pairs(data.corpora, self.directions, data.clean, self.console)
             rows = ", ".join(f"{count:,} {split}" for split, count in self._corpus.rows.items())
             self.console.print(f"corpus: {', '.join(data.corpora)} ({rows} rows of text)", highlight=False)
         return self._corpus
@@ -90,10 +89,10 @@ class Preparation:
         recipe, corpus, tags = self.recipe, self.corpus(), languages_of(self.recipe)
         with self.console.status("learning the vocabulary"):
             if recipe.vocab.target_size is None:
-                texts = texts_of(corpus, (0, 1))
+                texts = training_texts(corpus, (0, 1))
                 return Vocabularies.shared(learn(texts, tags, recipe.vocab, folder / SHARED, recipe.seed))
-            source = learn(texts_of(corpus, (0,)), tags, recipe.vocab, folder / SOURCE, recipe.seed)
-            target = learn(texts_of(corpus, (1,)), (), recipe.vocab, folder / TARGET, recipe.seed, "target_size")
+            source = learn(training_texts(corpus, (0,)), tags, recipe.vocab, folder / SOURCE, recipe.seed)
+            target = learn(training_texts(corpus, (1,)), (), recipe.vocab, folder / TARGET, recipe.seed, "target_size")
             return Vocabularies(source, target)
 
     def stats(self, vocabularies: Vocabularies) -> Stats:
@@ -123,16 +122,6 @@ class Preparation:
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())
         self.console.print(f"store: {pairs:,} training pairs, {tokens:,} target tokens", highlight=False)
         return stats
-
-
-def texts_of(corpus: Corpus, sides: Sequence[int]) -> dict[str, list[str]]:
-    """Return the distinct training sentences of each language on some sides of pairs: 0 is the source, 1 the target."""
-    texts: dict[str, dict[str, None]] = {}
-    for direction, splits in corpus.pairs.items():
-        for pair in splits["train"]:
-            for side in sides:
-                texts.setdefault(direction[side], {})[pair[side]] = None
-    return {language: list(distinct) for language, distinct in texts.items()}
 
 
 def _changed(old: dict[str, object], new: dict[str, object]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh, get_abstract_mesh
 
 from nmt.config import MeshConfig
 from nmt.errors import UserError
@@ -57,6 +57,15 @@ def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] 
         abstract = AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types)
         return Layout(cast(Mesh, abstract), preset.rules)
     return Layout(Mesh(_arranged(devices, sizes, slices), tuple(sizes), axis_types=types), preset.rules)
+
+
+def platform() -> str:
+    """Return what kind of devices a program is made for, such as `cpu` or `tpu`: those of the mesh, if there is one.
+
+    They need not be here: a program can be compiled for the devices of another machine (`nmt-plan`).
+    """
+    device = get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, **sizes: int) -> Mesh:

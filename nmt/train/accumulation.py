@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.data.batch import Batch
-from nmt.sharding import shard
+from nmt.sharding import shard, store
 from nmt.train.adafactor import Array, axes_of, map_parameters
 from nmt.train.objective import Metrics, of_batch
 
@@ -58,11 +58,11 @@ def gradients_in_parts(
         gradients, metrics = gradient(parameters, rows, jax.random.fold_in(key, index), tokens)
         return map_parameters(_plus, sums, gradients), metrics
 
-    nothing = jax.tree.map(jnp.zeros_like, parameters)
+    nothing = jax.tree.map(lambda weight: jnp.zeros_like(weight, jnp.float32), parameters)
     sums, metrics = jax.lax.scan(add, nothing, (jnp.arange(parts), cut(batch, parts)))
     return sums, of_batch(metrics)
 
 
 def _plus(one: Array, other: Array) -> Array:
     total: jax.Array = one.get_value() + other.get_value()
-    return one.replace(shard(total, *axes_of(one)))
+    return one.replace(store(total, *axes_of(one)))

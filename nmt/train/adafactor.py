@@ -72,7 +72,7 @@ def factoring(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
 def root_mean_square(x: jax.Array, axes: Axes) -> jax.Array:
     """Return the root mean square of each layer and each expert of an array; all dimensions are kept."""
     inner = tuple(i for i, axis in enumerate(axes) if axis not in BATCH)
-    return jnp.sqrt(jnp.mean(jnp.square(x), axis=inner, keepdims=True))
+    return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32)), axis=inner, keepdims=True))
 
 
 def map_parameters(function: Callable[..., Any], *trees: Any) -> Any:

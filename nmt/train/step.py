@@ -1,7 +1,7 @@
 """The train step: one jitted function of (state, batch), with the state donated."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
+from nmt.models.layers import in_use
 from nmt.models.tokens import Phase
 from nmt.models.weights import abstract_model, initialise
 from nmt.sharding import named_sharding
@@ -20,7 +21,8 @@ from nmt.sharding.hosts import share
 from nmt.train.accumulation import cut, gradients_in_parts, target_tokens
 from nmt.train.adafactor import axes_of, map_parameters
 from nmt.train.objective import Metrics, objective, of_batch
-from nmt.train.optimizer import make_optimizer
+from nmt.train.optimizer import global_norm, make_optimizer
+from nmt.train.rounding import in_float32, updated
 from nmt.train.schedules import make_schedule
 
 
@@ -30,17 +32,22 @@ class TrainState:
     """All that a step changes."""
 
     step: jax.Array  # int32 [], steps done
-    parameters: nnx.State  # float32
+    parameters: nnx.State  # of `model.parameter_dtype`
     optimizer: optax.OptState
     average: nnx.State | None  # float32, the moving average of the parameters
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """The functions of a run: how its state begins, what a step does, what a batch of other data costs."""
+    """The functions of a run: how its state begins, what a step does, what a batch of other data costs.
 
+    `state` and `batch` are what they take, without values: `jax.ShapeDtypeStruct`s with the place of each array.
+    """
+
+    state: TrainState
+    batch: Batch
     initial: Callable[[], TrainState]
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics, dict[str, jax.Array]]]
+    step: jax.stages.Wrapped  # (TrainState, Batch) -> (TrainState, Metrics, dict[str, jax.Array])
     evaluate: Callable[[TrainState, Batch], Metrics]
     # Of a batch of all hosts, or of this host's rows of it: the batch on the devices, each host placing its own rows.
     place: Callable[[Batch], Batch]
@@ -55,6 +62,27 @@ def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
         return leaf.replace(named_sharding(mesh, axes_of(leaf), leaf.shape))
 
     return map_parameters(place, abstract)
+
+
+def _abstract(shapes: TrainState, place: TrainState) -> TrainState:
+    """Return a state without values, every array where it lives."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, place
+    )
+
+
+def _abstract_batch(recipe: Recipe, place: NamedSharding) -> Batch:
+    """Return a batch without values."""
+
+    def rows(length: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((recipe.rows, length), jnp.int32, sharding=place)
+
+    data = recipe.data
+    sides = {
+        field.name: data.source_length if field.name.startswith("src") else data.target_length
+        for field in fields(Batch)
+    }
+    return Batch(**{name: rows(length) for name, length in sides.items()})
 
 
 def batch_sharding(recipe: Recipe, mesh: Mesh) -> NamedSharding:
@@ -86,17 +114,19 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     batches = batch_sharding(recipe, mesh)
 
     def begin(parameters: nnx.State) -> TrainState:
-        average = None if train.ema_decay is None else jax.tree.map(jnp.copy, parameters)
-        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), average)
+        exact = in_float32(parameters)
+        average = None if train.ema_decay is None else jax.tree.map(jnp.copy, exact)
+        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(exact), average)
 
-    place = _state_sharding(jax.eval_shape(begin, abstract), mesh)
+    shapes = jax.eval_shape(begin, abstract)
+    place = _state_sharding(shapes, mesh)
 
     def initial() -> TrainState:
         parameters = initialise(recipe.model, vocabulary, recipe.seed, mesh)[1]
         return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters)
 
     def loss(parameters: nnx.State, batch: Batch, key: jax.Array, tokens: jax.Array) -> tuple[jax.Array, Metrics]:
-        model = nnx.merge(graph, parameters)
+        model = nnx.merge(graph, in_use(parameters))
         value, metrics = objective(
             model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, tokens
         )
@@ -105,14 +135,15 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
         gradients, metrics = gradients_in_parts(loss, state.parameters, batch, key, train.accumulate)
+        gradients = in_float32(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
-        scalars = {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
+        parameters = updated(state.parameters, updates, key)
+        scalars = {"learning_rate": schedule(state.step), "gradient_norm": global_norm(gradients)}
         average = _averaged(state, parameters, train.ema_decay)
         return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
 
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
-        model = nnx.merge(graph, state.parameters if state.average is None else state.average)
+        model = nnx.merge(graph, in_use(state.parameters if state.average is None else state.average))
         tokens = target_tokens(batch) / train.accumulate
 
         def measure(part: Batch) -> Metrics:
@@ -138,6 +169,8 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     # Every host reads the metrics.
     whole = NamedSharding(mesh, PartitionSpec())
     return Trainer(
+        state=_abstract(shapes, place),
+        batch=_abstract_batch(recipe, batches),
         initial=initial,
         step=jax.jit(step, donate_argnums=0, out_shardings=(place, whole, whole)),
         evaluate=jax.jit(evaluate, out_shardings=whole),

@@ -1,10 +1,11 @@
 """Corpora: from a declaration in data/ to cleaned pairs in splits that share nothing.
 
 `load_pairs` does it all; `spec` is the declaration, `fetch` obtains the files, `opening` opens a corpus for reading,
-`sieve` cleans, deduplicates and splits.
+`sieve` cleans rows, `resolve` deduplicates and splits, `cleaned` is the result on disk.
 """
 
-from nmt.data.corpora.load import Corpus, inputs_digest, load_pairs
+from nmt.data.corpora.cleaned import Corpus
+from nmt.data.corpora.load import inputs_digest, load_pairs
 from nmt.data.corpora.opening import Corpora, open_corpora, open_corpus
 from nmt.data.corpora.read import Provenance, Row, Source
 from nmt.data.corpora.spec import SPLITS, CorpusSpec, MixtureSpec, Split, load_declaration, load_spec, load_specs

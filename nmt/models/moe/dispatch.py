@@ -1,7 +1,8 @@
-"""Dispatch: how tokens reach their experts and come back. Three ways, one result.
+"""Dispatch: how tokens reach their experts and come back. Four ways, one result.
 
 * `einsum`: GShard's one-hot products (section 3.1); costs N x E x C x M, the reference.
 * `scatter`: rows are gathered by index into [E,C] slots and back; nothing is multiplied that need not be.
+* `rounds`: `scatter` again and again until all are served, for inference with experts that are spread over devices.
 * `grouped`: tokens sorted by expert, in blocks of one expert each: no slots, nothing is dropped, and the work grows
   with the tokens and not with the number of experts. It serves inference too.
 
@@ -18,8 +19,10 @@ from jax.ad_checkpoint import checkpoint_name
 from nmt.models.moe.grouped import Blocks, grouped_product, lay_out
 from nmt.models.moe.routing import Routing
 from nmt.models.moe.rows import collect, invert, send
-from nmt.models.numerics import PRODUCT, product
+from nmt.models.numerics import MOVED, PRODUCT, product
 from nmt.sharding import shard
+
+FEWEST_SLOTS = 4  # of a round: hypotheses of one sentence like to go to the same expert
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ def _run(inputs: jax.Array, apply: Experts) -> jax.Array:
     """Apply the experts to [E,G,C,M]: from groups to experts and back, an all-to-all each way."""
     experts, groups, slots, width = inputs.shape
     inputs = shard(shard(inputs, None, "group", None, None), "expert", "expert_group", None, None)
-    outputs = apply(inputs.reshape(experts, groups * slots, width), Owners(None))
+    outputs = apply(checkpoint_name(inputs, MOVED).reshape(experts, groups * slots, width), Owners(None))
     outputs = outputs.astype(inputs.dtype).reshape(inputs.shape)
-    return shard(shard(outputs, "expert", "expert_group", None, None), None, "group", None, None)
+    outputs = shard(shard(outputs, "expert", "expert_group", None, None), None, "group", None, None)
+    return checkpoint_name(outputs, MOVED)
 
 
 def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, apply: Experts) -> jax.Array:
@@ -82,6 +86,31 @@ def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, a
     inputs = jax.vmap(send)(x, occupant, place).reshape(groups, experts, slots, width)
     outputs = _run(inputs.swapaxes(0, 1), apply).swapaxes(0, 1)
     return jax.vmap(collect)(outputs.reshape(groups, nowhere, width), routing.gate, occupant, place)
+
+
+def rounds_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Experts) -> jax.Array:
+    """Move tokens by index in as many rounds as the fullest expert of a group needs: nothing is dropped.
+
+    For inference where the experts are spread over devices: tokens go to the experts, in few slots a round, and weights
+    stay where they are. There is no derivative. Arguments and result as for `grouped_dispatch`; `routing.slot` is the
+    place of a choice among those of its expert, however many they are.
+    """
+    slots = round_slots(routing.expert.shape[1], experts, routing.expert.shape[2])
+
+    def one(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        number, y = state
+        now = routing.kept & (routing.slot // slots == number)
+        part = Routing(routing.expert, jnp.where(now, routing.gate, 0.0), routing.slot % slots, now)
+        return number + 1, y + scatter_dispatch(x, part, experts, slots, apply).astype(jnp.float32)
+
+    rounds = jnp.where(routing.kept, routing.slot // slots + 1, 0).max()
+    begin = jnp.zeros((), jnp.int32), jnp.zeros(x.shape, jnp.float32)
+    return jax.lax.while_loop(lambda state: state[0] < rounds, one, begin)[1].astype(x.dtype)
+
+
+def round_slots(tokens: int, experts: int, choices: int) -> int:
+    """Return the slots of an expert for a group of so many tokens in one round: twice what it would get on average."""
+    return min(tokens, max(FEWEST_SLOTS, -(-2 * choices * tokens // experts)))
 
 
 def grouped_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Experts) -> jax.Array:

@@ -12,7 +12,7 @@ from nmt.config import ModelConfig, MoEConfig
 from nmt.errors import UserError
 from nmt.models.activations import activate, gated
 from nmt.models.layers import FeedForward, Init, bias_parameter, biased, parameter
-from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, scatter_dispatch
+from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, rounds_dispatch, scatter_dispatch
 from nmt.models.moe.expert_choice import (
     ExpertChoice,
     choose_alone,
@@ -25,6 +25,7 @@ from nmt.models.moe.regularise import jittered, open_gates, output_mask
 from nmt.models.moe.routing import Routing, RoutingStats, capacity, has_capacity, of_type, route
 from nmt.models.numerics import dropout, split_key
 from nmt.models.tokens import Phase, TokenInfo
+from nmt.sharding import einsum, left_to_xla, parts
 
 TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
@@ -110,21 +111,24 @@ class MoE(nnx.Module):
         """
         route_key, mask_key, drop_key, shared_key, gate_key = split_key(key if phase is Phase.TRAIN else None, 5)
         limited = has_capacity(self.config, phase)
-        groups = self._groups(x.shape[0] * x.shape[1]) if limited else 1
+        tokens_in_all = x.shape[0] * x.shape[1]
+        groups = self._groups(tokens_in_all) if limited else _groups_of_devices(tokens_in_all)
         factor = self.config.capacity_factor if phase is Phase.TRAIN else self.config.eval_capacity_factor
-        tokens = x.reshape(groups, -1, x.shape[-1])
-        grouped = jax.tree.map(lambda part: part.reshape(groups, -1) if part.ndim > 1 else part, info)
+        tokens = in_groups(x, groups)
+        grouped = jax.tree.map(lambda part: in_groups(part, groups) if part.ndim > 1 else part, info)
         has_slots = limited and (self.config.dispatch in TO_SLOTS or self.routing == "expert_choice")
         slots = capacity(tokens.shape[1], self.config, factor) if has_slots else None
-        move, stats = self._plan(tokens, grouped, slots, route_key, mask_key, drop_key)
+        spread = not limited and groups > 1
+        move, stats = self._plan(tokens, grouped, slots, spread, route_key, mask_key, drop_key)
         y = move() if info.passed_by is None else jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
-        return self._share(x, y.reshape(x.shape), info.real, stats, shared_key, gate_key)
+        return self._share(x, in_rows(y, x), info.real, stats, shared_key, gate_key)
 
     def _plan(
         self,
         x: jax.Array,
         info: TokenInfo,
         slots: int | None,
+        spread: bool,
         route_key: jax.Array | None,
         mask_key: jax.Array | None,
         drop_key: jax.Array | None,
@@ -133,7 +137,7 @@ class MoE(nnx.Module):
         config, of = self.config, (info.direction, info.directions)
         if self.routing == "hash":
             routing, stats = route_by_hash(info.token, info.real, config, slots, *of)
-            return lambda: self._move(x, routing, slots, mask_key, drop_key), stats
+            return lambda: self._move(x, routing, slots, spread, mask_key, drop_key), stats
         jitter_key, sample_key = split_key(route_key, 2)
         logits = self._logits(x, jitter_key)
         if self.routing == "expert_choice" and slots is not None:
@@ -143,14 +147,14 @@ class MoE(nnx.Module):
             routing, stats = choose_alone(logits, info.real, config, *of)
         else:
             routing, stats = route(logits, info.real, config, slots, sample_key, *of, decoder=self.decoder)
-        return lambda: self._move(x, routing, slots, mask_key, drop_key), stats
+        return lambda: self._move(x, routing, slots, spread, mask_key, drop_key), stats
 
     def _logits(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Return router logits [G,N,E] for tokens x [G,N,M]."""
         # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
         rows = of_type(jittered(x.astype(jnp.float32), self.config.jitter, key), self.config)
         router = of_type(self.router[...], self.config)
-        return of_type(jnp.einsum("gnm,me->gne", rows, router, precision=jax.lax.Precision.HIGHEST), self.config)
+        return of_type(einsum("gnm,me->gne", rows, router, precision=jax.lax.Precision.HIGHEST), self.config)
 
     def _groups(self, tokens: int) -> int:
         size = self.config.group_size or tokens
@@ -166,13 +170,16 @@ class MoE(nnx.Module):
         x: jax.Array,
         routing: Routing,
         slots: int | None,
+        spread: bool,
         mask_key: jax.Array | None,
         drop_key: jax.Array | None,
     ) -> jax.Array:
-        """Move tokens x [G,N,M] to the experts that they have chosen, and back."""
+        """Move tokens x [G,N,M] to the experts that they have chosen, and back; `spread`: in rounds."""
         mask = output_mask(routing.gate.shape, self.config.output_masking, mask_key)
         routing = replace(routing, gate=routing.gate * mask)
         experts = partial(self._experts, key=drop_key)
+        if spread:
+            return rounds_dispatch(x, routing, self.config.experts, experts)
         if slots is None:
             return grouped_dispatch(x, routing, self.config.experts, experts)
         if slots == 0:
@@ -225,6 +232,26 @@ class MoE(nnx.Module):
         budget = jnp.where(real.any(), jnp.abs(used - config.gated_budget), 0.0)
         gate = open_gates(gate, config.gated_dropout, gate_key)[..., None]
         return (1.0 - gate) * common + gate * routed, replace(stats, budget_loss=budget)
+
+
+def in_groups(x: jax.Array, groups: int) -> jax.Array:
+    """Return tokens x [B,S,...] in groups [G,N,...]."""
+    rest = x.shape[2:]
+    return left_to_xla(lambda x: x.reshape(groups, -1, *rest), ("group", *[None] * (1 + len(rest))))(x)
+
+
+def in_rows(y: jax.Array, x: jax.Array) -> jax.Array:
+    """Return groups y [G,N,M] as tokens [B,S,M] like x."""
+    return left_to_xla(lambda y: y.reshape(x.shape), ("batch", "length", "embed"))(y)
+
+
+def _groups_of_devices(tokens: int) -> int:
+    """Return the groups in which tokens go to their experts where there is no capacity, and so no say in the result.
+
+    One where every device has all experts; where they are spread, as many as the devices that have tokens.
+    """
+    groups = parts("group") if parts("expert") > 1 else 1
+    return groups if tokens % groups == 0 else 1
 
 
 def _shared(width: int, hidden: int, dtype: jnp.dtype, rngs: nnx.Rngs, options: ExpertOptions) -> FeedForward:

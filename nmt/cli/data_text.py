@@ -1,0 +1,186 @@
+"""nmt-data stats, preview and export: what cleaning makes of a corpus. `nmt/cli/data.py` registers them."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import typer
+
+from nmt.errors import UserError
+
+if TYPE_CHECKING:
+    from nmt.data.corpora import Corpus
+    from nmt.languages import Direction
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Corpus or mixture: a name of data/*.yaml, or a path.")]
+_Directions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--directions",
+        metavar="PAIRS",
+        help="Directions, such as de-en,en-de or *-en; may be repeated. Default: every language into the key language.",
+    ),
+]
+_Clean = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A key of data.clean, such as min_words=1; may be repeated."),
+]
+_Pair = Annotated[str, typer.Option(metavar="PAIR", help="Direction, such as de-en.")]
+
+
+class StatsRequest(NamedTuple):
+    """What `nmt-data stats` is asked for."""
+
+    name: str
+    directions: list[str] | None
+    clean: list[str]
+    as_json: bool
+
+
+class PreviewRequest(NamedTuple):
+    """What `nmt-data preview` is asked for."""
+
+    name: str
+    pair: str | None
+    most: int
+    rejected: str | None
+    clean: list[str]
+
+
+class ExportRequest(NamedTuple):
+    """What `nmt-data export` is asked for."""
+
+    name: str
+    pair: str
+    split: Literal["train", "dev", "test"]
+    out: str
+    form: Literal["moses", "tsv", "jsonl"]
+    compress: bool
+    clean: list[str]
+
+
+def stats(
+    name: _Name,
+    directions: _Directions = None,
+    clean: _Clean = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> StatsRequest:
+    """Clean a corpus, and count pairs, words, characters and rejected pairs of every direction.
+
+    What was cleaned is kept in the cache (NMT_CACHE), so that it is there at once when it is asked for again.
+    """
+    return StatsRequest(name, directions, clean or [], as_json)
+
+
+def preview(
+    name: _Name,
+    pair: Annotated[
+        str | None, typer.Option(metavar="PAIR", help="Direction, such as de-en. Default: the five largest.")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Pairs of each direction.")] = 10,
+    rejected: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Show pairs that were rejected so, such as length_ratio.")
+    ] = None,
+    clean: _Clean = None,
+) -> PreviewRequest:
+    """Show pairs that cleaning keeps, or pairs that it rejects for a reason."""
+    return PreviewRequest(name, pair, count, rejected, clean or [])
+
+
+def export(
+    name: _Name,
+    pair: _Pair,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder that the files are written to.")],
+    split: Annotated[Literal["train", "dev", "test"], typer.Option(help="Which pairs.")] = "train",
+    form: Annotated[
+        Literal["moses", "tsv", "jsonl"], typer.Option("--format", help="Two files of lines, or one file of pairs.")
+    ] = "moses",
+    compress: Annotated[bool, typer.Option("--gz", help="Compress with gzip.")] = False,
+    clean: _Clean = None,
+) -> ExportRequest:
+    """Write the cleaned pairs of a direction for other tools."""
+    return ExportRequest(name, pair, split, out, form, compress, clean or [])
+
+
+def perform(request: StatsRequest | PreviewRequest | ExportRequest) -> None:
+    """Do what one of the commands here is asked for."""
+    match request:
+        case StatsRequest():
+            _stats(request)
+        case PreviewRequest():
+            _preview(request)
+        case ExportRequest():
+            _export(request)
+
+
+def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpus":
+    from rich.console import Console
+
+    from nmt.config.directions import expand_directions
+    from nmt.data.corpora.load import clean_corpora
+    from nmt.data.inspect import cleaning, default_directions
+    from nmt.languages import parse_directions
+
+    config, console = cleaning(clean), Console(stderr=True)
+    if directions is None:
+        return clean_corpora([name], default_directions(name, console), config, console)
+    wanted = [one.strip() for text in directions for one in text.split(",") if one.strip()]
+    return clean_corpora([name], parse_directions(expand_directions(wanted, [name])), config, console)
+
+
+def _stats(request: StatsRequest) -> None:
+    from rich.console import Console
+
+    from nmt.data.inspect import statistics, statistics_table
+
+    corpus = _corpus(request.name, request.directions, request.clean)
+    if request.as_json:
+        print(json.dumps(statistics(corpus), indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    table = statistics_table(corpus)
+    # A table for a file or another program has no width to keep to.
+    console.print(table, width=None if console.is_terminal else 10_000, crop=False)
+
+
+def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction]":
+    """Return a corpus with a direction: that of `stats`, which is there already, if it has it."""
+    from rich.console import Console
+
+    from nmt.data.inspect import default_directions
+    from nmt.languages import parse_direction
+
+    direction = parse_direction(pair)
+    default = direction in default_directions(name, Console(stderr=True))
+    return _corpus(name, None if default else [str(direction)], clean), direction
+
+
+def _preview(request: PreviewRequest) -> None:
+    from rich.console import Console
+
+    from nmt.data.inspect import largest, samples
+
+    if request.pair is None:
+        corpus = _corpus(request.name, None, request.clean)
+        directions = largest(corpus, request.rejected)
+        if not directions:
+            raise UserError(f"no pair of {request.name} {'is kept' if not request.rejected else 'was rejected so'}")
+    else:
+        corpus, direction = _of_pair(request.name, request.pair, request.clean)
+        directions = [direction]
+    out = Console(soft_wrap=True, highlight=False, markup=False)
+    for direction in directions:
+        out.print(f"{direction}{f', rejected as {request.rejected}' if request.rejected else ''}")
+        for source, target in samples(corpus, direction, request.most, request.rejected):
+            out.print(f"  {source!r}\n  {target!r}\n" if request.rejected else f"  {source}\n  {target}\n")
+
+
+def _export(request: ExportRequest) -> None:
+    from nmt.data.inspect import export as write
+
+    corpus, direction = _of_pair(request.name, request.pair, request.clean)
+    try:
+        paths = write(corpus, direction, request.split, request.out, request.form, request.compress)
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise UserError(f"cannot write to {request.out}: {error.strerror}") from None
+    count = len(corpus.pairs[direction][request.split])
+    print(f"{count:,} pairs in {' and '.join(map(str, paths))}")

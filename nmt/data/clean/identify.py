@@ -1,0 +1,49 @@
+"""Identification of languages, an option: py3langid, whose model of 139 languages is part of its package."""
+
+from typing import Any
+
+from nmt import languages
+from nmt.errors import UserError
+
+# Shorter texts say too little.
+FEWEST_CHARACTERS = 20
+
+
+class Identifier:
+    """Says whether a text is in another language than it should be.
+
+    Args:
+      confidence: least probability that the model gives to the other language.
+    """
+
+    def __init__(self, confidence: float) -> None:
+        """Load the model. Raises UserError when py3langid is not installed."""
+        try:
+            # mypy sees the optional package or does not, by where it runs.
+            from py3langid.langid import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+                MODEL_FILE,
+                LanguageIdentifier,
+            )
+        except ImportError:
+            raise UserError(
+                "data.clean.language_confidence needs py3langid: pip install 'nmt-moe[langid]', or set it to null"
+            ) from None
+        self._model: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self._known = set(self._model.nb_classes)
+        self._confidence = confidence
+
+    def other(self, text: str, language: str) -> bool:
+        """Say whether a text is surely in another language than `language` (canonical code).
+
+        Never of a text of fewer than 20 characters, nor where the model does not know the language.
+        """
+        wanted = self._label(language)
+        if wanted is None or len(text) < FEWEST_CHARACTERS:
+            return False
+        found, probability = self._model.classify(text)
+        return found != wanted and probability >= self._confidence
+
+    def _label(self, language: str) -> str | None:
+        """Return what the model calls a language: its ISO 639-1 code, whatever the script or region."""
+        base = language.partition("-")[0]
+        return next((code for code in (base, languages.get(language).iso639_3) if code in self._known), None)

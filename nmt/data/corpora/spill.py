@@ -1,0 +1,125 @@
+"""Records and text that grow on disk, in bounded memory: buffers in memory, appended to files when they are full."""
+
+import errno
+import itertools
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nmt.errors import UserError
+
+BUFFER_BYTES = 64 << 20
+BUCKETS = 1024
+_COPIED = 1 << 20
+MEGABYTE = 1_000_000
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turn a full disk into the one line that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(folder).free // MEGABYTE
+        raise UserError(
+            f"no room in {folder} for cleaned text ({free} MB are free); make room, or set NMT_CACHE to another folder"
+        ) from None
+
+
+class Appender:
+    """Appends to many files, of which none stays open.
+
+    Args:
+      folder: where the files are; it must exist.
+      limit: most bytes in memory.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder, self._limit = folder, limit
+        self._buffers: dict[str, bytearray] = defaultdict(bytearray)
+        self._bytes = 0
+
+    def append(self, parts: Mapping[str, bytearray]) -> None:
+        """Append to files, by name."""
+        for name, part in parts.items():
+            self._buffers[name] += part
+            self._bytes += len(part)
+        if self._bytes > self._limit:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        for name, buffer in self._buffers.items():
+            with (self._folder / name).open("ab") as file:
+                file.write(buffer)
+        self._buffers.clear()
+        self._bytes = 0
+
+
+class Spill:
+    """Records that are read again bucket by bucket, where a bucket has all records of its values of one field.
+
+    Within a bucket records keep their order. Few records stay in memory and are one bucket; many are divided among
+    1,024 files by the highest bits of the field, a hash: a bucket is then about a thousandth of all.
+
+    Args:
+      folder: where the files are; it must exist.
+      kind: dtype of the records.
+      field: which field, unsigned and of 64 bits.
+      limit: most bytes in memory.
+    """
+
+    def __init__(self, folder: Path, kind: np.dtype[Any], field: str, limit: int) -> None:
+        self._folder, self._kind, self._field, self._limit = folder, kind, field, limit
+        self._parts: list[np.ndarray] = []
+        self._bytes = 0
+        self._spilt = False
+
+    def append(self, records: np.ndarray) -> None:
+        """Append records [K]."""
+        self._parts.append(records)
+        self._bytes += records.nbytes
+        if self._bytes > self._limit:
+            self._flush()
+
+    def buckets(self) -> Iterator[np.ndarray]:
+        """Yield the buckets, each an array of records; may be called again, but not after more was appended."""
+        if not self._spilt:
+            yield self._in_memory()
+            return
+        if self._parts:
+            self._flush()
+        for path in sorted(self._folder.iterdir()):
+            yield np.fromfile(path, self._kind)
+
+    def _in_memory(self) -> np.ndarray:
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, self._kind)
+
+    def _flush(self) -> None:
+        records = self._in_memory()
+        bucket = (records[self._field] // np.uint64((1 << 64) // BUCKETS)).astype(np.int16)
+        order = np.argsort(bucket, kind="stable")
+        records, bounds = records[order], np.searchsorted(bucket[order], np.arange(BUCKETS + 1))
+        for number, (low, high) in enumerate(itertools.pairwise(bounds)):
+            if low < high:
+                with (self._folder / f"{number:04}").open("ab") as file:
+                    file.write(records[low:high].tobytes())
+        self._parts, self._bytes, self._spilt = [], 0, True
+
+
+def zeros(path: Path, count: int) -> np.ndarray:
+    """Return a new file of `count` bytes as an array (uint8, writable), every byte of it allocated and 0.
+
+    A file with holes would end the process, rather than raise, when the disk is full.
+    """
+    with path.open("wb") as file:
+        for start in range(0, count, _COPIED):
+            file.write(bytes(min(_COPIED, count - start)))
+    return np.memmap(path, np.uint8, "r+") if count else np.zeros(0, np.uint8)

@@ -1,0 +1,213 @@
+"""What a person judges a cleaned corpus by: tables of statistics, samples, and files for other tools."""
+
+import contextlib
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from etils import epath
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from nmt.config import CleanConfig
+from nmt.config.arguments import read_arguments
+from nmt.data.clean import Reason
+from nmt.data.corpora import SPLITS, Corpus, Split
+from nmt.data.corpora.cleaned import NOTHING, Size
+from nmt.data.corpora.opening import open_corpora
+from nmt.data.corpora.sieve import Pair
+from nmt.errors import UserError
+from nmt.files import atomic_write
+from nmt.languages import Direction
+
+FORMATS = ("moses", "tsv", "jsonl")
+
+
+def default_directions(name: str, console: Console | None = None) -> tuple[Direction, ...]:
+    """Return the directions from every language of a corpus or mixture into its key language.
+
+    Raises:
+      UserError: it cannot be had, or it has one language only.
+    """
+    with open_corpora([name], console) as corpora:
+        found = {
+            Direction(code, source.key_language)
+            for source in corpora.sources
+            for code in source.languages
+            if code != source.key_language and source.has(code, source.key_language)
+        }
+    if not found:
+        raise UserError(f"corpus {name} has no language but its key language; name directions with --directions")
+    return tuple(sorted(found))
+
+
+def statistics(corpus: Corpus) -> dict[str, Any]:
+    """Return pairs, words, characters and rejections of every direction, their totals, and the sources, as JSON."""
+    rejected = sum(corpus.rejections.values(), Counter())
+    totals = {split: sum((sizes[split] for sizes in corpus.sizes.values()), NOTHING) for split in SPLITS}
+    return {
+        "directions": {
+            str(direction): _entry(sizes, corpus.rejections[direction]) for direction, sizes in corpus.sizes.items()
+        },
+        "total": _entry(totals, rejected),
+        "rows": corpus.rows,
+        "sources": [vars(source) for source in corpus.provenance],
+        "unreadable": list(corpus.unreadable),
+        "failures": corpus.failures,
+        "digest": corpus.digest,
+    }
+
+
+def statistics_table(corpus: Corpus) -> Table:
+    """Return the statistics as a table: a line a direction, a column a split and a reason that occurs."""
+    rejected = sum(corpus.rejections.values(), Counter())
+    reasons = [reason for reason in Reason if rejected[reason]]
+    table = Table()
+    for name in (
+        "direction",
+        "read",
+        *SPLITS,
+        "words",
+        "characters",
+        *(reason.replace("_", " ") for reason in reasons),
+    ):
+        table.add_column(name, justify="left" if name == "direction" else "right")
+    total = NOTHING
+    for direction, sizes in corpus.sizes.items():
+        size = sum(sizes.values(), NOTHING)
+        total = total + size
+        counts = corpus.rejections[direction]
+        table.add_row(*_line(str(direction), size, [sizes[split].pairs for split in SPLITS], counts, reasons))
+    table.add_section()
+    splits = [sum(sizes[split].pairs for sizes in corpus.sizes.values()) for split in SPLITS]
+    table.add_row(*_line(f"{len(corpus.sizes)} directions", total, splits, rejected, reasons))
+    return table
+
+
+def largest(corpus: Corpus, rejected: str | None = None, most: int = 5) -> list[Direction]:
+    """Return the directions with most pairs, or with most pairs that were rejected for a reason; none without any."""
+    counts = {
+        direction: sum(size.pairs for size in sizes.values()) if rejected is None else _of(corpus, direction, rejected)
+        for direction, sizes in corpus.sizes.items()
+    }
+    return sorted((one for one in counts if counts[one]), key=lambda one: -counts[one])[:most]
+
+
+def _of(corpus: Corpus, direction: Direction, reason: str) -> int:
+    return corpus.rejections[direction][Reason(reason)] if reason in set(Reason) else 0
+
+
+def samples(corpus: Corpus, direction: Direction, count: int, rejected: str | None = None) -> list[Pair]:
+    """Return some pairs of a direction: spread evenly over its training pairs, or rejected for a reason.
+
+    Raises:
+      UserError: there is no such reason, or no pair was rejected for it.
+    """
+    if rejected is None:
+        pairs = corpus.pairs[direction]["train"] or next(filter(None, corpus.pairs[direction].values()), ())
+        step = max(1, len(pairs) // max(1, count))
+        return list(islice(pairs, 0, step * count, step))
+    found = corpus.samples[direction]
+    if rejected not in found:
+        have = ", ".join(found) or "no pair was rejected at all"
+        raise UserError(f"no pair of {direction} was rejected as {rejected!r}; reasons that occur: {have}")
+    return found[Reason(rejected)][:count]
+
+
+def export(
+    corpus: Corpus,
+    direction: Direction,
+    split: Split,
+    folder: str,
+    form: str,
+    compress: bool = False,
+    progress: Callable[[int], object] = lambda pairs: None,
+) -> list[epath.Path]:
+    """Write a direction's split for other tools, and return the files.
+
+    Args:
+      corpus: the corpus.
+      direction: one of its directions.
+      split: which pairs.
+      folder: where the files go; made if it is not there.
+      form: moses (SPLIT.de-en.de and SPLIT.de-en.en), tsv (source<TAB>target) or jsonl ({"source", "target"}).
+      compress: with gzip, as NAME.gz.
+      progress: called with the number of pairs done since the last call.
+    """
+    root = epath.Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    stem, suffix = f"{split}.{direction}", ".gz" if compress else ""
+    names = [f"{stem}.{language}" for language in direction] if form == "moses" else [f"{stem}.{form}"]
+    paths = [root / f"{name}{suffix}" for name in names]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(_written(path, compress)) for path in paths]
+        for pair in corpus.pairs[direction][split]:
+            for file, line in zip(files, _lines(pair, form), strict=True):
+                file.write(f"{line}\n".encode())
+            progress(1)
+    return paths
+
+
+@contextlib.contextmanager
+def _written(path: epath.Path, compress: bool) -> Iterator[Any]:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        if not compress:
+            yield file
+            return
+        # No name and no time in the header: the same pairs are the same bytes.
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+            yield packed
+
+
+def _lines(pair: Pair, form: str) -> Sequence[str]:
+    if form == "jsonl":
+        return (json.dumps({"source": pair[0], "target": pair[1]}, ensure_ascii=False),)
+    # Cleaned text has neither tabs nor line breaks.
+    return pair if form == "moses" else ("\t".join(pair),)
+
+
+def _entry(sizes: dict[Split, Size], rejected: Counter[Reason]) -> dict[str, Any]:
+    return {
+        "read": sum(size.pairs for size in sizes.values()) + rejected.total(),
+        "splits": {
+            split: {
+                "pairs": size.pairs,
+                "source_words": size.words[0],
+                "target_words": size.words[1],
+                "source_characters": size.characters[0],
+                "target_characters": size.characters[1],
+            }
+            for split, size in sizes.items()
+        },
+        "rejected": {str(reason): count for reason in Reason if (count := rejected[reason])},
+    }
+
+
+def _line(
+    name: str, size: Size, splits: Sequence[int], rejected: Counter[Reason], reasons: Sequence[Reason]
+) -> Iterator[str]:
+    yield name
+    yield f"{size.pairs + rejected.total():,}"
+    yield from (f"{count:,}" for count in splits)
+    yield f"{size.words[0]:,} / {size.words[1]:,}"
+    yield f"{size.characters[0]:,} / {size.characters[1]:,}"
+    yield from (f"{rejected[reason]:,}" if rejected[reason] else "" for reason in reasons)
+
+
+def cleaning(changes: Sequence[str]) -> CleanConfig:
+    """Return the default cleaning with keys changed, each written as KEY=VALUE (YAML), such as min_words=1.
+
+    Raises:
+      UserError: not of this form, an unknown key, a wrong value.
+    """
+    values = {path[-1]: given.value for path, given in read_arguments([f"data.clean.{one}" for one in changes]).items()}
+    try:
+        return CleanConfig(**values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        raise UserError(f"--clean {key}={wrong['input']}: {wrong['msg']}") from None

@@ -1,0 +1,84 @@
+"""The same work on many items, on several processes, with results in the order of the items."""
+
+import itertools
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import Any, TypeVar
+
+from nmt.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Starting processes takes a second: so many items are done before.
+_ALONE = 8
+_AHEAD = 2  # items in work or waiting, for each process
+_worker: Callable[[Any], Any]
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def mapped(
+    make: Callable[..., Callable[[Item], Result]], arguments: tuple[Any, ...], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Yield `make(*arguments)(item)` for every item, in order, whatever the number of processes.
+
+    Args:
+      make: of a module, so that new processes find it; called once in each.
+      arguments: picklable.
+      items: read as they are needed, at most two for each process ahead.
+      workers: processes; 1: all is done in this one, as are the first few items in any case.
+
+    Raises:
+      UserError: a process was killed.
+    """
+    remaining = iter(items)
+    work = make(*arguments)
+    for item in itertools.islice(remaining, _ALONE if workers > 1 else None):
+        yield work(item)
+    try:
+        first = next(remaining)
+    except StopIteration:
+        return
+    # Forking a process with threads, such as JAX's, can deadlock.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (make, arguments))
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in itertools.chain([first], remaining):
+            waiting.append(pool.submit(_run, item))
+            if len(waiting) >= _AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise UserError("a process that cleans text was killed, perhaps for want of memory; start again") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+    global _worker
+    # The parent is interrupted too, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker = make(*arguments)
+
+
+def _run(item: Any) -> Any:
+    return _worker(item)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent was killed: it would wait for work for ever."""
+    if parent := parent_process():
+        parent.join()
+    os._exit(1)

@@ -1,0 +1,129 @@
+"""Compiling the real train step, or the real decoding of a batch, ahead of time; nothing is allocated or run."""
+
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from nmt.config import Recipe
+from nmt.decode.search import batch_rows, lower_search
+from nmt.models.weights import abstract_model
+from nmt.sharding import Layout, parts
+from nmt.train.step import Trainer, make_trainer
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = r"([\d.]+)([KMGT]?)"
+# XLA says it in either of these ways; only the first counts what is there before the step too.
+_USED = re.compile(rf"Used {_SIZE} of {_SIZE} hbm")
+_TEMPORARIES = re.compile(rf"HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)")
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes on one device, as XLA lays them out."""
+
+    arguments: int  # what is there before the step: state and batch
+    outputs: int  # what is there after it, and not in the place of an argument
+    temporaries: int
+    code: int
+    peak: int  # most that is alive at once, arguments included
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program, compiled."""
+
+    text: str  # of its HLO, as it runs on one device
+    memory: MemoryUse
+    lower_seconds: float  # tracing and lowering
+    compile_seconds: float
+    host_bytes: int  # peak of this process's memory so far
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """A program that does not fit the memory of a device."""
+
+    needed: int  # bytes on one device
+    available: int
+    temporaries_only: bool  # whether `needed` leaves out what is there before the step
+    compile_seconds: float
+
+
+def trainer_of(recipe: Recipe, layout: Layout) -> Trainer:
+    """Return the functions of a run on a mesh, and what they take, without values.
+
+    Raises:
+      UserError: the mesh does not divide the model or the batch.
+    """
+    with layout.use() as mesh:
+        return make_trainer(recipe, recipe.vocab.sizes, mesh)
+
+
+def compile_step(trainer: Trainer, layout: Layout) -> Compiled | Overflow:
+    """Compile the train step."""
+    with layout.use():
+        return compile_function(lambda: trainer.step.lower(trainer.state, trainer.batch))
+
+
+def compile_decoding(recipe: Recipe, trainer: Trainer, layout: Layout) -> Compiled | Overflow:
+    """Compile the translation of a full batch of the longest sources, by beam search, with the trainer's parameters."""
+    with layout.use():
+        graph, _ = abstract_model(recipe.model, recipe.vocab.sizes)
+        longest = recipe.data.source_length
+        return compile_function(lambda: lower_search(graph, trainer.state.parameters, longest, recipe.decode))
+
+
+def decode_rows(recipe: Recipe, layout: Layout) -> int:
+    """Return the rows of such a batch."""
+    with layout.use():
+        return batch_rows(recipe.decode, recipe.data.source_length, parts("batch"))
+
+
+def compile_function(lower: Callable[[], Any]) -> Compiled | Overflow:
+    """Compile what a function lowers; its mesh is to be set."""
+    began = lowered_at = time.monotonic()
+    try:
+        lowered = lower()
+        lowered_at = time.monotonic()
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if (overflow := overflow_of(str(error), time.monotonic() - lowered_at)) is None:
+            raise
+        return overflow
+    done = time.monotonic()
+    return Compiled(compiled.as_text(), _memory(compiled), lowered_at - began, done - lowered_at, host_peak())
+
+
+def _memory(compiled: Any) -> MemoryUse:
+    analysis = compiled.memory_analysis()
+    return MemoryUse(
+        arguments=analysis.argument_size_in_bytes,
+        outputs=max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes),
+        temporaries=analysis.temp_size_in_bytes,
+        code=analysis.generated_code_size_in_bytes,
+        peak=analysis.peak_memory_in_bytes,
+    )
+
+
+def overflow_of(message: str, seconds: float) -> Overflow | None:
+    """Return what an error of XLA says of memory, or None where it is another error."""
+    if "RESOURCE_EXHAUSTED" not in message:
+        return None
+    used = _USED.search(message)
+    found = used or _TEMPORARIES.search(message)
+    if found is None:
+        return None
+    needed, available = (int(float(found[i]) * _UNITS[found[i + 1]]) for i in (1, 3))
+    return Overflow(needed, available, used is None, seconds)
+
+
+def host_peak() -> int:
+    """Return the peak of this process's memory, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,213 @@
+"""A plan on the terminal."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from nmt.plan.compile import Compiled
+from nmt.plan.hlo import Collective
+from nmt.plan.memory import ESTIMATED
+from nmt.plan.planning import TRILLION, Plan
+from nmt.plan.roofline import Roofline
+from nmt.plan.search import Found
+
+GIB = 2**30
+_PARTS = ("encoder", "decoder", "self_attention", "cross_attention", "feed_forward", "moe")  # `jax.named_scope`s
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print all that is known of a plan whose program fits."""
+    assert isinstance(plan.outcome, Compiled)
+    show_head(plan, console)
+    console.print(_memory_table(plan, plan.outcome))
+    console.print(_work_table(plan))
+    if plan.roofline is not None:
+        console.print(_time_table(plan, plan.roofline))
+        for line in plan.roofline.assumptions:
+            _say(console, f"  assumed: {line}")
+    for note in plan.program.notes if plan.program else ():
+        _say(console, f"  note: {note}")
+    outcome = plan.outcome
+    _say(
+        console,
+        f"compiled in {outcome.compile_seconds:.0f} s (traced and lowered in {outcome.lower_seconds:.0f} s), "
+        f"with {outcome.host_bytes / GIB:.1f} GiB of this machine's memory",
+    )
+
+
+def show_head(plan: Plan, console: Console) -> None:
+    """Print what is planned: parameters and mesh."""
+    axes = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
+    parameters = plan.parameters
+    _say(console, f"{plan.recipe} on {plan.topology}: {plan.devices:,} devices, mesh {axes}")
+    _say(
+        console,
+        f"parameters: {parameters.total:,} in total, {parameters.active:,} active per token, "
+        f"{parameters.per_device:,} on each device",
+    )
+
+
+def show_collectives(plan: Plan, console: Console) -> None:
+    """Print the collectives of the step: how often, how much, from which part and line of the model."""
+    assert plan.program is not None
+    title = f"collectives of {_unit(plan)}, on each device"
+    table = _table(title, "kind", "phase", "times", "bytes each", "bytes", "devices", "from", numbers=(2, 3, 4, 5))
+    for one in sorted(plan.program.collectives, key=lambda one: -one.bytes):
+        table.add_row(
+            one.kind + (" across slices" if one.across_slices else ""),
+            one.phase,
+            f"{one.executions:,.0f}",
+            amount(one.payload_bytes),
+            amount(one.bytes),
+            f"{one.group_size:,}",
+            origin(one),
+        )
+    console.print(table)
+    for kind, count in per_sparse_layer(plan).items():
+        _say(console, f"all-to-all for each mixture-of-experts layer, {kind}: {count:g}")
+
+
+def per_sparse_layer(plan: Plan) -> dict[str, float]:
+    """Return all-to-alls for each sparse layer by phase; empty for a dense model, and where there is none."""
+    if plan.program is None or not plan.sparse_layers:
+        return {}
+    found = plan.program.per_layer(plan.sparse_layers)
+    return {phase: count for phase, count in found.items() if count}
+
+
+def _unit(plan: Plan) -> str:
+    return "encoding a batch and decoding one step" if plan.decode else "one step"
+
+
+def origin(one: Collective) -> str:
+    """Return which part of the model a collective is of, the operation, and the line of our code.
+
+    XLA joins the names of what it merges into one; the first of them stands for all.
+    """
+    parts = [part for part in _PARTS if re.search(rf"\b{part}\b", one.op_name.split(":")[0])]
+    operation = re.split(r"[:;)]", one.op_name)[0].rsplit("/", 1)[-1]
+    place = re.sub(r"^.*?/?(?=nmt/)", "", one.source)
+    return " ".join([*parts, operation, f"({place})" if place else ""]).strip()
+
+
+def _memory_table(plan: Plan, compiled: Compiled) -> Table:
+    table = _table("memory of a device", "", "GiB", "", numbers=(1,))
+    for name, size in plan.memory.items():
+        if size:
+            table.add_row(name, _gib(size), "estimated" if name in ESTIMATED else "exact")
+    memory = compiled.memory
+    table.add_section()
+    table.add_row("arguments", _gib(memory.arguments), "state and batch, as XLA lays them out")
+    table.add_row("temporaries", _gib(memory.temporaries + memory.outputs + memory.code), "with the program's code")
+    table.add_row("peak", _gib(memory.peak), _of_chip(plan, memory.peak))
+    return table
+
+
+def _of_chip(plan: Plan, used: float) -> str:
+    size = plan.chip.hbm_bytes
+    return "" if size is None else f"of {size / GIB:.2f} GiB that a program may use ({used / size:.0%})"
+
+
+def _work_table(plan: Plan) -> Table:
+    assert plan.program is not None
+    table = _table(f"work of {_unit(plan)}", "", "all devices", "each device", "each token", numbers=(1, 2, 3))
+    flops, devices, tokens = plan.program.flops, plan.devices, plan.tokens
+
+    def row(name: str, each: float, unit: str) -> None:
+        table.add_row(name, *(amount(x, unit) for x in (each * devices, each, each * devices / tokens)))
+
+    row("FLOPs", flops, "")
+    if not plan.decode:
+        row("FLOPs of the model alone", plan.model_flops / devices, "")
+    row("HBM traffic", plan.program.bytes_accessed, "B")
+    for kind, (count, size) in plan.program.totals().items():
+        row(f"{kind}, {count:,.0f} times", size, "B")
+    return table
+
+
+def _time_table(plan: Plan, roofline: Roofline) -> Table:
+    paper = plan.paper if plan.chip.kind == "v3" else None
+    columns = ["estimated time of a step", ""] + ([f"paper, {paper.cores:,} cores"] if paper else [])
+    table = _table("roofline", *columns, numbers=range(1, len(columns)))
+
+    def row(name: str, value: str, published: str = "") -> None:
+        table.add_row(name, value, *([published] if paper else []))
+
+    row("compute", _seconds(roofline.compute))
+    row("HBM", _seconds(roofline.memory))
+    for kind, seconds in roofline.interconnect.items():
+        row(kind, _seconds(seconds))
+    row("one after the other", _seconds(roofline.at_most))
+    row("all at once", _seconds(roofline.at_least))
+    table.add_section()
+    if plan.decode:
+        return table
+    steps = paper.steps_per_second if paper else None
+    days = paper.days if paper else None
+    row("steps per second", _range(1 / roofline.at_most, 1 / roofline.at_least), f"{steps}" if steps else "")
+    row("model FLOPs utilisation", _range(roofline.mfu() * 100, roofline.mfu(roofline.at_least) * 100) + " %")
+    slow, fast = (roofline.days(TRILLION, seconds) for seconds in (roofline.at_most, roofline.at_least))
+    row("days to 1e12 tokens", _range(slow, fast), f"{days}" if days else "")
+    return table
+
+
+def _table(title: str, *columns: str, numbers: Iterable[int] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    right = set(numbers)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place in right else "left", overflow="fold")
+    return table
+
+
+def _range(slow: float, fast: float) -> str:
+    return f"{slow:.3g} to {fast:.3g}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.1f} ms" if seconds < 1 else f"{seconds:,.2f} s"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.3f}"
+
+
+def amount(value: float, unit: str = "B") -> str:
+    """Return a number with a decimal prefix, such as 1.5 GB."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(value) < 1000 or prefix == "E":
+            return f"{value:.3g} {prefix}{unit}".rstrip()
+        value /= 1000
+    raise AssertionError
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_attempt(found: Found, console: Console) -> None:
+    """Print a line about one choice that was tried."""
+    what = " ".join(found.choice.arguments)
+    if found.plan is None:
+        _say(console, f"  impossible: {what}: {found.reason}")
+    elif found.fits:
+        peak = found.plan["memory"]["peak"] / GIB
+        _say(console, f"  fits:       {what}: peak {peak:.2f} GiB, {_speed(found)}")
+    else:
+        too_much = (found.plan["needed_bytes"] - found.plan["available_bytes"]) / GIB
+        _say(console, f"  too large:  {what}: by {too_much:.2f} GiB")
+
+
+def show_ranking(ranked: Sequence[Found], console: Console) -> None:
+    """Print the choices that fit, the fastest first."""
+    table = _table("what fits, fastest first", "", "step", "peak GiB", "arguments", numbers=(0, 1, 2))
+    for place, found in enumerate(ranked, 1):
+        assert found.plan is not None
+        table.add_row(f"{place}", _speed(found), _gib(found.plan["memory"]["peak"]), " ".join(found.choice.arguments))
+    console.print(table)
+
+
+def _speed(found: Found) -> str:
+    assert found.plan is not None
+    return _seconds(found.seconds) if "roofline" in found.plan else f"{amount(found.seconds, '')} FLOPs"

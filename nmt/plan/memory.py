@@ -1,0 +1,87 @@
+"""What the memory of one device is taken by: what is exact, from shapes and places of arrays, and what is estimated.
+
+Weights, optimizer and batch are exact but for the padding of tiles. XLA says how much its temporaries are together;
+what of them are gradients and buffers of dispatch is worked out here, and the rest is called activations.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nmt.config import Recipe
+from nmt.models.moe.routing import capacity
+from nmt.train.step import TrainState
+
+EXACT = ("weights", "average", "optimizer", "batch")
+ESTIMATED = ("gradients", "dispatch buffers", "activations")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many there are."""
+
+    total: int
+    active: int  # that one token uses
+    per_device: int  # copies included
+
+
+def bytes_on_device(tree: Any) -> int:
+    """Return the bytes that abstract arrays with a place take of one device."""
+    return sum(_elements(leaf) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def elements_on_device(tree: Any) -> int:
+    """Return the elements of abstract arrays that one device holds."""
+    return sum(map(_elements, jax.tree.leaves(tree)))
+
+
+def _elements(leaf: jax.ShapeDtypeStruct) -> int:
+    assert leaf.sharding is not None
+    return math.prod(leaf.sharding.shard_shape(leaf.shape))
+
+
+def of_state(state: TrainState) -> dict[str, int]:
+    """Return the bytes of one device that the parts of a state take."""
+    return {
+        "weights": bytes_on_device(state.parameters),
+        "average": bytes_on_device(state.average),
+        "optimizer": bytes_on_device(state.optimizer),
+    }
+
+
+def gradients(recipe: Recipe, weights: int) -> int:
+    """Return the bytes of gradients on one device: with `train.accumulate` those of a part, and their float32 sum."""
+    if recipe.train.accumulate == 1:
+        return weights
+    return weights + weights * 4 // jnp.dtype(recipe.model.parameter_dtype).itemsize
+
+
+def dispatch_buffers(recipe: Recipe, parameters: nnx.State, devices: int) -> int:
+    """Return the bytes on one device of one sparse layer's slots: inputs, hidden units and outputs, once each.
+
+    They are split over all devices, by groups or by experts. In the backward pass there are the gradients of some of
+    them as well, and with `model.remat` none, dots or local some of every layer are kept: these are among activations.
+    """
+    model, moe = recipe.model, recipe.model.moe
+    if moe is None:
+        return 0
+    length = max(recipe.data.source_length, recipe.data.target_length)
+    tokens = recipe.rows // recipe.train.accumulate * length
+    group = moe.group_size or tokens
+    has_slots = moe.dispatch != "grouped"
+    slots = tokens // group * moe.experts * capacity(group, moe) if has_slots else tokens * moe.top_k
+    size = jnp.dtype(model.activation_dtype).itemsize
+    return slots * (2 * model.width * size + model.hidden * size) // devices
+
+
+def classes(recipe: Recipe, state: TrainState, batch: Any, temporaries: int, devices: int) -> dict[str, int]:
+    """Return bytes of one device by what they are for; see `EXACT` and `ESTIMATED`."""
+    exact = of_state(state) | {"batch": bytes_on_device(batch)}
+    grads = min(gradients(recipe, exact["weights"]), temporaries)
+    buffers = min(dispatch_buffers(recipe, state.parameters, devices), temporaries - grads)
+    rest = temporaries - grads - buffers
+    return exact | {"gradients": grads, "dispatch buffers": buffers, "activations": rest}

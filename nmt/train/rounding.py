@@ -1,0 +1,49 @@
+"""Weights of fewer bits than their updates: rounding at random.
+
+A weight w of bfloat16 has eight bits of precision: an update below |w| / 512 would be rounded away, each time, and late
+in training nearly all are. Rounded up with the probability of what is cut off, the mean of the sum is the exact one
+(Gupta et al. 2015, arXiv:1502.02551, section 3).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from nmt.models.numerics import random_bits
+
+ROUNDING = 0xB16  # sets the key of rounding apart from those of the model
+
+
+def in_float32(tree: Any) -> Any:
+    """Return arrays in float32."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+
+
+def updated(parameters: nnx.State, updates: Any, key: jax.Array) -> nnx.State:
+    """Return parameters plus updates, float32, in the type of the parameters.
+
+    Args:
+      parameters: float32, or bfloat16, which are rounded at random.
+      updates: float32.
+      key: the key of this step.
+    """
+    leaves, structure = jax.tree.flatten(parameters)
+    keys = jax.random.split(jax.random.fold_in(key, ROUNDING), len(leaves))
+    sums = [weight + update for weight, update in zip(leaves, jax.tree.leaves(updates), strict=True)]
+    rounded = [
+        total if weight.dtype == jnp.float32 else to_bfloat16(total, one)
+        for weight, total, one in zip(leaves, sums, keys, strict=True)
+    ]
+    return jax.tree.unflatten(structure, rounded)
+
+
+def to_bfloat16(x: jax.Array, key: jax.Array) -> jax.Array:
+    """Return float32 numbers in bfloat16, each rounded up or down at random so that the mean is exact."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    noise = random_bits(x.shape, jax.random.bits(key, (2,), jnp.uint32)) >> 16
+    cut = (bits + noise) & np.uint32(0xFFFF0000)
+    rounded = jax.lax.bitcast_convert_type(cut, jnp.float32)
+    return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
