@@ -78,6 +78,12 @@ def test_declarations_are_in_the_wheel(kind: str, wheel: Path) -> None:
     assert packed == here
 
 
+def test_launch_scripts_are_in_the_wheel(wheel: Path) -> None:
+    here = {path.name: path.read_bytes() for path in (ROOT / "recipes" / "launch").iterdir()}
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name: archive.read(f"nmt/_declarations/recipes/launch/{name}") for name in here} == here
+
+
 def test_licence_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = archive.read(f"nmt_moe-{nmt.__version__}.dist-info/licenses/LICENSE")

@@ -66,6 +66,7 @@ class Team:
         self.lines = [Line(Place("localhost:1", n, count), self.connections[n], self.lost[n].put) for n in range(count)]
 
     def die(self, number):
+        self.lines[number].parting = True  # the dead see nothing
         for connection in self.connections[number].values():
             with contextlib.suppress(OSError):
                 connection.socket.shutdown(socket.SHUT_RDWR)
