@@ -188,7 +188,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
 
     def update() -> None:
         nonlocal state, gradients
-        parameters, optimizer = updated(gradients, state.optimizer, state.parameters)
+        optimizer, parameters = updated(gradients, state.optimizer, state.parameters)
         state = jax.block_until_ready(replace(state, parameters=parameters, optimizer=optimizer))
         gradients = None
 
@@ -202,7 +202,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
 
 
 def parts(recipe: Any, sizes: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return what a train step does as two jitted functions: gradients of a batch; new parameters and optimizer."""
+    """Return what a train step does as two jitted functions: gradients of a batch; new optimizer and parameters."""
     import jax
     import optax
     from flax import nnx
@@ -226,7 +226,9 @@ def parts(recipe: Any, sizes: Any) -> tuple[Callable[..., Any], Callable[..., An
 
     def update(gradients: Any, state: Any, parameters: Any) -> Any:
         updates, state = optimizer.update(gradients, state, parameters)
-        return optax.apply_updates(parameters, updates), state
+        # In the order in which they came: what is donated is matched by shape, and a moment would else be computed in
+        # the place of a parameter and be copied to its own.
+        return state, optax.apply_updates(parameters, updates)
 
     return jax.jit(gradient), jax.jit(update, donate_argnums=(1, 2))
 

@@ -180,7 +180,7 @@ def start(run, watcher=None, data=None, **changes):
 def checkpoint(run, step=None):
     """Everything in a run's newest checkpoint, by name."""
     folder = Path(run) / "checkpoints" / str(checkpoint_steps(run)[-1] if step is None else step)
-    arrays = {"data": (folder / "data").glob("**/*.json")}
+    arrays = {"data": (folder / "data").glob("metadata")}
     (state,) = arrays.pop("data")
     contents = {"data": state.read_text()}
     with ocp.StandardCheckpointer() as reader:

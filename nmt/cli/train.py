@@ -29,8 +29,8 @@ evaluates it. What is done already is skipped; a run that was stopped goes on.
   nmt-train recipe=quickstart model.moe=null run_dir=runs/dense
   nmt-train recipe=my.yaml data.directions=de-en,en-de train.steps=2000
 
-On a TPU pod, under SLURM and under Open MPI the same command, started on every host, is one run. Elsewhere
-say which process is which (see docs/pods.md); what follows is not kept in the run's recipe.yaml:
+On a TPU pod, under SLURM and under Open MPI the same command, started on every host, is one run.
+Elsewhere say which process is which (docs/pods.md); this is not kept in the run's recipe.yaml:
 
 {launch}
 

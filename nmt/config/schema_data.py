@@ -4,6 +4,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field
 
+from nmt.config.schema_augment import AugmentConfig
 from nmt.config.schema_mixture import MixtureConfig
 from nmt.config.section import Fraction, Positive, Section
 
@@ -50,6 +51,7 @@ class DataConfig(Section):
     source_length: Positive = Field(64, description="Tokens in one packed row on the source side (S).")
     target_length: Positive = Field(64, description="Tokens in one packed row on the target side (T).")
     shuffle_window: Positive = Field(8192, description="Examples among which the mixed stream is shuffled once more.")
+    augment: AugmentConfig = AugmentConfig()
     mixture: MixtureConfig = MixtureConfig()
     clean: CleanConfig = CleanConfig()
 

@@ -31,6 +31,10 @@ class Window(NamedTuple):
     record: Ints
     occurrence: Ints
 
+    def at(self, places: Any) -> "Window":
+        """Return the examples at some places: indices, a mask or a slice."""
+        return Window(*(column[places] for column in self))
+
 
 def derived(seed: int, purpose: str) -> int:
     """Return a seed of 32 bits for one purpose."""

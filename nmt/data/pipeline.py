@@ -15,11 +15,13 @@ import grain
 import numpy as np
 
 from nmt.config import DataConfig
+from nmt.data.augment import Augmenter
 from nmt.data.batch import Batch
 from nmt.data.mixture import Mixture
 from nmt.data.order import Window, derived, draw_window
 from nmt.data.packing import fit_rows
 from nmt.data.streams import Streams, open_streams
+from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
 
@@ -38,6 +40,7 @@ def train_batches(
     seed: int,
     host: int = 0,
     hosts: int = 1,
+    vocabularies: Vocabularies | None = None,
 ) -> Any:
     """Return a host's endless iterator over training batches, a `grain.DatasetIterator` of `Batch`.
 
@@ -52,6 +55,7 @@ def train_batches(
       rows: rows of a batch of all hosts (B).
       seed: the recipe's seed.
       host: which host, of `hosts`; it gets rows [host * B / hosts, (host + 1) * B / hosts) of every batch.
+      vocabularies: those of the run; needed for augmentation only, which makes every host read every pair.
 
     Raises:
       UserError: there is no such store, it lacks a direction, has no pairs or was made for longer rows; the mixture
@@ -59,7 +63,12 @@ def train_batches(
     """
     if rows % hosts:
         raise UserError(f"a batch of {rows} rows cannot be shared by {hosts} hosts: change train.tokens_per_batch")
-    streams = open_streams(store_dir, "train", directions, data)
+    augmenter = None
+    if data.augment.on:
+        if vocabularies is None:
+            raise ValueError("augmentation needs the vocabularies")
+        augmenter = Augmenter(vocabularies, data.augment, derived(seed, "augment"))
+    streams = open_streams(store_dir, "train", directions, data, augmenter)
     order = GlobalOrder(directions, streams.sizes, data, seed)
     packed = _PackedBatches(order, streams, rows, (host, hosts))
     return iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=_READY_BATCHES))
@@ -86,18 +95,17 @@ def dev_batches(
     streams = open_streams(store_dir, "dev", directions, data)
     stream = np.repeat(np.arange(len(streams.sizes)), streams.sizes)
     record = np.concatenate([np.arange(size) for size in streams.sizes])
-    by_turns = np.lexsort((stream, record))
-    stream, record = stream[by_turns], record[by_turns]
+    examples = Window(stream, record, record).at(np.lexsort((stream, record)))
     block, begun = _block_rows(rows), 0
     while begun < len(stream):
-        most = slice(begun, begun + _most_examples(block, streams))
-        used, row = fit_rows(streams.lengths_of(stream[most], record[most]), block, streams.limits)
-        here, begun = slice(begun, begun + used), begun + used
-        # Nothing but the examples says how many rows are in use; the fullest come first.
+        some = examples.at(slice(begun, begun + _most_examples(block, streams)))
+        used, row = fit_rows(streams.lengths_of(some), block, streams.limits)
+        begun += used
+        # The fullest rows come first: in their order, the first batches would have the longest pairs.
         row = np.random.default_rng(used).permutation(int(row.max()) + 1)[row]
         for first in range(0, int(row.max()) + 1, rows):
-            chosen = (row >= first) & (row < first + rows)
-            yield streams.batch(row[chosen] - first, stream[here][chosen], record[here][chosen], rows)
+            chosen = np.flatnonzero((row >= first) & (row < first + rows))
+            yield streams.batch(row[chosen] - first, some.at(chosen), rows)
 
 
 class Position(NamedTuple):
@@ -161,7 +169,7 @@ class GlobalOrder:
             if position.offset == self._size:
                 position = self.next_window(position, step, position.stage)
             here = min(count, self._size - position.offset)
-            taken.append([column[position.offset : position.offset + here] for column in self.window(position)])
+            taken.append(self.window(position).at(slice(position.offset, position.offset + here)))
             parts.append((position, here))
             position, count = position._replace(offset=position.offset + here), count - here
         return parts, Window(*(np.concatenate(columns) for columns in zip(*taken, strict=True)))
@@ -222,8 +230,7 @@ class _PackedIterator(grain.DatasetIterator):
         block = self._block
         first = self._batch * self._rows + self._host * self._host_rows
         chosen = np.flatnonzero((block.row >= first) & (block.row < first + self._host_rows))
-        stream, record, _ = block.examples
-        batch = self._streams.batch(block.row[chosen] - first, stream[chosen], record[chosen], self._host_rows)
+        batch = self._streams.batch(block.row[chosen] - first, block.examples.at(chosen), self._host_rows)
         self._batch += 1
         if self._batch * self._rows == _block_rows(self._rows):
             after, step = block.after, self._step + self._batch
@@ -270,14 +277,14 @@ class _PackedIterator(grain.DatasetIterator):
             if left <= count:
                 break
             left -= count
-        return _Block(order[row], Window(*(column[:used] for column in examples)), after)
+        return _Block(order[row], examples.at(slice(used)), after)
 
     def _enough(self, rows: int) -> tuple[Window, np.ndarray, list[tuple[Position, int]]]:
         """Return examples that fill more than so many rows, their lengths, and where they come from."""
         limits, guess = np.array(self._streams.limits), 4 * rows
         while True:
             parts, examples = self._order.take(self._position, guess, self._step)
-            lengths = self._streams.lengths_of(examples.stream, examples.record)
+            lengths = self._streams.lengths_of(examples)
             if (lengths.sum(axis=0) > rows * limits).any():
                 return examples, lengths, parts
             guess *= 2

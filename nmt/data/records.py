@@ -13,6 +13,7 @@ Records hold pieces only: tags, begin and end are added when a batch is packed.
 import array
 import bisect
 import contextlib
+import hashlib
 import io
 import itertools
 import os
@@ -26,7 +27,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from nmt.errors import UserError
-from nmt.files import atomic_write, is_remote
+from nmt.files import atomic_write, cache_dir, is_remote
 
 _FORMAT = 1
 _HEADER = struct.Struct("<BBxxI")
@@ -185,12 +186,28 @@ class TokenPairs:
         return records
 
     def _open(self, shard: int, path: epath.Path) -> Any:
-        reader = ArrayRecordReader(os.fspath(path), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER)
+        reader = ArrayRecordReader(os.fspath(_near(path)), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER)
         expected = self._ends[shard] - (self._ends[shard - 1] if shard else 0)
         # A missing or cut file is no error to ArrayRecord: it has no records.
         if (found := reader.num_records()) != expected:
             raise RuntimeError(f"{found} records instead of {expected}")
         return reader
+
+
+def _near(path: epath.Path) -> epath.Path:
+    """Return a shard as a file of this machine: out of an object store, it is copied into the cache."""
+    if not is_remote(path):
+        return path
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise RuntimeError(str(error)) from None
+    identity = hashlib.sha256(f"{path} {found.length} {found.mtime}".encode()).hexdigest()[:16]
+    copy = epath.Path(cache_dir("shards", identity)) / path.name
+    if not copy.exists():
+        with atomic_write(copy) as temporary:
+            path.copy(temporary)
+    return copy
 
 
 def _lengths_of(record: bytes) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Streams: what the mixture draws from. A split of the prepared store, opened for reading by stream and record."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nmt.config import DataConfig
+from nmt.data.augment import Augmenter, Pair
 from nmt.data.batch import Batch
 from nmt.data.corpora.spec import Split
+from nmt.data.order import Window
 from nmt.data.packing import Examples, Prefixes, assemble
-from nmt.data.records import TokenPairs, tokens_of
+from nmt.data.records import TokenPairs, decode_record, tokens_of
 from nmt.data.store import RowLengths, load_stats, open_pairs
 from nmt.data.vocab import BEGIN
 from nmt.errors import UserError
@@ -25,43 +28,78 @@ class Streams:
     lengths: list[list[np.ndarray]]  # by stream and shard: pieces of both sides [N,2]
     prefixes: Prefixes
     limits: RowLengths
+    augmenter: Augmenter | None = None
 
     @property
     def sizes(self) -> np.ndarray:
         """Pairs of every stream [D]."""
         return np.array([len(pairs) for pairs in self.pairs], np.int64)
 
-    def lengths_of(self, stream: np.ndarray, record: np.ndarray) -> np.ndarray:
-        """Return the tokens that examples take in a row, on both sides [N,2]."""
-        found = self.prefixes.extras[stream]
-        for number, at in _by_stream(stream):
-            shards = self.lengths[number]
-            if len(shards) == 1:
-                found[at] += shards[0][record[at]]
-                continue
-            ends = np.cumsum([len(shard) for shard in shards])
-            shard_of = np.searchsorted(ends, record[at], side="right")
-            for shard in np.unique(shard_of):
-                here = at[shard_of == shard]
-                found[here] += shards[shard][record[here] - (ends[shard] - len(shards[shard]))]
-        return found
+    def lengths_of(self, window: Window) -> np.ndarray:
+        """Return the tokens that examples take in a row, on both sides [N,2]; reads them if they are augmented."""
+        if self.augmenter is None:
+            return self._stored_lengths(window)
+        changed = self._changed(window)
+        lengths = [(len(source), len(target)) for source, target in changed]
+        return np.array(lengths, np.int64).reshape(-1, 2) + self.prefixes.extras[window.stream]
 
-    def batch(self, row: np.ndarray, stream: np.ndarray, record: np.ndarray, rows: int) -> Batch:
+    def batch(self, row: np.ndarray, window: Window, rows: int) -> Batch:
         """Return a batch of `rows` rows with each example [N] in its row; reads what it holds."""
         order = np.argsort(row, kind="stable")
-        row, stream, record = row[order], stream[order], record[order]
-        lengths = self.lengths_of(stream, record) - self.prefixes.extras[stream]
-        records = [b""] * len(row)
-        for number, at in _by_stream(stream):
-            for place, found in zip(at.tolist(), self.pairs[number].records(record[at].tolist()), strict=True):
-                records[place] = found
-        source, target = tokens_of(records, lengths[:, 0])
-        examples = Examples(row, stream, source, lengths[:, 0], target, lengths[:, 1])
+        row, window = row[order], window.at(order)
+        if self.augmenter is None:
+            lengths = self._stored_lengths(window) - self.prefixes.extras[window.stream]
+            source, target = tokens_of(self._records(window), lengths[:, 0])
+        else:
+            changed = self._changed(window)
+            lengths = np.array([(len(s), len(t)) for s, t in changed], np.int64).reshape(-1, 2)
+            source, target = (
+                np.fromiter(itertools.chain.from_iterable(pair[side] for pair in changed), np.int32) for side in (0, 1)
+            )
+        examples = Examples(row, window.stream, source, lengths[:, 0], target, lengths[:, 1])
         return assemble(examples, rows, self.limits, self.prefixes)
+
+    def _stored_lengths(self, window: Window) -> np.ndarray:
+        found = self.prefixes.extras[window.stream]
+        for number, at in _by_stream(window.stream):
+            shards, record = self.lengths[number], window.record[at]
+            if len(shards) == 1:
+                found[at] += shards[0][record]
+                continue
+            ends = np.cumsum([len(shard) for shard in shards])
+            shard_of = np.searchsorted(ends, record, side="right")
+            for shard in np.unique(shard_of):
+                here = shard_of == shard
+                found[at[here]] += shards[shard][record[here] - (ends[shard] - len(shards[shard]))]
+        return found
+
+    def _records(self, window: Window) -> list[bytes]:
+        records = [b""] * len(window.stream)
+        for number, at in _by_stream(window.stream):
+            for place, found in zip(at.tolist(), self.pairs[number].records(window.record[at].tolist()), strict=True):
+                records[place] = found
+        return records
+
+    def _changed(self, window: Window) -> list[Pair]:
+        assert self.augmenter is not None
+        keys = list(zip(window.stream.tolist(), window.occurrence.tolist(), strict=True))
+        pairs = [self.augmenter.known(*key) for key in keys]
+        new = np.array([place for place, pair in enumerate(pairs) if pair is None], np.int64)
+        most = np.array(self.limits) - self.prefixes.extras
+        for place, record in zip(new.tolist(), self._records(window.at(new)), strict=True):
+            stream, occurrence = keys[place]
+            pair = decode_record(record)
+            limits = RowLengths(*most[stream].tolist())
+            pairs[place] = self.augmenter.change(stream, occurrence, pair.source.tolist(), pair.target.tolist(), limits)
+        return [pair for pair in pairs if pair is not None]
 
 
 def open_streams(
-    store_dir: os.PathLike[str] | str, split: Split, directions: Sequence[Direction], data: DataConfig
+    store_dir: os.PathLike[str] | str,
+    split: Split,
+    directions: Sequence[Direction],
+    data: DataConfig,
+    augmenter: Augmenter | None = None,
 ) -> Streams:
     """Open a split of a store, with the directions in the order given.
 
@@ -78,7 +116,7 @@ def open_streams(
     pairs = [open_pairs(store_dir, split, direction, stats) for direction in directions]
     tags = [[stats.direction(direction).tag] for direction in directions]
     prefixes = Prefixes(tags, np.full(len(pairs), BEGIN, np.int32), np.arange(len(pairs), dtype=np.int32))
-    return Streams(pairs, [one.lengths() for one in pairs], prefixes, limits)
+    return Streams(pairs, [one.lengths() for one in pairs], prefixes, limits, augmenter)
 
 
 def _by_stream(stream: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import os
 import re
 import zlib
@@ -49,6 +50,7 @@ class Vocabulary:
         self.size = int(self._processor.get_piece_size())
         self.digest = hashlib.sha256(model).hexdigest()
         self.languages = tuple(_tags(self._processor))
+        self._is_bpe: bool | None = None
         self._first_piece = SPECIALS + len(self.languages)
 
     @classmethod
@@ -85,6 +87,50 @@ class Vocabulary:
             return [self._processor.encode(line) for line in lines]
         encoded: list[list[int]] = self._processor.encode(lines)
         return encoded
+
+    @property
+    def merges(self) -> bool:
+        """Whether the vocabulary is one of merges (BPE), not of probabilities (unigram)."""
+        if self._is_bpe is None:
+            # A unigram model finds several segmentations; one of merges has no others and refuses.
+            try:
+                self._processor.nbest_encode("a", nbest_size=2)
+                self._is_bpe = False
+            except RuntimeError:
+                self._is_bpe = True
+        return self._is_bpe
+
+    def best(self, text: str, count: int) -> list[tuple[list[int], float]]:
+        """Return the most probable segmentations of a text, at most so many, with their log probabilities."""
+        found = self._processor.nbest_encode(one_line(text), nbest_size=count) or [[]]
+        return [(list(ids), sum(map(self._processor.get_score, ids))) for ids in found]
+
+    def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
+        """Return the pieces of a text where every merge is left out with a probability, whenever it could be done.
+
+        Of the merges that are left the one with the best score comes first, as in SentencePiece's BPE.
+        """
+        pieces = list(self._processor.normalize(one_line(text)))
+        unknown = self._processor.unk_id()
+        while True:
+            joined = [self._processor.piece_to_id(a + b) for a, b in itertools.pairwise(pieces)]
+            chances = rng.random(len(joined))
+            possible = [
+                (-self._processor.get_score(piece), place)
+                for place, piece in enumerate(joined)
+                if piece != unknown and chances[place] >= probability
+            ]
+            if not possible:
+                break
+            _, place = min(possible)
+            pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+        ids = []
+        for piece in pieces:
+            found = self._processor.piece_to_id(piece)
+            ids += (
+                [found] if found != unknown else [self._processor.piece_to_id(f"<0x{b:02X}>") for b in piece.encode()]
+            )
+        return ids
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Return one line of text per sequence; specials, tags and ids beyond the vocabulary are dropped.

@@ -1,5 +1,6 @@
 """A picture of a run: how it learnt, how its experts were used, and what it scores."""
 
+import io
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -76,8 +77,10 @@ def save_figure(figure: "Figure", path: epath.PathLike) -> None:
     """Write a figure, without a date, in the format that the suffix of the path says; atomic."""
     suffix = epath.Path(path).suffix[1:]
     metadata = {"CreationDate" if suffix == "pdf" else "Date": None}
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix, dpi=150, metadata=metadata)
     with atomic_write(path) as temporary:
-        figure.savefig(str(temporary), format=suffix, dpi=150, metadata=metadata)
+        temporary.write_bytes(drawn.getvalue())
 
 
 def _draw_loss(axis: "Axes", train: list[Line], dev: list[Line]) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import ModelConfig
+from nmt.sharding import left_to_xla
 
 
 def embedding_factor(config: ModelConfig) -> float:
@@ -33,6 +34,11 @@ def embedding_table(config: ModelConfig, vocabulary: int, rngs: nnx.Rngs) -> nnx
 def output_table(config: ModelConfig, vocabulary: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
     """Draw an output layer [V,M] that is no embedding."""
     return _table(config, vocabulary, rngs, 1.0 if config.output_scale else config.width**-0.5)
+
+
+def rows_of(table: jax.Array, index: jax.Array) -> jax.Array:
+    """Return rows of a table [V,M] at indices [B,S]: [B,S,M]."""
+    return left_to_xla(lambda table, index: table[index], ("batch", "length", "embed"))(table, index)
 
 
 def _table(config: ModelConfig, vocabulary: int, rngs: nnx.Rngs, deviation: float) -> nnx.Param[jax.Array]:

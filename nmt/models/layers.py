@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from flax import nnx
 from nmt.config import ModelConfig
 from nmt.models.activations import activate, gated
 from nmt.models.numerics import dropout, product
+from nmt.sharding import active_rules, shard
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,24 @@ def bias_parameter(wanted: bool, shape: Sequence[int], axes: Sequence[str | None
 def biased(x: jax.Array, bias: nnx.Param[jax.Array] | None) -> jax.Array:
     """Return x plus a bias that broadcasts to it, if there is one."""
     return x if bias is None else x + bias[...]
+
+
+def in_use(parameters: nnx.State) -> nnx.State:
+    """Return parameters as layers use them: what a mesh keeps in parts between uses (`expert_fsdp`) is gathered.
+
+    Stacked layers stay in parts until they are taken from the stack, each by itself.
+    """
+    rules = active_rules()
+    if rules is None or not rules.stored:
+        return parameters
+
+    def gathered(variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
+        value, axes = variable.get_value(), variable.get_metadata()["logical_axes"]
+        if value.ndim == len(axes) and "layers" in axes:
+            return variable
+        return variable.replace(shard(value, *axes[-value.ndim :]))
+
+    return jax.tree.map(gathered, parameters, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 class FeedForward(nnx.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from nmt.sharding import platform
+from nmt.sharding import einsum, is_explicit, platform
 
 # Names by which policies of rematerialisation know values.
 PRODUCT = "product"  # results of `product`
@@ -31,7 +31,7 @@ def contract(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Arr
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def _product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return jnp.einsum(spec, x.astype(dtype), w.astype(dtype), preferred_element_type=jnp.float32)
+    return _einsum(spec, x.astype(dtype), w.astype(dtype))
 
 
 def _product_forward(
@@ -39,7 +39,7 @@ def _product_forward(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     types = jnp.zeros((0,), x.dtype), jnp.zeros((0,), w.dtype)  # a derivative has the type of what it is by
     x, w = x.astype(dtype), w.astype(dtype)
-    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32), (bits(x), bits(w), *types)
+    return _einsum(spec, x, w), (bits(x), bits(w), *types)
 
 
 def _product_backward(
@@ -50,8 +50,12 @@ def _product_backward(
     inputs, result = spec.split("->")
     left, right = inputs.split(",")
     gradient = gradient.astype(dtype)
-    of_x = jnp.einsum(f"{result},{right}->{left}", gradient, w, preferred_element_type=jnp.float32)
+    of_x = _einsum(f"{result},{right}->{left}", gradient, w)
     return of_x.astype(of_x_type), contract_rows(left, x, result, gradient, right).astype(of_w_type)
+
+
+def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return einsum(spec, x, y, preferred_element_type=jnp.float32)
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -86,8 +90,8 @@ def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str
     A short sum, as experts have that get few rows each, spends its time on the result, which is then to be written
     once and not to be turned: float32 is as fast, or the longer rows of x are turned instead.
     """
-    if platform() != "cpu":
-        return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
+    if is_explicit() or platform() != "cpu":
+        return _einsum(f"{left},{right}->{result}", x, y)
     summed = [index for index in left if index in right and index not in result]
     short = len(summed) == 1 and x.shape[left.index(summed[0])] <= SHORT
     if len(summed) == 1:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from nmt.config import ModelConfig
 from nmt.errors import UserError
+from nmt.models.embedding import rows_of
 
 Turn = Callable[[jax.Array, jax.Array | None], jax.Array]
 
@@ -41,7 +42,7 @@ class FixedPositions(nnx.Module):
 
     def add(self, x: jax.Array, position: jax.Array, longest: int) -> jax.Array:
         """Return x [B,S,M] with positions, int32 [B,S], all below `longest`, added."""
-        return x + jnp.asarray(self.layout(longest, self.width))[position]
+        return x + rows_of(jnp.asarray(self.layout(longest, self.width)), position)
 
 
 class LearnedPositions(nnx.Module):
@@ -64,7 +65,7 @@ class LearnedPositions(nnx.Module):
                 f"model.max_positions={rows} is the end of the learnt positions, and {longest} are asked for: shorten "
                 "data.source_length and data.target_length, or when translating lower decode.max_length_ratio"
             )
-        return x + self.table[...][position]
+        return x + rows_of(self.table[...], position)
 
 
 class NoPositions(nnx.Module):

@@ -14,7 +14,7 @@ from flax import nnx
 from nmt.config import ModelConfig
 from nmt.models import remat
 from nmt.models.attention import Attention
-from nmt.models.layers import FeedForward
+from nmt.models.layers import FeedForward, in_use
 from nmt.models.moe.layer import ExpertOptions, MoE
 from nmt.models.moe.regularise import toss
 from nmt.models.moe.routing import RoutingStats
@@ -148,7 +148,7 @@ class Stack(nnx.Module):
 
         if self.count:
             graph, state = nnx.split(self.blocks)
-            run = remat.block(self.remat, lambda x, step: through(nnx.merge(graph, step[0]), x, step[1]))
+            run = remat.block(self.remat, lambda x, step: through(nnx.merge(graph, in_use(step[0])), x, step[1]))
             x, stats = jax.lax.scan(run, x, (state, jnp.arange(self.count)))
             found.append(stats)
         if self.rest:

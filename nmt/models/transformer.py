@@ -6,7 +6,7 @@ from flax import nnx
 
 from nmt.config import ModelConfig, VocabularySizes
 from nmt.models.attention import attention_bias
-from nmt.models.embedding import embedding_factor, embedding_table, output_factor, output_table
+from nmt.models.embedding import embedding_factor, embedding_table, output_factor, output_table, rows_of
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.numerics import dropout, product, split_key
 from nmt.models.positions import added_positions
@@ -76,7 +76,8 @@ class Transformer(nnx.Module):
           decoder: whether the tokens are targets.
         """
         table = self.target_table if decoder else self.source_table
-        x = self.positions.add(table[tokens].astype(jnp.float32) * embedding_factor(self.config), position, longest)
+        rows = rows_of(table, tokens).astype(jnp.float32)
+        x = self.positions.add(rows * embedding_factor(self.config), position, longest)
         x = dropout(x, self.config.dropout, key).astype(self.config.activation_dtype)
         return shard(x, "batch", "length", "embed")
 

@@ -80,8 +80,10 @@ def write_mixture(rows: Sequence[MixtureRow], store: epath.Path) -> None:
     """Write what is drawn from every direction to RUN/data/mixture.tsv."""
     lines = ["direction\tpairs\tshare\texamples\tepochs\n"]
     lines += [f"{row.direction}\t{row.pairs}\t{row.share:.8f}\t{row.examples:.1f}\t{row.epochs:.4f}\n" for row in rows]
-    with atomic_write(store / "mixture.tsv") as temporary:
-        temporary.write_text("".join(lines))
+    path, text = store / "mixture.tsv", "".join(lines)
+    if not path.exists() or path.read_text() != text:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)
 
 
 def _cells(name: str, rows: Sequence[MixtureRow]) -> tuple[str, ...]:

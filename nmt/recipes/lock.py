@@ -14,6 +14,25 @@ from nmt.files import is_remote
 _BUSY = (errno.EACCES, errno.EAGAIN)
 
 
+def check_store(folder: epath.Path) -> None:
+    """Check that a run's folder in an object store can be looked into.
+
+    Raises:
+      UserError: it cannot, and what to install or to look after.
+    """
+    if not is_remote(folder):
+        return
+    try:
+        folder.exists()
+    except ImportError as error:
+        raise UserError(f"{folder} needs another package ({error}): for gs:// pip install 'nmt-moe[gcs]'") from None
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"cannot look into {folder}: {reason}; check the bucket and this machine's credentials"
+        ) from None
+
+
 @contextlib.contextmanager
 def locked(folder: epath.Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Hold a run's folder, which is made if it is missing, until the block ends.

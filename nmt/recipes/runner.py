@@ -30,13 +30,14 @@ from nmt.models.weights import checkpoint_steps, resolve
 from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
 from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
-from nmt.recipes.lock import locked
+from nmt.recipes.lock import check_store, locked
 from nmt.recipes.size import measure, too_large
 from nmt.recipes.stages import STORE, VOCABULARY, Preparation, directions_of
 from nmt.sharding import make_layout
-from nmt.sharding.hosts import ALONE, Hosts
+from nmt.sharding.hosts import ALONE, Hosts, share
 from nmt.train.curriculum import Curriculum
 from nmt.train.loop import Data, Outcome, Result, train
+from nmt.train.step import batch_sharding
 from nmt.train.usage import read_usage, usage_steps
 
 _VISIBLE_WITHIN = 60.0  # seconds
@@ -56,6 +57,7 @@ def run(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) ->
     """
     console = Console(stderr=True, quiet=not hosts.first)
     folder = epath.Path(recipe.run_dir)
+    check_store(folder)
     if dry_run:
         recipe = _resolved(recipe, folder)
         show_plan(recipe, Preparation(recipe, folder, console), Console())
@@ -142,7 +144,17 @@ def _train(
     limit = recipe.train.max_minutes
     with (
         layout.use() as mesh,
-        contextlib.closing(train_batches(store, directions, recipe.data, rows, recipe.seed)) as batches,
+        contextlib.closing(
+            train_batches(
+                store,
+                directions,
+                recipe.data,
+                rows,
+                recipe.seed,
+                *share(batch_sharding(recipe, mesh), rows),
+                vocabularies=vocabularies,
+            )
+        ) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
         curriculum = Curriculum.of(recipe.data, directions, stats)

@@ -5,7 +5,7 @@ which mesh axes they are split. Nothing here changes what is computed, only wher
 and on thousands.
 """
 
-from nmt.sharding.annotate import parts, replicate, shard, split
+from nmt.sharding.annotate import einsum, is_explicit, left_to_xla, parts, replicate, shard, split, store
 from nmt.sharding.axes import LOGICAL_AXES, Rules, active_rules, named_sharding, partition_spec
 from nmt.sharding.mesh import Layout, make_layout, make_mesh, platform
 from nmt.sharding.presets import Preset, load_preset
@@ -16,6 +16,9 @@ __all__ = [
     "Preset",
     "Rules",
     "active_rules",
+    "einsum",
+    "is_explicit",
+    "left_to_xla",
     "load_preset",
     "make_layout",
     "make_mesh",
@@ -26,4 +29,5 @@ __all__ = [
     "replicate",
     "shard",
     "split",
+    "store",
 ]

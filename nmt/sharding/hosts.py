@@ -28,6 +28,7 @@ from nmt.sharding.tunnel import Tunnel
 
 LOST = 75  # exit status when another host has ended before its time: EX_TEMPFAIL, to be tried again
 _WAIT_HOURS = 24  # for what host 0 does alone, such as preparing the data
+_COMPILE_HOURS = 2
 _SHUTDOWN_WITHIN = 30  # seconds
 
 
@@ -81,8 +82,43 @@ class Hosts:
         except TimeoutError:
             raise UserError(f"host 0 took more than {_WAIT_HOURS} h for {name}: start the run again") from None
 
+    def compile(self, function: Any, *arguments: Any) -> Callable[..., Any]:
+        """Return a jitted function compiled for arguments, when all hosts have compiled it.
+
+        A program waits for its like on other hosts, with CPUs for half a minute only (Gloo), but compiling takes one
+        host longer than another.
+
+        Raises:
+          UserError: a host took too long.
+        """
+        if self.line is None:
+            return function
+        program = function.lower(*arguments).compile()
+        try:
+            self.line.meet(3600 * _COMPILE_HOURS)
+        except TimeoutError:
+            raise UserError(f"some hosts are not ready after {_COMPILE_HOURS} h: look at what they say") from None
+        return program
+
 
 ALONE = Hosts()
+
+
+def share(batches: NamedSharding, rows: int) -> tuple[int, int]:
+    """Return which part of a batch this host feeds: (h, H) is rows h * B / H to (h + 1) * B / H.
+
+    Hosts along other axes than those of the batch feed the same rows. A host whose devices hold rows here and there
+    feeds all, (0, 1).
+
+    Args:
+      batches: where an array of rows lives.
+      rows: rows of a batch of all hosts (B).
+    """
+    held = [index[0].indices(rows) for index in batches.addressable_devices_indices_map((rows, 1)).values() if index]
+    first, size = min(start for start, _, _ in held), len({row for one in held for row in range(*one)})
+    last = max(stop for _, stop, _ in held)
+    whole = last - first == size and rows % size == 0 and first % size == 0
+    return (first // size, rows // size) if whole else (0, 1)
 
 
 class Vote:

@@ -19,15 +19,6 @@ from nmt.sharding.presets import SLICES, Preset, load_preset
 _TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 
 
-def platform() -> str:
-    """Return what kind of devices a program is made for, such as `cpu` or `tpu`: those of the mesh, if there is one.
-
-    They need not be here: a program can be compiled for the devices of another machine (`nmt-plan`).
-    """
-    device = get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
-
-
 @dataclass(frozen=True)
 class Layout:
     """A mesh, and the table from logical axes to its axes."""
@@ -66,6 +57,15 @@ def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] 
         abstract = AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types)
         return Layout(cast(Mesh, abstract), preset.rules)
     return Layout(Mesh(_arranged(devices, sizes, slices), tuple(sizes), axis_types=types), preset.rules)
+
+
+def platform() -> str:
+    """Return what kind of devices a program is made for, such as `cpu` or `tpu`: those of the mesh, if there is one.
+
+    They need not be here: a program can be compiled for the devices of another machine (`nmt-plan`).
+    """
+    device = get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, **sizes: int) -> Mesh:

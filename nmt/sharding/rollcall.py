@@ -15,6 +15,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ GRACE = 1.0  # seconds in which a process may still end in words of its own when
 _PART_WITHIN = 30.0  # seconds to wait for others at the end
 # A machine without power closes nothing: TCP asks after 20 s of silence, every 10 s, and gives up after four questions.
 _KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
+
+_MEETING = "meeting"
 
 Message = dict[str, Any]
 
@@ -229,6 +232,7 @@ class Line:
         self._lost = lost
         self._told: dict[str, queue.SimpleQueue[str]] = {}
         self._left: set[int] = set()
+        self._here: Counter[int] = Counter()
         self._changed = threading.Condition()
         threading.Thread(target=self._listen, name="nmt-line", daemon=True).start()
 
@@ -248,6 +252,22 @@ class Line:
             with contextlib.suppress(queue.Empty):
                 return self._queue(name).get(timeout=0.5)
         raise TimeoutError
+
+    def meet(self, seconds: float) -> None:
+        """Wait until all processes are here.
+
+        Raises:
+          TimeoutError: some did not come in time.
+        """
+        if self.place.process:
+            self._send(here=self.place.process)
+            self.hear(_MEETING, seconds)
+            return
+        with self._changed:
+            if not self._changed.wait_for(lambda: all(self._here[n] > 0 for n in self._connections), seconds):
+                raise TimeoutError
+            self._here.subtract(self._connections.keys())
+        self.tell(_MEETING, "")
 
     def fail(self, reason: str) -> None:
         """Tell all others that this process ends before its time, and why; they have a moment to say so."""
@@ -289,17 +309,21 @@ class Line:
     def _take(self, process: int, message: Message) -> None:
         if "name" in message:
             self._queue(message["name"]).put(message["value"])
-        elif "leaving" in message:
+        elif "leaving" in message or "here" in message:
             with self._changed:
-                self._left.add(process)
+                if "here" in message:
+                    self._here[process] += 1
+                else:
+                    self._left.add(process)
                 self._changed.notify_all()
         elif "failed" in message:
             self._end(message, f"process {message['failed']} has ended: {message['reason']}")
+        elif "lost" in message:
+            self._gone(message["lost"])
 
     def _gone(self, process: int) -> None:
         if process not in self._left:
-            reason = "it died, or its host did"
-            self._end({"failed": process, "reason": reason}, f"process {process} is lost: {reason}")
+            self._end({"lost": process}, f"process {process} is lost: it died, or its host did")
 
     def _end(self, news: Message, sentence: str) -> None:
         if self.parting:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.data.batch import Batch
-from nmt.sharding import shard
+from nmt.sharding import shard, store
 from nmt.train.adafactor import Array, axes_of, map_parameters
 from nmt.train.objective import Metrics, of_batch
 
@@ -65,4 +65,4 @@ def gradients_in_parts(
 
 def _plus(one: Array, other: Array) -> Array:
     total: jax.Array = one.get_value() + other.get_value()
-    return one.replace(shard(total, *axes_of(one)))
+    return one.replace(store(total, *axes_of(one)))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nmt.models.numerics import contract_rows
+from nmt.sharding import einsum, left_to_xla
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -49,13 +50,18 @@ def _forward(
     z_weight: float,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
     hidden, table = hidden.astype(dtype), table.astype(dtype)
-    logits = jnp.einsum("rm,vm->rv", hidden, table, preferred_element_type=jnp.float32)
+    logits = einsum("rm,vm->rv", hidden, table, preferred_element_type=jnp.float32)
     normaliser = jax.nn.logsumexp(logits, axis=-1)
-    nll = normaliser - jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
+    nll = normaliser - left_to_xla(_entries, ("batch",))(logits, target)
     uniform = normaliser - logits.mean(axis=-1)
     z_loss = z_weight * jnp.square(normaliser)
     total = (weight * ((1 - smoothing) * nll + smoothing * uniform + z_loss)).sum()
     return (total, nll), (hidden, table, target, weight, logits, normaliser)
+
+
+def _entries(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Return the logit [R] of each target."""
+    return jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
 
 
 def _backward(
@@ -72,7 +78,7 @@ def _backward(
     is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) == target[:, None]
     wanted = jnp.where(is_target, 1 - smoothing, 0.0) + smoothing / vocabulary
     of_logits = (scale * (of_normaliser * jnp.exp(logits - normaliser[:, None]) - wanted)).astype(dtype)
-    of_hidden = jnp.einsum("rv,vm->rm", of_logits, table, preferred_element_type=jnp.float32)
+    of_hidden = einsum("rv,vm->rm", of_logits, table, preferred_element_type=jnp.float32)
     of_table = contract_rows("rv", of_logits, "rm", hidden, "vm")
     return of_hidden, of_table, np.zeros(target.shape, jax.dtypes.float0), None
 

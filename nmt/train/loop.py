@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import jax
 import numpy as np
@@ -123,6 +124,8 @@ class _Loop:
         self.clock = time.monotonic()
         self.converged = False
         self.vote = Vote(self.hosts)
+        self.step: Callable[..., Any] | None = None
+        self.evaluate: Callable[..., Metrics] | None = None
 
     def run(self, state: TrainState) -> Result:
         """Run steps until there is a reason to end.
@@ -156,7 +159,9 @@ class _Loop:
                 if self.converged:
                     return Result(Outcome.CONVERGED, self.progress)
             batch = self.trainer.place(next(self.data.batches))
-            state, metrics, scalars = self.trainer.step(state, batch)
+            if self.step is None:
+                self.step = self.hosts.compile(self.trainer.step, state, batch)
+            state, metrics, scalars = self.step(state, batch)
             self.vote.cast(self._wish())
             self.usage.add(metrics.routing)
             if running is not None:
@@ -208,6 +213,7 @@ class _Loop:
 
     def _save(self, state: TrainState) -> None:
         self._write_usage()  # first, so that a checkpoint that is there has its table
+        self.recorder.keep()  # and its lines
         self.checkpoints.save(state, self.data.batches, self.progress)
         self._dev(state)
         self._advance()
@@ -248,7 +254,10 @@ class _Loop:
                 break
             if self.vote.now(self._wish()) == _STOP:
                 return
-            metrics = self.trainer.evaluate(state, self.trainer.place(batch))
+            placed = self.trainer.place(batch)
+            if self.evaluate is None:
+                self.evaluate = self.hosts.compile(self.trainer.evaluate, state, placed)
+            metrics = self.evaluate(state, placed)
             of_batch = jax.device_get((metrics.nll, metrics.tokens))
             nll, tokens = nll + of_batch[0], tokens + of_batch[1]
         if tokens.sum():

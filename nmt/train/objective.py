@@ -10,6 +10,7 @@ from nmt.models.moe.losses import auxiliary_loss
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.tokens import Phase
 from nmt.models.transformer import Transformer
+from nmt.sharding import einsum
 from nmt.train.cross_entropy import cross_entropy
 
 
@@ -97,7 +98,7 @@ def objective(
     one_hot = jax.nn.one_hot(batch.direction.reshape(-1), directions) * real[:, None]
     return loss, Metrics(
         loss=loss,
-        nll=jax.lax.stop_gradient(nll) @ one_hot,
+        nll=einsum("r,rd->d", jax.lax.stop_gradient(nll), one_hot),
         tokens=one_hot.sum(axis=0),
         source_tokens=(batch.src_segment > 0).sum().astype(jnp.float32),
         routing=routing,

@@ -13,13 +13,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
+from nmt.models.layers import in_use
 from nmt.models.tokens import Phase
 from nmt.models.weights import abstract_model, initialise
 from nmt.sharding import named_sharding
+from nmt.sharding.hosts import share
 from nmt.train.accumulation import cut, gradients_in_parts, target_tokens
 from nmt.train.adafactor import axes_of, map_parameters
 from nmt.train.objective import Metrics, objective, of_batch
-from nmt.train.optimizer import make_optimizer
+from nmt.train.optimizer import global_norm, make_optimizer
 from nmt.train.rounding import in_float32, updated
 from nmt.train.schedules import make_schedule
 
@@ -47,7 +49,8 @@ class Trainer:
     initial: Callable[[], TrainState]
     step: jax.stages.Wrapped  # (TrainState, Batch) -> (TrainState, Metrics, dict[str, jax.Array])
     evaluate: Callable[[TrainState, Batch], Metrics]
-    place: Callable[[Batch], Batch]  # a batch of all hosts, on the devices: each host takes the rows of its own devices
+    # Of a batch of all hosts, or of this host's rows of it: the batch on the devices, each host placing its own rows.
+    place: Callable[[Batch], Batch]
 
 
 def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
@@ -82,6 +85,16 @@ def _abstract_batch(recipe: Recipe, place: NamedSharding) -> Batch:
     return Batch(**{name: rows(length) for name, length in sides.items()})
 
 
+def batch_sharding(recipe: Recipe, mesh: Mesh) -> NamedSharding:
+    """Return where the rows of a batch live.
+
+    Raises:
+      UserError: the mesh does not divide the rows that are computed at once.
+    """
+    at_once = (recipe.rows // recipe.train.accumulate, recipe.data.target_length)
+    return named_sharding(mesh, ("batch", None), at_once)
+
+
 def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Trainer:
     """Build the functions of a run.
 
@@ -98,8 +111,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     schedule = make_schedule(train.schedule, train.steps)
     optimizer = make_optimizer(train.optimizer, schedule)
     graph, abstract = abstract_model(recipe.model, vocabulary)
-    at_once = (recipe.rows // train.accumulate, recipe.data.target_length)
-    batches = named_sharding(mesh, ("batch", None), at_once)
+    batches = batch_sharding(recipe, mesh)
 
     def begin(parameters: nnx.State) -> TrainState:
         exact = in_float32(parameters)
@@ -114,7 +126,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters)
 
     def loss(parameters: nnx.State, batch: Batch, key: jax.Array, tokens: jax.Array) -> tuple[jax.Array, Metrics]:
-        model = nnx.merge(graph, parameters)
+        model = nnx.merge(graph, in_use(parameters))
         value, metrics = objective(
             model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, tokens
         )
@@ -126,12 +138,12 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         gradients = in_float32(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = updated(state.parameters, updates, key)
-        scalars = {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
+        scalars = {"learning_rate": schedule(state.step), "gradient_norm": global_norm(gradients)}
         average = _averaged(state, parameters, train.ema_decay)
         return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
 
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
-        model = nnx.merge(graph, state.parameters if state.average is None else state.average)
+        model = nnx.merge(graph, in_use(state.parameters if state.average is None else state.average))
         tokens = target_tokens(batch) / train.accumulate
 
         def measure(part: Batch) -> Metrics:
@@ -139,10 +151,20 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
 
         return of_batch(jax.lax.map(measure, cut(batch, train.accumulate)))
 
+    host, of = share(batches, recipe.rows)
+
     def place_batch(batch: Batch) -> Batch:
-        return jax.tree.map(
-            lambda rows: jax.make_array_from_callback(rows.shape, batches, lambda index: np.asarray(rows[index])), batch
-        )
+        before = 0 if len(batch.src) == recipe.rows else host * recipe.rows // of
+
+        def place_rows(rows: Any) -> jax.Array:
+            def of_device(index: tuple[slice, ...] | None) -> Any:
+                assert index is not None
+                start, stop, _ = index[0].indices(recipe.rows)
+                return np.asarray(rows[start - before : stop - before])
+
+            return jax.make_array_from_callback((recipe.rows, *rows.shape[1:]), batches, of_device)
+
+        return jax.tree.map(place_rows, batch)
 
     # Every host reads the metrics.
     whole = NamedSharding(mesh, PartitionSpec())

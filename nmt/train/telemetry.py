@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -12,7 +13,7 @@ import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 
-from nmt.files import atomic_write
+from nmt.files import atomic_write, is_remote
 from nmt.train.checkpoints import Progress
 from nmt.train.experts import SUMMED, Experts, of_layers, of_stack
 from nmt.train.objective import Metrics
@@ -123,13 +124,18 @@ def flatten(report: Report) -> dict[str, float]:
 class Recorder:
     """Appends to metrics.jsonl and to TensorBoard's files; only lines of steps that a checkpoint kept survive a resume.
 
+    Nothing can be appended to a file in an object store: there, both are written on this machine, and copied by `keep`.
+
     Args:
       run: the run's folder.
       step: the step that the run starts from; later lines, of work that will be done again, are dropped.
     """
 
     def __init__(self, run: epath.PathLike, step: int):
-        path = epath.Path(run) / "metrics.jsonl"
+        self._run = epath.Path(run)
+        self._spool = tempfile.TemporaryDirectory(prefix="nmt-metrics-") if is_remote(run) else None
+        self._folder = self._run if self._spool is None else epath.Path(self._spool.name)
+        path = self._run / "metrics.jsonl"
         before = path.read_text() if path.exists() else ""
         kept = [line for line in before.splitlines() if _step_of(line) <= step]
         after = "".join(line + "\n" for line in kept)
@@ -139,8 +145,10 @@ class Recorder:
         lines = [json.loads(line) for line in kept]
         self.dev = [line for line in lines if line.get("kind") == "dev"]  # development losses so far
         self._kept = {(line.get("kind"), line["step"]) for line in lines}
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(epath.Path(run) / "tensorboard"), purge_step=step + 1, flush_secs=20)
+        if self._spool is not None:
+            (self._folder / path.name).write_text(after)
+        self._file = (self._folder / path.name).open("a")
+        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1, flush_secs=20)
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +158,21 @@ class Recorder:
     ) -> None:
         self._file.close()
         self._board.close()
+        self.keep()
+        if self._spool is not None:
+            self._spool.cleanup()
+
+    def keep(self) -> None:
+        """Copy what was written to an object store, if the run is in one; called at every checkpoint."""
+        if self._spool is None:
+            return
+        if not self._file.closed:
+            self._board.flush()
+        for file in [self._folder / "metrics.jsonl", *(self._folder / "tensorboard").iterdir()]:
+            copy = self._run / file.relative_to(self._folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(copy) as temporary:
+                temporary.write_bytes(file.read_bytes())
 
     def has(self, kind: str, step: int) -> bool:
         """Return whether there was a line of a kind for a step before the run went on."""
@@ -191,6 +214,9 @@ class Silence:
 
     def write(self, progress: Progress, numbers: dict[str, float], kind: str) -> None:
         """Write nothing."""
+
+    def keep(self) -> None:
+        """Keep nothing."""
 
 
 def _step_of(line: str) -> float:

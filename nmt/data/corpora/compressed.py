@@ -25,7 +25,7 @@ def decompressed(raw: IO[bytes], name: str) -> Iterator[IO[bytes]]:
       UserError: Zstandard, and neither zstandard nor pyarrow is installed.
     """
     opened: Any
-    if name.endswith(".gz"):
+    if name.endswith((".gz", ".tgz")):
         opened = gzip.GzipFile(fileobj=raw)
     elif name.endswith((".xz", ".lzma")):
         opened = lzma.LZMAFile(raw)  # noqa: SIM115 - closed below

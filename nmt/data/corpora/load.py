@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nmt.config import CleanConfig
 from nmt.data.clean import Reason
-from nmt.data.corpora.opening import open_corpora
+from nmt.data.corpora.opening import identity, open_corpora
 from nmt.data.corpora.read import Provenance, Source
 from nmt.data.corpora.sieve import Pair, Sieve
 from nmt.data.corpora.spec import CorpusSpec, Split, load_specs
@@ -79,7 +79,7 @@ def inputs_digest(specs: Sequence[CorpusSpec], directions: Sequence[Direction], 
     """Return a hash of all that determines the pairs; needs no network. Other pairs, another digest."""
     inputs = {
         "code": CODE_VERSION,
-        "corpora": [spec.identity() for spec in specs],
+        "corpora": [identity(spec) for spec in specs],
         "directions": [str(direction) for direction in directions],
         "clean": clean.model_dump(mode="json"),
     }
@@ -88,8 +88,13 @@ def inputs_digest(specs: Sequence[CorpusSpec], directions: Sequence[Direction], 
 
 def _check_covered(directions: Iterable[Direction], sources: Sequence[Source]) -> None:
     if missing := [str(one) for one in directions if not any(source.has(*one) for source in sources)]:
-        have = "; ".join(f"corpus {source.spec.name} has {', '.join(source.languages)}" for source in sources)
+        have = "; ".join(_what_it_has(source) for source in sources)
         raise UserError(f"no text for the direction {', '.join(missing)}: {have}")
+
+
+def _what_it_has(source: Source) -> str:
+    place = f" at {source.place}" if source.place else ""
+    return f"corpus {source.spec.name}{place} has {', '.join(source.languages)}"
 
 
 def _check_left(sieve: Sieve) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nmt.errors import UserError
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\{[a-z]+\}")
-_WILD = {"**/": r"(?:[^/]+/)*", "**": r".*", "*": r"[^/]*"}
+_WILD = {"**/": r"((?:[^/]+/)*)", "**": r"(.*)", "*": r"([^/]*)"}
 # A code with its subtags, so that {source}-{target} is divided where a code may end.
 _CODE = r"[A-Za-z]{2,3}(?:[-_@][A-Za-z0-9]+)*"
 _FIELDS = {"language": r"[^/]+", "component": r"[^/]+", "path": r".+", "source": _CODE, "target": _CODE}
@@ -24,6 +24,7 @@ class Found:
     component: str
     source: str
     target: str
+    rest: tuple[str, ...]  # what all of the pattern but {language} stands for
 
 
 def match(pattern: re.Pattern[str], name: str) -> Found | None:
@@ -32,7 +33,9 @@ def match(pattern: re.Pattern[str], name: str) -> Found | None:
         return None
     fields = fit.groupdict(default="")
     component = fields.get("path") or fields.get("component", "")
-    return Found(name, fields.get("language", ""), component, fields.get("source", ""), fields.get("target", ""))
+    at = pattern.groupindex.get("language")
+    rest = tuple(text for place, text in enumerate(fit.groups(), 1) if place != at)
+    return Found(name, fields.get("language", ""), component, fields.get("source", ""), fields.get("target", ""), rest)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

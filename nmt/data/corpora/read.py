@@ -1,5 +1,6 @@
 """Reading a corpus: what every open corpus gives, whatever its form."""
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -41,6 +42,7 @@ class Source(ABC):
 
     Attributes:
       spec: the declaration.
+      place: where a person's own files are looked for; empty for what is fetched.
       languages: canonical codes of the languages that the registry knows, sorted.
       unregistered: codes of the corpus that the registry does not know, sorted; their text is left out.
       unreadable: files that could not be read, as paths in the corpus; filled while rows are read.
@@ -50,6 +52,8 @@ class Source(ABC):
 
     def __init__(self, spec: CorpusSpec) -> None:
         self.spec = spec
+        self.place = ""
+        self._replacements = [(re.compile(pattern), text) for pattern, text in spec.replace.items()]
         self.languages: list[str] = []
         self.unregistered: list[str] = []
         self.unreadable: list[str] = []
@@ -65,7 +69,15 @@ class Source(ABC):
         """
         by_text = self.spec.split.by == "text"
         for row in self._rows(frozenset(wanted)):
+            if self._replacements:
+                translations = {language: self._replaced(text) for language, text in row.translations.items()}
+                row = replace(row, text=self._replaced(row.text), translations=translations)
             yield replace(row, component=row.text) if by_text else row
+
+    def _replaced(self, text: str) -> str:
+        for pattern, replacement in self._replacements:
+            text = pattern.sub(replacement, text)
+        return text
 
     def has(self, source: str, target: str) -> bool:
         """Return whether there may be text of a direction (canonical codes)."""

@@ -2,10 +2,11 @@
 
 import fnmatch
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from nmt.config import Section
@@ -20,6 +21,17 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
 _Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+def _compiles(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
+_Regex = Annotated[str, AfterValidator(_compiles)]
 # What the kind of a section is called in the place of an error, and a person has not written there.
 _TAGS = {"obtain": "kind", "read": "kind", "split": "by"}
 
@@ -87,6 +99,11 @@ class CorpusSpec(Section):
         description="Language of a code that the corpus uses, where the registry does not know it or takes it for "
         "another; null: not used. Codes that are not listed go through the registry.",
     )
+    replace: dict[_Regex, str] = Field(
+        {},
+        description="What is replaced in every text before it is cleaned: regular expressions, in order, and what "
+        "stands in place of what they match, such as references in a text of verses.",
+    )
     covers: tuple[str, ...] = Field(
         (), description="Languages that *-en among data.directions stands for, such as those with enough text."
     )
@@ -94,7 +111,7 @@ class CorpusSpec(Section):
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the text: the declaration, as it is written, without its descriptive keys."""
-        keys = {"name", "obtain", "read", "languages", "split"}
+        keys = {"name", "obtain", "read", "languages", "replace", "split"}
         return {"languages": {}, **self.model_dump(mode="json", include=keys, exclude_unset=True)}
 
 

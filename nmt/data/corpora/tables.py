@@ -3,7 +3,7 @@
 import json
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from nmt.data.corpora.read import KeyPath, Row, Source, codes_of
 from nmt.data.corpora.spec import CorpusSpec
@@ -27,11 +27,15 @@ class TableSource(Source):
         self._names: dict[tuple[str, str], list[str]] = defaultdict(list)  # by (component, code of the corpus)
         for found in tree.find(patterns):
             self._names[found.component, found.language].append(found.name)
-        codes = codes_of(spec, (code for _, code in self._names))
+        codes = codes_of(spec, self._used(sorted({code for _, code in self._names})))
         self._code_of = dict(codes.of)
         self.unregistered = codes.unregistered
         self.languages = sorted(self._code_of)
         self._check(patterns)
+
+    def _used(self, codes: Iterable[str]) -> Iterable[str]:
+        """Return those of the corpus's codes that are looked at."""
+        return codes
 
     def _check(self, patterns: Sequence[str]) -> None:
         if self.key_language not in self._code_of:

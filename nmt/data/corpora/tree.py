@@ -82,15 +82,13 @@ class Files(Tree):
         """Return the files that a pattern fits, the first one that does, sorted by name."""
         names: set[str] = set()
         for pattern in patterns:
-            base, glob = to_glob(self._whole(pattern))
-            with contextlib.suppress(OSError):
-                # No file of that name is told by who asked for it.
-                names.update(self._shown(str(path)) for path in epath.Path(base or ".").glob(glob))
+            base, glob = to_glob(self.path_of(pattern))
+            names.update(self._shown(str(path)) for path in _glob(base or ".", glob))
         return _fitting(sorted(names), patterns)
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file."""
-        file: IO[bytes] = epath.Path(self._whole(name)).open("rb")
+        file: IO[bytes] = epath.Path(self.path_of(name)).open("rb")
         return file
 
     def close(self) -> None:
@@ -98,14 +96,27 @@ class Files(Tree):
 
     def size(self, name: str) -> int:
         """Return how many bytes a file has."""
-        return int(epath.Path(self._whole(name)).stat().length)
+        return int(epath.Path(self.path_of(name)).stat().length)
 
-    def _whole(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
+        """Return the path of a file."""
         absolute = name.startswith("/") or "://" in name.split("/", 1)[0] + "/"
         return name if absolute or not self._folder else f"{self._folder}/{name}"
 
     def _shown(self, path: str) -> str:
         return path.removeprefix(f"{self._folder}/") if self._folder else path
+
+
+def _glob(base: str, glob: str) -> list[Path]:
+    """Return the files that a glob finds; none where there is no such folder, which is told by who asked for them."""
+    if "://" in base and "**" in glob:
+        raise UserError(
+            f"{base}/{glob}: ** and {{path}} cannot be looked for on remote storage; use * and {{component}}"
+        )
+    with contextlib.suppress(OSError):
+        folder = epath.Path(base) if "://" in base else Path(base)
+        return [path for path in folder.glob(glob) if "://" in base or path.is_file()]
+    return []
 
 
 def _fitting(names: Iterable[str], patterns: Sequence[str]) -> list[Found]:

