@@ -222,7 +222,7 @@ def test_the_step_on_a_slice_of_tpus(recipe_file, tmp_path):
 
 
 @needs_libtpu
-def test_what_does_not_fit_ends_with_status_1_and_says_what_helps(recipe_file):
+def test_what_does_not_fit_a_tpu_ends_with_status_1_and_says_what_helps(recipe_file):
     done = command(
         f"recipe={recipe_file}",
         "topology=v3:2x2",

@@ -92,21 +92,6 @@ def origin(one: Collective) -> str:
     return " ".join([*parts, first.rsplit("/", 1)[-1].strip("()"), f"({place})" if place else ""]).strip()
 
 
-def _unit(plan: Plan) -> str:
-    return "encoding a batch and decoding one step" if plan.decode else "one step"
-
-
-def origin(one: Collective) -> str:
-    """Return which part of the model a collective is of, the operation, and the line of our code.
-
-    XLA joins the names of what it merges into one; the first of them stands for all.
-    """
-    parts = [part for part in _PARTS if re.search(rf"\b{part}\b", one.op_name.split(":")[0])]
-    operation = re.split(r"[:;)]", one.op_name)[0].rsplit("/", 1)[-1]
-    place = re.sub(r"^.*?/?(?=nmt/)", "", one.source)
-    return " ".join([*parts, operation, f"({place})" if place else ""]).strip()
-
-
 def _memory_table(plan: Plan, compiled: Compiled) -> Table:
     table = _table("memory of a device", "", "GiB", "", numbers=(1,))
     for name, size in plan.memory.items():
