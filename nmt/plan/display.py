@@ -86,10 +86,10 @@ def origin(one: Collective) -> str:
 
     XLA joins the names of what it merges into one; the first of them stands for all.
     """
-    parts = [part for part in _PARTS if re.search(rf"\b{part}\b", one.op_name.split(":")[0])]
-    operation = re.split(r"[:;)]", one.op_name)[0].rsplit("/", 1)[-1]
+    first = re.split("[:;]", one.op_name)[0]
+    parts = [part for part in _PARTS if re.search(rf"\b{part}\b", first)]
     place = re.sub(r"^.*?/?(?=nmt/)", "", one.source)
-    return " ".join([*parts, operation, f"({place})" if place else ""]).strip()
+    return " ".join([*parts, first.rsplit("/", 1)[-1].strip("()"), f"({place})" if place else ""]).strip()
 
 
 def _memory_table(plan: Plan, compiled: Compiled) -> Table:

@@ -156,10 +156,16 @@ class Module:
         if found:
             return f"{found[1]}:{found[2] or '?'}"
         frame = re.search(r"stack_frame_id=(\d+)", instruction.attributes)
-        entry = self._row("StackFrames", frame and frame[1])
-        location = self._row("FileLocations", _value(entry, "file_location_id"))
-        name = self._row("FileNames", _value(location, "file_name_id")).strip('"')
-        return f"{name}:{_value(location, 'line')}" if name else ""
+        number, place = frame and frame[1], ""
+        while number and number != "0":
+            entry = self._row("StackFrames", number)
+            location = self._row("FileLocations", _value(entry, "file_location_id"))
+            name = self._row("FileNames", _value(location, "file_name_id")).strip('"')
+            place = f"{name}:{_value(location, 'line')}" if name else ""
+            parent = _value(entry, "parent_frame_id")
+            # An annotation says nothing; who annotates does. The outermost frame is its own parent.
+            number = parent if "nmt/sharding/" in name and parent != number else None
+        return place
 
     def _row(self, table: str, number: str | None) -> str:
         return self.tables.get(table, {}).get(int(number), "") if number else ""

@@ -1,6 +1,7 @@
 """What nmt-plan prints and writes."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from nmt.plan.topology import Topology
 
 FITS, TOO_LARGE = 0, 1  # exit statuses
 GIB = 2**30
+WIDE = 140  # columns
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def plan_and_report(recipe: Recipe, topology: Topology, options: Options) -> int
     Raises:
       UserError: the mesh does not fit the topology, the model or the batch.
     """
-    console = Console(stderr=options.json == "-")
+    console = _console(to_error=options.json == "-")
     if options.search:
         return _search(recipe, topology, options, console)
     what = "decoding" if options.decode else "the train step"
@@ -75,6 +77,12 @@ def misfit(plan: Plan, recipe: Recipe, overflow: Overflow) -> str:
         f"{available / GIB:.2f} GiB, {(needed - available) / GIB:.2f} GiB too much; what helps: "
         + "; ".join(knobs(plan, recipe))
     )
+
+
+def _console(to_error: bool) -> Console:
+    """Return where tables go; what is no terminal has lines long enough for them."""
+    console = Console(stderr=to_error)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(stderr=to_error, width=WIDE)
 
 
 def _waiting(text: str) -> Any:

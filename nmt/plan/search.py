@@ -60,7 +60,9 @@ def meshes(recipe: Recipe, devices: int) -> list[tuple[str, ...]]:
             continue
         expert = max(size for size in range(1, devices // model + 1) if devices // model % size == experts % size == 0)
         data = devices // model // expert
-        found.append((f"mesh.data={data}", f"mesh.expert={expert}", f"mesh.model={model}"))
+        found.append(("mesh.preset=expert", f"mesh.data={data}", f"mesh.expert={expert}", f"mesh.model={model}"))
+    if devices % 8 == 0:
+        found.append(("mesh.preset=expert_fsdp", "mesh.fsdp=8"))
     return found
 
 
