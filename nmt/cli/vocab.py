@@ -1,0 +1,52 @@
+"""nmt-vocab: learns the vocabulary of a recipe, and reports what a vocabulary makes of each language."""
+
+import sys
+from collections.abc import Sequence
+
+from nmt.cli.shell import run_command
+from nmt.config import load_recipe
+from nmt.errors import UserError
+
+_USAGE = """\
+usage: nmt-vocab recipe=NAME [key=value ...]
+       nmt-vocab --report RUN
+       nmt-vocab --report MODEL < text
+
+The first learns the vocabulary of a recipe into its run's folder, as nmt-train does before anything else, and shows
+the report. The second shows the report of a run, the third that of a SentencePiece model on lines of text: tokens per
+word and per character, unknown and byte pieces, and the words of most pieces.
+
+  nmt-vocab recipe=quickstart vocab.size=8000 vocab.model_type=bpe run_dir=runs/bpe
+  nmt-vocab --report runs/quickstart
+
+  -h, --help    this text
+"""
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    run_command(lambda: _vocab(sys.argv[1:]))
+
+
+def _vocab(arguments: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        print(_USAGE, end="")
+    elif arguments and arguments[0] == "--report":
+        if len(arguments) != 2:
+            raise UserError("--report takes a run or a model (see nmt-vocab --help)")
+        from nmt.recipes.vocabulary import report
+
+        report(arguments[1], sys.stdin)
+    else:
+        recipes = [argument for argument in arguments if argument.startswith("recipe=")]
+        others = [argument for argument in arguments if not argument.startswith("recipe=")]
+        if len(recipes) != 1 or not recipes[0].removeprefix("recipe="):
+            raise UserError("which recipe? write recipe=NAME once (see nmt-vocab --help)")
+        recipe = load_recipe(recipes[0].removeprefix("recipe="), others)
+        from nmt.recipes.vocabulary import learn_vocabulary
+
+        learn_vocabulary(recipe)
+
+
+if __name__ == "__main__":
+    main()
