@@ -2,11 +2,13 @@ import json
 
 import pytest
 
+from nmt.cli.vocab import parse
 from nmt.config import VocabConfig
 from nmt.data.coverage import measure_coverage, write_coverage
 from nmt.data.vocab import Vocabulary, learn
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
+from nmt.recipes.vocabulary import report
 
 TEXTS = {
     "de": ["das Haus ist alt", "die Katze trinkt Milch"] * 3,
@@ -61,3 +63,30 @@ def test_a_given_vocabulary_is_copied_and_checked(path, tmp_path):
         Vocabularies.given(tmp_path / "other", config, ["fr"])
     with pytest.raises(UserError, match=r"vocab\.size=400, but .* has 300 pieces"):
         Vocabularies.load(tmp_path / "vocab", VocabConfig(size=400))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which recipe"),
+        (["vocab.size=8000"], "which recipe"),
+        (["recipe=a", "recipe=b"], "which recipe"),
+        (["--report"], "takes one run or model"),
+        (["--report", "a", "b"], "takes one run or model"),
+    ],
+)
+def test_arguments_of_the_command(arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(arguments)
+
+
+def test_reports_of_models_and_of_what_is_none(path, tmp_path, capsys):
+    report(str(path), ["the cat", ""])
+    assert "the" in capsys.readouterr().out
+    for what, lines, message in (
+        (path, ["", " "], "no text to report"),
+        (tmp_path, [], "is not a run directory"),
+        (tmp_path / "nix", [], "cannot read the vocabulary"),
+    ):
+        with pytest.raises(UserError, match=message):
+            report(str(what), lines)
