@@ -17,7 +17,7 @@ import pytest
 import typer
 from synthetic import Playground
 
-from nmt.cli import train
+from nmt.cli import train, vocab
 from nmt.config import load_recipe
 from nmt.config.arguments import read_arguments
 from nmt.files import declarations
@@ -104,6 +104,10 @@ def check_command(words: list[str]) -> None:
             load_recipe(request.recipe, [word for word in request.overrides if "NAME" not in word])
         else:
             read_arguments(request.overrides)
+        return
+    if name == "nmt-vocab":
+        wanted = vocab.parse(arguments)
+        read_arguments(wanted.overrides)
         return
     command = typer.main.get_command(importlib.import_module(COMMANDS[name].partition(":")[0]).app)
     if below := getattr(command, "commands", {}):

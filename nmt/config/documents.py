@@ -56,6 +56,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML breaks single-quoted text at Unicode's other line ends, which changes it.
+    style = '"' if set(text) & set("\x85\u2028\u2029") else None
+    return dumper.represent_scalar(f"{_TAG}str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 for _tag, _pattern, _first in _CORE_SCALARS:
     _Loader.add_implicit_resolver(_TAG + _tag, re.compile(rf"^{_pattern}$"), _first)
     # Added to those of YAML 1.1, so that text which either version takes for something else gets quotes.

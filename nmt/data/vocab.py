@@ -89,6 +89,14 @@ class Vocabulary:
         encoded: list[list[int]] = self._processor.encode(lines)
         return encoded
 
+    def kind(self, piece: int) -> Literal["control", "unknown", "byte", "piece"]:
+        """Return what an id stands for."""
+        if self._processor.is_unknown(piece):
+            return "unknown"
+        if self._processor.is_control(piece):
+            return "control"
+        return "byte" if self._processor.is_byte(piece) else "piece"
+
     @property
     def merges(self) -> bool:
         """Whether the vocabulary is one of merges (BPE), not of probabilities (unigram)."""

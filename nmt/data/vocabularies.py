@@ -8,12 +8,15 @@ is of targets only has none. Padding, begin, end and unknown have the same ids e
 """
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from etils import epath
 
 from nmt.config.schema import VocabConfig, VocabularySizes
 from nmt.data.vocab import Vocabulary
+from nmt.errors import UserError
+from nmt.files import atomic_write
 
 SHARED, SOURCE, TARGET = "vocab.model", "source.model", "target.model"
 
@@ -45,10 +48,52 @@ class Vocabularies(NamedTuple):
         """Read the model files of a folder (RUN/vocab).
 
         Raises:
-          UserError: a file is missing, or no vocabulary of this toolkit.
+          UserError: a file is missing, or no vocabulary of this toolkit, or of another size than the recipe says.
         """
-        source, target = cls.files(folder, config)
-        return cls.shared(Vocabulary.load(source)) if source == target else cls(*map(Vocabulary.load, (source, target)))
+        return cls._loaded(cls.files(folder, config), config)
+
+    @classmethod
+    def given(cls, folder: os.PathLike[str] | str, config: VocabConfig, languages: Sequence[str]) -> Self:
+        """Copy the models that the recipe names (vocab.model, vocab.target_model) into a folder, and return them.
+
+        Args:
+          folder: RUN/vocab.
+          config: names the files.
+          languages: those that need a tag.
+
+        Raises:
+          UserError: one of two is not named, or as `load`, or a language has no tag.
+        """
+        shared = config.target_size is None
+        named = (config.model, config.model if shared else config.target_model)
+        if None in named or (shared and config.target_model is not None):
+            raise UserError(
+                "vocab.model is the vocabulary of both sides, or with vocab.target_size that of sources, and then "
+                "vocab.target_model is to be given too"
+            )
+        paths = tuple(epath.Path(str(name)) for name in named)
+        vocabularies = cls._loaded((paths[0], paths[1]), config)
+        for language in languages:
+            vocabularies.source.tag(language)
+        epath.Path(folder).mkdir(parents=True, exist_ok=True)
+        for path, file in zip(paths, cls.files(folder, config), strict=True):
+            with atomic_write(file) as temporary:
+                temporary.write_bytes(path.read_bytes())
+        return vocabularies
+
+    @classmethod
+    def _loaded(cls, files: tuple[epath.Path, epath.Path], config: VocabConfig) -> Self:
+        source, target = files
+        loaded = Vocabulary.load(source)
+        found = cls.shared(loaded) if source == target else cls(loaded, Vocabulary.load(target))
+        keys = ("size", "size" if source == target else "target_size")
+        for vocabulary, file, key, wanted in zip(found, files, keys, config.sizes, strict=True):
+            if vocabulary.size != wanted:
+                raise UserError(
+                    f"vocab.{key}={wanted}, but {file} has {vocabulary.size} pieces: "
+                    f"set vocab.{key}={vocabulary.size}, or use the vocabulary that belongs to the recipe"
+                )
+        return found
 
     @property
     def is_shared(self) -> bool:

@@ -11,6 +11,7 @@ from nmt.config import Recipe
 from nmt.data.corpora import Corpus, inputs_digest, load_pairs
 from nmt.data.corpora.spec import load_specs
 from nmt.data.corpora.texts import training_texts
+from nmt.data.coverage import measure_coverage, write_coverage
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
@@ -79,7 +80,11 @@ class Preparation:
                 )
             if Vocabularies.complete(folder, config):
                 return Vocabularies.load(folder, config)
-        vocabularies = self._learn(folder)
+        if config.model is None and config.target_model is None:
+            vocabularies = self._learn(folder)
+        else:
+            vocabularies = Vocabularies.given(folder, config, languages_of(self.recipe))
+        self._report(vocabularies, folder)
         with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(inputs, indent=2) + "\n")
         self.console.print(str(vocabularies), highlight=False)
@@ -94,6 +99,20 @@ class Preparation:
             source = learn(training_texts(corpus, (0,)), tags, recipe.vocab, folder / SOURCE, recipe.seed)
             target = learn(training_texts(corpus, (1,)), (), recipe.vocab, folder / TARGET, recipe.seed, "target_size")
             return Vocabularies(source, target)
+
+    def _report(self, vocabularies: Vocabularies, folder: epath.Path) -> None:
+        """Write what the vocabularies make of each language: vocab/coverage.tsv, with two of them one for each."""
+        sides = {"coverage": (0, 1)} if vocabularies.is_shared else {"coverage.source": (0,), "coverage.target": (1,)}
+        for vocabulary, (name, of) in zip(vocabularies, sides.items(), strict=False):
+            found = measure_coverage(vocabulary, training_texts(self.corpus(), of))
+            write_coverage(found, folder, name)
+            worst = max(found, key=lambda row: row.per_word)
+            self.console.print(
+                f"{name}: {len(found)} languages, up to {worst.per_word:.2f} tokens per word ({worst.language}), "
+                f"{max(row.bytes for row in found):.2%} bytes; {folder / f'{name}.tsv'}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def stats(self, vocabularies: Vocabularies) -> Stats:
         """Return the statistics of the prepared store, prepared if it is not.

@@ -1,0 +1,72 @@
+"""nmt-vocab: learns the vocabulary of a recipe, and reports what a vocabulary makes of each language."""
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nmt.cli.shell import run_command
+from nmt.config import load_recipe
+from nmt.errors import UserError
+
+_USAGE = """\
+usage: nmt-vocab recipe=NAME [key=value ...]
+       nmt-vocab --report RUN
+       nmt-vocab --report MODEL < text
+
+The first learns the vocabulary of a recipe into its run's folder, as nmt-train does before anything else, and shows
+the report. The second shows the report of a run, the third that of a SentencePiece model on lines of text: tokens per
+word and per character, unknown and byte pieces, and the words of most pieces.
+
+  nmt-vocab recipe=quickstart vocab.size=8000 vocab.model_type=bpe run_dir=runs/bpe
+  nmt-vocab --report runs/quickstart
+
+  -h, --help    this text
+"""
+
+
+class Request(NamedTuple):
+    """What the arguments ask for: a report, or the vocabulary of a recipe."""
+
+    report: str  # a run or a model; empty: learn
+    recipe: str
+    overrides: tuple[str, ...]
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    run_command(lambda: _vocab(sys.argv[1:]))
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Return what the arguments ask for.
+
+    Raises:
+      UserError: no recipe, or several, or a report of nothing or of several things.
+    """
+    if arguments and arguments[0] == "--report":
+        if len(arguments) != 2:
+            raise UserError("--report takes one run or model (see nmt-vocab --help)")
+        return Request(arguments[1], "", ())
+    recipes = [argument for argument in arguments if argument.startswith("recipe=")]
+    if len(recipes) != 1 or not (name := recipes[0].removeprefix("recipe=")):
+        raise UserError("which recipe? write recipe=NAME once (see nmt-vocab --help)")
+    return Request("", name, tuple(argument for argument in arguments if argument != recipes[0]))
+
+
+def _vocab(arguments: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        print(_USAGE, end="")
+        return
+    request = parse(arguments)
+    recipe = None if request.report else load_recipe(request.recipe, request.overrides)
+    # Only now that the arguments are known to be good: these imports take a second.
+    from nmt.recipes.vocabulary import learn_vocabulary, report
+
+    if recipe is None:
+        report(request.report, sys.stdin)
+    else:
+        learn_vocabulary(recipe)
+
+
+if __name__ == "__main__":
+    main()
