@@ -14,6 +14,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import toy_model as toy
 from flax import nnx
@@ -24,6 +25,7 @@ from nmt.config import MeshConfig, OptimizerConfig
 from nmt.errors import UserError
 from nmt.files import MESHES as MESH_FOLDER
 from nmt.files import declarations
+from nmt.models import remat
 from nmt.models.layers import FeedForward, parameter
 from nmt.models.moe.layer import MoE
 from nmt.models.numerics import dropout
@@ -31,6 +33,7 @@ from nmt.models.tokens import Phase, TokenInfo
 from nmt.models.weights import load_model, shardings, split_model
 from nmt.sharding import (
     LOGICAL_AXES,
+    active_rules,
     load_preset,
     make_layout,
     make_mesh,
@@ -38,17 +41,21 @@ from nmt.sharding import (
     replicate,
     shard,
     split,
+    store,
 )
 from nmt.train.checkpoints import Checkpoints, Progress
 from nmt.train.step import make_trainer
 
+# The presets on eight devices, and what of a mesh is not by itself.
 MESHES = {
-    "one": {"data": 1, "expert": 1, "model": 1},
-    "data": {"data": 8, "expert": 1, "model": 1},
-    "expert": {"data": 1, "expert": 8, "model": 1},
-    "expert_model": {"data": 1, "expert": 4, "model": 2},
+    "one": {},
+    "data": {"preset": "data"},
+    "expert": {"preset": "expert"},
+    "expert_model": {"preset": "expert_model"},
+    "expert_fsdp": {"preset": "expert_fsdp", "fsdp": 2},
+    "multislice": {"preset": "multislice", "slices": 2},
 }
-STEPS = 3
+STEPS = 2
 # A layer of each kind would take twice as long to compile: dense layers are tried by themselves.
 MODEL = toy.model_config(encoder_layers=2, decoder_layers=2, moe=toy.moe_config(experts=8, every=1))
 RECIPE = toy.recipe(model=MODEL, rows=8)
@@ -60,6 +67,9 @@ FACTORED = toy.recipe(
     ema_decay=None,
     optimizer=OptimizerConfig(name="adafactor"),
 )
+# What is gathered for a layer is gathered again for its derivatives.
+AGAIN = toy.recipe(model=MODEL.model_copy(update={"remat": "dots"}), rows=8)
+RECIPES = {"one_factored": FACTORED, "expert_model": FACTORED, "expert_fsdp": AGAIN}
 
 
 # What is computed on eight devices
@@ -69,58 +79,66 @@ def collectives(text):
     """How often each collective occurs in a compiled program, and the shapes that are gathered."""
     kinds = ("all-to-all", "all-reduce", "all-gather", "reduce-scatter", "collective-permute")
     counts = {kind: len(re.findall(rf" {kind}(?:-start)?\(", text)) for kind in kinds}
-    gathered = re.findall(r"= \(?\w+\[([\d,]*)\]\S* all-gather", text)
+    gathered = re.findall(r"\w+\[([\d,]*)\]\S* all-gather\(", text)
     return counts | {"gathered": sorted(set(gathered))}
 
 
 def layout_of(name):
-    sizes = MESHES[name]
-    return make_layout(MeshConfig(**sizes), jax.devices()[: np.prod(list(sizes.values()))])
+    name = name.removesuffix("_factored")
+    return make_layout(MeshConfig(**MESHES[name]), jax.devices()[: 1 if name == "one" else 8])
 
 
-def train_on(mesh, evaluate, recipe=RECIPE):
+def train_on(name):
     """Take a few steps on a mesh; return the facts of them, arrays, and the last state."""
-    trainer = make_trainer(recipe, toy.SIZES, mesh)
-    state = trainer.initial()
-    batches = [trainer.place(toy.batch(seed, rows=8)) for seed in range(STEPS + 1)]
-    step = trainer.step.lower(state, batches[0]).compile()
-    facts = {"steps": [], "program": collectives(step.as_text())}
-    for batch in batches[:STEPS]:
-        state, metrics, scalars = step(state, batch)
-        dropped = [float(stats.dropped[:, 0].sum()) for stats in metrics.routing.values()]
-        facts["steps"].append([float(metrics.loss), float(scalars["gradient_norm"]), *dropped])
-    if evaluate:
-        facts["evaluation"] = float(trainer.evaluate(state, batches[STEPS]).loss)
-    expert = state.parameters.encoder.blocks[0].moe.wi[...]
-    facts["expert_part"] = list(expert.addressable_shards[0].data.shape)
-    arrays = {f"parameters/{path}": array for path, array in toy.flat(state.parameters).items()}
-    if state.average is not None:
-        arrays |= {f"average/{path}": array for path, array in toy.flat(state.average).items()}
+    with layout_of(name).use() as mesh:
+        trainer = make_trainer(RECIPES.get(name, RECIPE), toy.SIZES, mesh)
+        state = trainer.initial()
+        batches = [trainer.place(toy.batch(seed, rows=8)) for seed in range(STEPS + 1)]
+        step = trainer.step.lower(state, batches[0]).compile()
+        facts = {"steps": [], "program": collectives(step.as_text())}
+        for batch in batches[:STEPS]:
+            state, metrics, scalars = step(state, batch)
+            dropped = [float(stats.dropped[:, 0].sum()) for stats in metrics.routing.values()]
+            facts["steps"].append([float(metrics.loss), float(scalars["gradient_norm"]), *dropped])
+        if name in ("one", "expert"):
+            facts["evaluation"] = float(trainer.evaluate(state, batches[STEPS]).loss)
+    facts["parts"] = {path: list(array.addressable_shards[0].data.shape) for path, array in placed(state).items()}
+    # The first moment of Adam is a sum of gradients.
+    moments = optax.tree.get(state.optimizer, "mu")
+    trees = {"parameters": state.parameters, "average": state.average, "gradients": moments}
+    arrays = {
+        f"{kind}/{path}": array
+        for kind, tree in trees.items()
+        if tree is not None
+        for path, array in toy.flat(tree).items()
+    }
     return facts, arrays, state
 
 
-def factored(name):
-    """The same with Adafactor and a batch in two parts, and where its moments live."""
-    with layout_of(name).use() as mesh:
-        facts, arrays, state = train_on(mesh, evaluate=False, recipe=FACTORED)
-    moments = state.optimizer[1].moments.encoder.blocks[0].moe.wi
-    for part in ("rows", "columns", "momentum"):
-        facts[part] = list(getattr(moments, part)[...].addressable_shards[0].data.shape)
-    return facts, arrays
+def placed(state):
+    """The arrays of a state by path, where they are."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): array
+        for path, array in jax.tree_util.tree_leaves_with_path(state)
+    }
 
 
 def annotated():
-    """The shape of one device's part of an array [8,16] under each annotation."""
+    """The shape of one device's part of an array [8,16] under each annotation, on a mesh of 4 by 2."""
     x = jnp.zeros((8, 16))
     annotations = {
         "shard": lambda x: shard(x, "batch", "mlp"),
+        "store": lambda x: store(x, "embed", "mlp"),
         "split": lambda x: split(x, 1, "mlp"),
         "replicate": lambda x: replicate(shard(x, "batch", "mlp")),
+        "partitions": lambda x: split(x, -1, 2),
+        "all": lambda x: split(x, 0, 8),
+        "mesh": lambda x: shard(x, PartitionSpec("expert")),
+        "assigned": lambda x: shard(x, np.arange(8).reshape(4, 2)),
+        "turned": lambda x: shard(x, np.arange(8).reshape(4, 2).T),
     }
-    with layout_of("expert_model").use():
-        return {
-            name: list(jax.jit(annotate)(x).addressable_shards[0].data.shape) for name, annotate in annotations.items()
-        }
+    parts = {name: jax.jit(annotate)(x).addressable_shards for name, annotate in annotations.items()}
+    return {name: [list(part[0].data.shape), [one.index[0].start or 0 for one in part]] for name, part in parts.items()}
 
 
 def masks(mesh):
@@ -156,10 +174,13 @@ def layers(mesh):
     def sparse(layer, x):
         return layer(x, info, key, Phase.TRAIN)[0]
 
+    grouped = toy.moe_config(experts=8, dispatch="grouped")
     kinds = {
         "dense": (FeedForward(toy.model_config(dropout=0.2), dtype, rngs), lambda layer, x: layer(x, key)),
         "einsum": (MoE(16, 24, config, dtype, rngs), sparse),
         "expert_choice": (MoE(16, 24, chosen, dtype, rngs), sparse),
+        "grouped": (MoE(16, 24, grouped, dtype, rngs), sparse),
+        "grouped_again": (MoE(16, 24, grouped, dtype, rngs), lambda *args: remat.experts("moe", sparse)(*args)),
     }
     arrays = {}
     for kind, (layer, call) in kinds.items():
@@ -184,23 +205,19 @@ def compute(out):
         None,
         jax.device_put(jax.tree.map(np.asarray, first), shardings(first, mesh)),
     )
-    for name in MESHES:
-        with layout_of(name).use() as mesh:
-            facts[name], mine, states[name] = train_on(mesh, evaluate=name in ("one", "expert_model"))
-            arrays |= {f"{name}/{path}": array for path, array in mine.items()}
-    for name in ("one", "expert_model"):
-        facts[f"factored/{name}"], mine = factored(name)
-        arrays |= {f"factored/{name}/{path}": array for path, array in mine.items()}
+    for name in (*MESHES, "one_factored"):
+        facts[name], mine, states[name] = train_on(name)
+        arrays |= {f"{name}/{path}": array for path, array in mine.items()}
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())
-    with layout_of("expert_model").use(), Checkpoints(out / "run", keep=1) as checkpoints:
-        checkpoints.save(states["expert_model"], batches, Progress(step=STEPS))
+    with layout_of("expert_fsdp").use(), Checkpoints(out / "run", keep=1) as checkpoints:
+        checkpoints.save(states["expert_fsdp"], batches, Progress(step=STEPS))
     with layout_of("expert").use(), Checkpoints(out / "run", keep=1) as checkpoints:
         moved = checkpoints.restore(states["expert"], batches)
         arrays |= {f"moved/{path}": array for path, array in toy.flat(moved.parameters).items()}
     model, facts["loaded"] = load_model(out / "run", MODEL, toy.SIZES, layout_of("one").mesh)
     arrays |= {f"loaded/{path}": array for path, array in toy.flat(split_model(model)[1]).items()}
-    facts["annotated"] = annotated()
     with layout_of("expert_model").use() as mesh:
+        facts["annotated"] = annotated()
         arrays |= masks(mesh) | drawn(mesh) | layers(mesh)
     (out / "facts.json").write_text(json.dumps(facts))
     np.savez(out / "arrays.npz", **arrays)
@@ -213,9 +230,9 @@ def eight(tmp_path_factory):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     subprocess.run(
         [sys.executable, __file__, str(out)],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         check=True,
-        timeout=500,
+        timeout=900,
     )
     with np.load(out / "arrays.npz") as arrays:
         yield json.loads((out / "facts.json").read_text()), dict(arrays)
@@ -228,65 +245,86 @@ def part(arrays, prefix):
 # One device and eight
 
 
-@pytest.mark.parametrize("name", ["data", "expert", "expert_model"])
+@pytest.mark.parametrize("name", [name for name in MESHES if name != "one"])
 def test_any_mesh_trains_as_one_device_does(eight, name):
     facts, arrays = eight
+    alone = "one_factored" if name == "expert_model" else "one"
     assert facts["devices"] == 8
-    np.testing.assert_allclose(facts[name]["steps"], facts["one"]["steps"], rtol=1e-5)
+    np.testing.assert_allclose(facts[name]["steps"], facts[alone]["steps"], rtol=1e-5)
     # Dropped tokens, or else capacity was not tried.
-    assert all(0.0 < share < 1.0 for step in facts["one"]["steps"] for share in step[2:])
+    assert all(0.0 < share < 1.0 for step in facts[alone]["steps"] for share in step[2:])
     _, first = toy.weights(MODEL)
     first = toy.flat(first)
-    for kind in ("parameters", "average"):
-        one, other = (part(arrays, f"{mesh}/{kind}/") for mesh in ("one", name))
+    for kind in ("parameters",) if name == "expert_model" else ("parameters", "average", "gradients"):
+        one, other = (part(arrays, f"{mesh}/{kind}/") for mesh in (alone, name))
         assert one.keys() == other.keys() == first.keys()
         for path in one:
             # Adam moves every weight by about the learning rate, 1e-2, however small its gradient.
             np.testing.assert_allclose(other[path], one[path], rtol=0, atol=1e-4, err_msg=path)
-            assert np.abs(one[path] - first[path]).max() > 1e-3, path
+            moved = np.abs(one[path] - first[path] * (kind != "gradients")).max()
+            assert moved > (1e-4 if name == "expert_model" else 1e-3), path
+
+
+LAYERS, EXPERTS, WIDTH, HIDDEN = 2, 8, 16, 24
 
 
 def test_factored_moments_and_parts_of_a_batch_are_spread_over_the_mesh(eight):
-    facts, arrays = eight
-    one, other = (facts[f"factored/{name}"] for name in ("one", "expert_model"))
-    np.testing.assert_allclose(other["steps"], one["steps"], rtol=1e-5)
-    layers, experts, width, hidden = 2, 8, 16, 24
-    assert (one["rows"], one["columns"]) == ([layers, experts, width], [layers, experts, hidden])
-    assert (other["rows"], other["columns"]) == ([layers, experts // 4, width], [layers, experts // 4, hidden // 2])
-    assert other["momentum"] == other["expert_part"] == [layers, experts // 4, width, hidden // 2]
-    assert other["program"]["all-to-all"] == 8
-    assert other["program"]["all-gather"] == 0
-    wanted = part(arrays, "factored/one/parameters/")
-    got = part(arrays, "factored/expert_model/parameters/")
-    assert wanted.keys() == got.keys()
-    for path in wanted:
-        np.testing.assert_allclose(got[path], wanted[path], rtol=0, atol=1e-5, err_msg=path)
+    facts, _ = eight
+    one, other = facts["one_factored"]["parts"], facts["expert_model"]["parts"]
+
+    def moment(parts, kind):
+        return next(shape for path, shape in parts.items() if f"encoder.blocks.0.moe.wi.{kind}" in path)
+
+    assert moment(one, "rows"), moment(one, "columns") == ([LAYERS, EXPERTS, WIDTH], [LAYERS, EXPERTS, HIDDEN])
+    assert moment(other, "rows") == [LAYERS, EXPERTS // 4, WIDTH]
+    assert moment(other, "columns") == [LAYERS, EXPERTS // 4, HIDDEN // 2]
+    assert moment(other, "momentum") == [LAYERS, EXPERTS // 4, WIDTH, HIDDEN // 2]
 
 
 def test_any_mesh_evaluates_as_one_device_does(eight):
     facts, _ = eight
-    assert facts["expert_model"]["evaluation"] == pytest.approx(facts["one"]["evaluation"], rel=1e-5)
+    assert facts["expert"]["evaluation"] == pytest.approx(facts["one"]["evaluation"], rel=1e-5)
 
 
-def test_experts_live_where_the_mesh_says(eight):
-    facts, _ = eight
-    layers, experts, width, hidden = 2, 8, 16, 24
-    assert facts["one"]["expert_part"] == [layers, experts, width, hidden]
-    assert facts["data"]["expert_part"] == [layers, experts, width, hidden]
-    assert facts["expert"]["expert_part"] == [layers, experts // 8, width, hidden]
-    assert facts["expert_model"]["expert_part"] == [layers, experts // 4, width, hidden // 2]
+@pytest.mark.parametrize(
+    ("name", "experts", "hidden", "embedding"),
+    [
+        ("one", EXPERTS, HIDDEN, WIDTH),
+        ("data", EXPERTS, HIDDEN, WIDTH),
+        ("expert", EXPERTS // 8, HIDDEN, WIDTH),
+        ("expert_model", EXPERTS // 4, HIDDEN // 2, WIDTH),
+        ("expert_fsdp", EXPERTS // 8, HIDDEN, WIDTH // 2),
+        ("multislice", EXPERTS // 4, HIDDEN, WIDTH),
+    ],
+)
+def test_weights_live_where_the_preset_says(eight, name, experts, hidden, embedding):
+    parts = eight[0][name]["parts"]
+    of = {path: shape for path, shape in parts.items() if "encoder.blocks.0.moe.wi" in path and len(shape) == 4}
+    assert len(of) >= (2 if name in ("one_factored", "expert_model") else 4)  # with their moments and average
+    assert all(shape == [LAYERS, experts, WIDTH, hidden] for shape in of.values())
+    tables = {path: shape for path, shape in parts.items() if "embedding" in path and len(shape) == 2}
+    assert {shape[1] for shape in tables.values()} == {embedding}
 
 
 def test_tokens_travel_to_experts_and_nothing_else_is_gathered(eight):
-    facts, _ = eight
-    for name in ("expert", "expert_model"):
+    programs = {name: eight[0][name]["program"] for name in MESHES}
+    for name in ("expert", "expert_model", "multislice"):
         # To the experts and back, forward and backward, in the one scanned layer of encoder and of decoder.
-        assert facts[name]["program"]["all-to-all"] == 8
-    assert facts["data"]["program"]["all-to-all"] == 0
-    for name in ("data", "expert", "expert_model"):
-        assert facts[name]["program"]["all-gather"] == 0
-        assert facts[name]["program"]["all-reduce"] > 0
-    assert not any(facts["one"]["program"].values())
+        assert programs[name]["all-to-all"] == 8
+    assert programs["data"]["all-to-all"] == 0
+    for name in ("data", "expert", "expert_model", "multislice"):
+        assert programs[name]["all-gather"] == 0
+        assert programs[name]["all-reduce"] > 0
+    assert not any(programs["one"].values())
+
+
+def test_dense_weights_are_gathered_when_used_and_experts_are_not(eight):
+    program = eight[0]["expert_fsdp"]["program"]
+    gathered = [[int(size) for size in shape.split(",")] for shape in program["gathered"]]
+    assert [42, WIDTH] in gathered  # the embedding
+    assert not any(HIDDEN in shape for shape in gathered)  # experts alone have hidden units here
+    # As anywhere, and to the experts and back once more, for what is computed again.
+    assert program["all-to-all"] == 12
 
 
 def test_dropout_has_one_mask_however_the_array_is_split(eight):
@@ -302,7 +340,9 @@ def test_parameters_are_drawn_the_same_wherever_they_live(eight):
     np.testing.assert_array_equal(arrays["drawn/parts"], arrays["drawn/one"])
 
 
-@pytest.mark.parametrize(("kind", "leaves"), [("dense", 4), ("einsum", 5), ("expert_choice", 9)])
+@pytest.mark.parametrize(
+    ("kind", "leaves"), [("dense", 4), ("einsum", 5), ("expert_choice", 9), ("grouped", 5), ("grouped_again", 5)]
+)
 def test_a_layer_is_the_same_in_parts(eight, kind, leaves):
     _, arrays = eight
     one, parts = (part(arrays, f"{kind}/{name}/") for name in ("one", "parts"))
@@ -314,9 +354,9 @@ def test_a_layer_is_the_same_in_parts(eight, kind, leaves):
 
 def test_a_checkpoint_moves_between_meshes(eight):
     facts, arrays = eight
-    written = part(arrays, "expert_model/parameters/")
+    written = part(arrays, "expert_fsdp/parameters/")
     moved, loaded = part(arrays, "moved/"), part(arrays, "loaded/")
-    averages = part(arrays, "expert_model/average/")
+    averages = part(arrays, "expert_fsdp/average/")
     assert facts["loaded"] == STEPS
     for path in written:
         np.testing.assert_array_equal(moved[path], written[path])
@@ -324,8 +364,22 @@ def test_a_checkpoint_moves_between_meshes(eight):
 
 
 def test_annotations_split_and_replicate(eight):
-    facts, _ = eight
-    assert facts["annotated"] == {"shard": [8 // 4, 16 // 2], "split": [8, 16 // 2], "replicate": [8, 16]}
+    found = eight[0]["annotated"]
+    parts = {name: shape for name, (shape, _) in found.items()}
+    assert parts == {
+        "shard": [8 // 4, 16 // 2],
+        "store": [8, 16 // 2],
+        "split": [8, 16 // 2],
+        "replicate": [8, 16],
+        "partitions": [8, 16 // 2],
+        "all": [8 // 8, 16],
+        "mesh": [8 // 4, 16],
+        "assigned": [8 // 4, 16 // 2],
+        "turned": [8 // 2, 16 // 4],
+    }
+    # Which rows device 0, 1, ... holds: as the device assignments say.
+    assert found["assigned"][1] == [0, 0, 2, 2, 4, 4, 6, 6]
+    assert found["turned"][1] == [0, 4, 0, 4, 0, 4, 0, 4]
 
 
 # Rules, meshes and their mistakes
@@ -361,6 +415,71 @@ def test_annotations_without_a_mesh_say_nothing():
     assert replicate(x) is x
     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
         assert shard(x, "batch", "mlp") is x
+
+
+@pytest.mark.parametrize(
+    ("annotate", "kind", "message"),
+    [
+        (lambda x: split(x, 2, 2), ValueError, r"dimension 2 of an array of shape \(8, 12\)"),
+        (lambda x: split(x, 0, 3), ValueError, "3 partitions over a mesh of data=2, expert=2, model=2: no axes"),
+        (lambda x: split(x, 0, 2), ValueError, "2 partitions over .*: data or expert or model"),
+        (lambda x: split(x, 1, 8), UserError, r"dimension 1 of an array \(8, 12\) is 12, which .* does not divide"),
+        (lambda x: shard(x, np.arange(8).reshape(4, 2) ^ 3), ValueError, "4 x 2 parts, is no placement on a mesh of"),
+        (lambda x: shard(x, np.arange(8)), ValueError, r"for an array of shape \(8, 12\)"),
+    ],
+)
+def test_placements_that_a_mesh_does_not_have_are_mistakes(annotate, kind, message):
+    with EIGHT.use(), pytest.raises(kind, match=message):
+        jax.eval_shape(annotate, jax.ShapeDtypeStruct((8, 12), jnp.float32))
+
+
+def test_a_table_that_changes_is_traced_anew():
+    traced = []
+
+    @jax.jit
+    def annotate(x):
+        traced.append(active_rules().preset)
+        return shard(x, "batch", None)
+
+    x = jax.ShapeDtypeStruct((8, 12), jnp.float32)
+    for name in ("expert", "expert_model", "expert"):
+        with make_layout(MeshConfig(preset=name, expert=4, model=2), 8).use():
+            annotate.trace(x)
+    assert traced == ["expert", "expert_model"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("axes: {data: -1}\n", "x.yaml:1: rules is missing"),
+        ("axes: {dat: -1}\nrules: {}\n", r"x.yaml:1: unknown mesh axis dat; did you mean data\?"),
+        ("axes: {data: 0}\nrules: {}\n", "axes.data must be a number of devices, -1 or slices .not 0"),
+        ("axes: {data: -1}\nrules:\n  bach: data\n", "x.yaml:3: rules.bach: there is no such logical axis; did you"),
+        ("axes: {data: -1}\nrules:\n  batch: expert\n", r"rules.batch must be a list of axes of this mesh \(data\)"),
+        ("axes: {data: -1}\nrules: {}\nrule: {}\n", r"x.yaml:3: unknown key rule; did you mean rules\?"),
+    ],
+)
+def test_a_wrong_preset_is_a_mistake(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        make_layout(MeshConfig(preset="x.yaml"), 8)
+
+
+def test_presets_are_looked_for_where_recipes_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"unknown mesh preset 'exprt'; did you mean expert"):
+        make_layout(MeshConfig(preset="exprt"), 8)
+    Path("recipes/meshes").mkdir(parents=True)
+    Path("recipes/meshes/mine.yaml").write_text("axes: {expert: -1}\nrules: {batch: expert}\n")
+    assert dict(make_layout(MeshConfig(preset="mine"), 8).mesh.shape) == {"expert": 8}
+    with pytest.raises(UserError, match=r"mesh.model=2: the preset mine has no such axis \(it has expert\)"):
+        make_layout(MeshConfig(preset="mine", model=2), 8)
+
+
+def test_slices_that_the_data_axis_does_not_span_are_a_mistake():
+    with pytest.raises(UserError, match=r"mesh.data=4 cannot span 8 slices"):
+        make_layout(MeshConfig(preset="multislice", slices=8, data=4, expert=2), 8)
 
 
 def test_annotations_are_checked_even_without_a_mesh():

@@ -14,6 +14,7 @@ from flax import nnx
 from nmt.config import ModelConfig
 from nmt.errors import UserError
 from nmt.models.embedding import rows_of
+from nmt.sharding import left_to_xla
 
 Turn = Callable[[jax.Array, jax.Array | None], jax.Array]
 
@@ -123,7 +124,8 @@ class RelativeBias(nnx.Module):
         buckets = relative_buckets(self.table[...].shape[0], self.distance, bidirectional=not self.decoder)
         by_offset = self.table[...][buckets].T  # [A, 2*distance+1]
         offset = jnp.clip(key[:, None, :] - query[:, :, None], -self.distance, self.distance)
-        return bias + by_offset[:, offset + self.distance].swapaxes(0, 1)
+        of_pairs = left_to_xla(lambda table, at: table[:, at].swapaxes(0, 1), ("batch", "heads", None, None))
+        return bias + of_pairs(by_offset, offset + self.distance)
 
 
 class NoBias(nnx.Module):

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from nmt.config import MoEConfig
 from nmt.models.moe.counting import positions
 from nmt.models.tokens import Phase
-from nmt.sharding import einsum
+from nmt.sharding import einsum, left_to_xla
 
 EPSILON = 1e-9  # keeps a sum of gates from being zero, as Lingvo does
 
@@ -133,10 +133,14 @@ def fill(
     if slots is None or priority is None:
         slot = positions(wanted, expert, experts)
     else:
-        order = jnp.argsort(-priority, axis=1, stable=True)  # [G,N]
-        first_wanted, first_expert = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (wanted, expert))
-        slot = positions(first_wanted, first_expert, experts)
-        slot = jnp.take_along_axis(slot, jnp.argsort(order, axis=1)[..., None], axis=1)
+
+        def in_order(wanted: jax.Array, expert: jax.Array, priority: jax.Array) -> jax.Array:
+            order = jnp.argsort(-priority, axis=1, stable=True)  # [G,N]
+            first_wanted, first_expert = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (wanted, expert))
+            slot = positions(first_wanted, first_expert, experts)
+            return jnp.take_along_axis(slot, jnp.argsort(order, axis=1)[..., None], axis=1)
+
+        slot = left_to_xla(in_order, ("group", None, None))(wanted, expert, priority)
     return slot, wanted if slots is None else wanted & (slot < slots)
 
 
