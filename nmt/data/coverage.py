@@ -1,9 +1,10 @@
 """How well a vocabulary serves each language: tokens per word and per character, unknown and byte pieces, offenders."""
 
+import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from etils import epath
@@ -47,14 +48,14 @@ class Coverage:
         return self.tokens / max(1, self.characters)
 
 
-def measure_coverage(vocabulary: Vocabulary, texts: Mapping[str, Sequence[str]]) -> list[Coverage]:
+def measure_coverage(vocabulary: Vocabulary, texts: Mapping[str, Collection[str]]) -> list[Coverage]:
     """Return the coverage of every language that has text, by its first sentences, worst tokens per character first."""
     found = [_measure(vocabulary, language, some) for language, some in texts.items() if some]
     return sorted(found, key=lambda coverage: (-coverage.per_character, coverage.language))
 
 
-def _measure(vocabulary: Vocabulary, language: str, texts: Sequence[str]) -> Coverage:
-    lines = [" ".join(text.split()) for text in texts[:_MOST_SENTENCES]]
+def _measure(vocabulary: Vocabulary, language: str, texts: Collection[str]) -> Coverage:
+    lines = [" ".join(text.split()) for text in itertools.islice(texts, _MOST_SENTENCES)]
     encoded = vocabulary.encode(lines)
     kinds = Counter(vocabulary.kind(piece) for pieces in encoded for piece in pieces)
     tokens = sum(map(len, encoded))
