@@ -1,6 +1,6 @@
 """The tables of planning: GShard's models on their own cores, compile time, O(1) in experts, smallest slices.
 
-    python -m benchmarks.plan_tables models         # all m4 recipes on the paper's topologies (about 30 min)
+    python -m benchmarks.plan_tables models         # all m4 recipes on the paper's topologies
     python -m benchmarks.plan_tables partitions     # compile time for 16 to 2048 devices at fixed work per device
     python -m benchmarks.plan_tables layers         # compile time for 6, 12, 36 and 60 layers
     python -m benchmarks.plan_tables experts        # memory and FLOPs per device from 128 to 2048 experts

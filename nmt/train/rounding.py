@@ -32,7 +32,9 @@ def updated(parameters: nnx.State, updates: Any, key: jax.Array) -> nnx.State:
     """
     leaves, structure = jax.tree.flatten(parameters)
     keys = jax.random.split(jax.random.fold_in(key, ROUNDING), len(leaves))
-    sums = [weight + update for weight, update in zip(leaves, jax.tree.leaves(updates), strict=True)]
+    sums = [
+        weight.astype(jnp.float32) + update for weight, update in zip(leaves, jax.tree.leaves(updates), strict=True)
+    ]
     rounded = [
         total if weight.dtype == jnp.float32 else to_bfloat16(total, one)
         for weight, total, one in zip(leaves, sums, keys, strict=True)
