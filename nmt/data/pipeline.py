@@ -254,7 +254,10 @@ class _PackedIterator(grain.DatasetIterator):
         if {*state} != names or len(state["counts"]) != len(self._order.start.counts):
             raise UserError("the checkpoint's position in the data is of another version or other directions")
         position = Position(**{name: state[name] for name in Position._fields})
-        self._set(position._replace(counts=tuple(position.counts)), state["step"], state["batch"])
+        position = position._replace(counts=tuple(position.counts))
+        if state["batch"] == 0 and state["next_stage"] != position.stage:
+            position = self._order.next_window(position, state["step"], state["next_stage"])
+        self._set(position, state["step"], state["batch"])
         self._next_stage, self._began = state["next_stage"], state["began"]
 
     def __str__(self) -> str:
