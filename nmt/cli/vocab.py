@@ -9,7 +9,7 @@ from nmt.config import load_recipe
 from nmt.errors import UserError
 
 _USAGE = """\
-usage: nmt-vocab recipe=NAME [key=value ...]
+Usage: nmt-vocab recipe=NAME [key=value ...]
        nmt-vocab --report RUN
        nmt-vocab --report MODEL < text
 
