@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from nmt.cli.data_text import ExportRequest, PreviewRequest, StatsRequest, export, perform, preview, stats
-from nmt.cli.shell import command_name, run_command
+from nmt.cli.shell import command_name, parsed, run_command
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,15 +81,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    # Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
-    try:
-        request = app(standalone_mode=False)
-    except Exception as error:
-        # Its usage errors have no public class that all its versions share, but they all explain themselves.
-        if (explain := getattr(error, "format_message", None)) is None:
-            raise
-        raise UserError(f"{' '.join(explain().split())} (see nmt-data --help)") from None
-    match request:
+    match request := parsed(app, ListRequest, FetchRequest, StatsRequest, PreviewRequest, ExportRequest):
         case ListRequest():
             _list(request)
         case FetchRequest():

@@ -65,14 +65,14 @@ def run_command(function: Callable[[], object], leave: Callable[[int], NoReturn]
     leave(0)
 
 
-def parsed(app: "Typer", request: type[_Request]) -> _Request | None:
+def parsed(app: "Typer", *requests: type[_Request]) -> _Request | None:
     """Return what the arguments of the process ask for; None: they asked for help, which was shown.
 
     Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
 
     Args:
       app: an application whose commands return a request.
-      request: the type of requests.
+      requests: the types of requests.
 
     Raises:
       UserError: an unknown option, a missing argument, a wrong value.
@@ -84,7 +84,7 @@ def parsed(app: "Typer", request: type[_Request]) -> _Request | None:
         if (explain := getattr(error, "format_message", None)) is None:
             raise
         raise UserError(f"{' '.join(explain().split())} (see {command_name()} --help)") from None
-    return asked if isinstance(asked, request) else None
+    return asked if isinstance(asked, requests) else None
 
 
 def prepare_process() -> None:
