@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
 from toy_evaluation import RECIPE, TEXT, FakeTranslator, write_set
 
-from nmt.config import DecodeConfig
+from nmt.config import DecodeConfig, EvaluateConfig
 from nmt.errors import UserError
 from nmt.evaluate import metrics
 from nmt.evaluate.matrix import evaluate
@@ -264,6 +264,37 @@ def test_averages_by_hand(run):
     into_only = replace(matrix, results=tuple(results[:2]))
     assert into_only.out_of_english is None
     assert set(into_only.averages) == {"into English", "overall"}
+
+
+def test_directions_are_told_apart_by_their_training_pairs(run):
+    (some, *_) = evaluate(FakeTranslator(), run).results
+    others = ["af", "bg", "ca", "cs", "da", "de", "el", "es", "et", "fi", "fr", "ga", "hu"]
+    results = tuple(
+        replace(some, cell=replace(some.cell, direction=Direction(code, "en"), bleu=float(place), chrf=2.0 * place))
+        for place, code in enumerate(others)
+    )
+    pairs = {Direction(code, "en"): 10 * (place + 1) for place, code in enumerate(others)}
+    matrix = replace(evaluate(FakeTranslator(), run), results=results, training_pairs=pairs)
+    found = {name: (average.directions, average.bleu) for name, average in matrix.averages.items() if "-" in name}
+    assert found == {  # the most pairs have the last ones
+        "into English, high-resource": (4, 10.5),
+        "into English, middle-resource": (4, 6.5),
+        "into English, low-resource": (5, 2.0),
+    }
+    assert Matrix.from_json(matrix.folder, matrix.to_json()).averages == matrix.averages
+    assert set(replace(matrix, training_pairs={}).averages) == {"into English", "overall"}
+
+
+def test_a_recipe_may_ask_for_the_first_sentences_only(run):
+    fake = FakeTranslator()
+    fake.recipe = RECIPE.model_copy(update={"evaluate": EvaluateConfig(sentences=2)})
+    matrix = evaluate(fake, run)
+    assert [cell.sentences for cell in matrix.cells] == [2, 2, 1]
+    chosen = stored_set(run, "test", 2)
+    assert chosen.read(ES_EN) == stored_set(run, "test").read(ES_EN)[:2]
+    assert [sample.reference for sample in read_samples(matrix.folder, chosen, ES_EN, 5)] == [
+        pair.target for pair in chosen.read(ES_EN)
+    ]
 
 
 def retranslated(run, changed=lambda: None, **options) -> list[str]:

@@ -69,7 +69,7 @@ def _evaluate(request: Request) -> None:
 
     recipe = read_run_recipe(request.run)
     testset = recipe.evaluate.split if request.testset is None else request.testset
-    chosen = open_set(request.run, testset, request.pairs)
+    chosen = open_set(request.run, testset, request.pairs, recipe.evaluate.sentences)
     select(chosen, recipe, request.pairs)  # mistakes are told before anything is loaded
     prepare_process()
 

@@ -80,6 +80,9 @@ class EvaluateConfig(Section):
     """Evaluation at the end of a run, and by nmt-evaluate."""
 
     split: Literal["test", "dev"] = Field("test", description="Which stored split is translated and scored.")
+    sentences: Positive | None = Field(
+        None, description="Most sentences of a direction that are translated, the first of its stored split; null: all."
+    )
     samples: int = Field(2, ge=0, description="Sample translations shown at the end of a run.")
 
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from etils import epath
 
 from nmt.config.schema import Recipe
+from nmt.data.store import load_stats
 from nmt.errors import UserError
 from nmt.evaluate.metrics import score
 from nmt.evaluate.results import Matrix, Result, Source
@@ -28,7 +29,7 @@ from nmt.evaluate.samples import hypotheses_file, read_samples
 from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, in_order, select, stored_set
 from nmt.evaluate.webpage import render_page
 from nmt.files import atomic_write
-from nmt.languages import Direction
+from nmt.languages import Direction, parse_direction
 
 Progress = Callable[[Direction, int, int], None]  # direction, sentences done, sentences of the direction
 
@@ -89,7 +90,8 @@ def evaluate(
     Raises:
       UserError: no such test set, no such direction in it, or an empty one; the results cannot be written.
     """
-    chosen = split if isinstance(split, EvaluationSet) else stored_set(run, split)
+    most = translator.recipe.evaluate.sentences
+    chosen = split if isinstance(split, EvaluationSet) else stored_set(run, split, most)
     selection = select(chosen, translator.recipe, directions)
     job = _Job.prepare(translator, epath.Path(run), chosen, beam)
     results = {}
@@ -110,6 +112,7 @@ class _Job:
     folder: epath.Path
     checkpoint: str
     decode: dict[str, Any]
+    training_pairs: dict[Direction, int]
 
     @classmethod
     def prepare(cls, translator: Translates, run: epath.Path, chosen: EvaluationSet, beam: int | None) -> "_Job":
@@ -121,7 +124,7 @@ class _Job:
             (folder / "hypotheses").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from None
-        return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode)
+        return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode, _training_pairs(run))
 
     def result(self, direction: Direction, force: bool, on_progress: Progress | None) -> Result:
         """Return the result of a direction: the stored one if it is still true, else a new one, written."""
@@ -140,7 +143,7 @@ class _Job:
     def matrix(self, results: Iterable[Result], left_out: dict[str, str]) -> Matrix:
         name = self.chosen.name if self.chosen.name in STORED else self.chosen.origin
         recipe, step = self.translator.recipe, self.translator.step
-        return Matrix(self.folder, recipe.name, step, name, tuple(results), left_out)
+        return Matrix(self.folder, recipe.name, step, name, tuple(results), left_out, self.training_pairs)
 
     def write_matrix(self, results: dict[Direction, Result], left_out: dict[str, str]) -> None:
         """Write matrix.json and report.html of these results and of those that are stored and still true."""
@@ -183,6 +186,15 @@ class _Job:
             lines, direction.source, direction.target, beam=self.decode["beam"], progress=progress
         )
         return hypotheses, time.perf_counter() - start
+
+
+def _training_pairs(run: epath.Path) -> dict[Direction, int]:
+    """Return how many pairs of each direction a run learns from, as far as its store is there to tell."""
+    try:
+        found = load_stats(run / "data").directions
+    except UserError:
+        return {}
+    return {parse_direction(name): stats.splits["train"].pairs for name, stats in found.items()}
 
 
 def _checkpoint_hash(run: epath.Path, step: int) -> str:

@@ -8,9 +8,10 @@ from typing import Any, Self
 from etils import epath
 
 from nmt.evaluate.metrics import Cell
-from nmt.languages import parse_direction
+from nmt.languages import Direction, parse_direction
 
 ENGLISH = "en"
+FEW_DIRECTIONS = 12  # fewer are not told apart by their resources
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Matrix:
     test_set: str  # its name or path
     results: tuple[Result, ...]
     left_out: dict[str, str] = field(default_factory=dict)  # directions not evaluated, with the reason
+    training_pairs: dict[Direction, int] = field(default_factory=dict)  # of the run, where they are known
 
     @property
     def cells(self) -> list[Cell]:
@@ -121,7 +123,27 @@ class Matrix:
     def averages(self) -> dict[str, Average]:
         """The averages that there are, by the names that people read."""
         named = {"into English": self.into_english, "out of English": self.out_of_english, "overall": self.overall}
+        named |= {name: Average.of(cells) for name, cells in self._by_resource().items()}
         return {name: average for name, average in named.items() if average}
+
+    def _by_resource(self) -> dict[str, list[Cell]]:
+        """Return the directions into and out of English in thirds of their numbers of training pairs.
+
+        They are not told apart where there are few, or where the pairs are not known.
+        """
+        thirds: dict[str, list[Cell]] = {}
+        for side, name in ((1, "into English"), (0, "out of English")):
+            cells = [cell for cell in self.cells if cell.direction[side] == ENGLISH]
+            ranked = sorted(
+                (cell for cell in cells if cell.direction in self.training_pairs),
+                key=lambda cell: -self.training_pairs[cell.direction],
+            )
+            if len(ranked) < FEW_DIRECTIONS:
+                continue
+            for third, resource in enumerate(("high", "middle", "low")):
+                low, high = (len(ranked) * bound // 3 for bound in (third, third + 1))
+                thirds[f"{name}, {resource}-resource"] = ranked[low:high]
+        return thirds
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of matrix.json."""
@@ -130,7 +152,11 @@ class Matrix:
             "step": self.step,
             "test_set": self.test_set,
             "date": self.date,
-            "averages": {name.lower().replace(" ", "_"): asdict(average) for name, average in self.averages.items()},
+            "averages": {
+                name.lower().replace(",", "").replace(" ", "_"): asdict(average)
+                for name, average in self.averages.items()
+            },
+            "training_pairs": {str(direction): pairs for direction, pairs in self.training_pairs.items()},
             "left_out": self.left_out,
             "results": [result.to_json() for result in self.results],
         }
@@ -144,4 +170,5 @@ class Matrix:
           UserError: a result is of a direction that does not exist.
         """
         results = tuple(map(Result.from_json, values["results"]))
-        return cls(folder, values["recipe"], values["step"], values["test_set"], results, values["left_out"])
+        pairs = {parse_direction(name): count for name, count in values.get("training_pairs", {}).items()}
+        return cls(folder, values["recipe"], values["step"], values["test_set"], results, values["left_out"], pairs)

@@ -45,6 +45,7 @@ class EvaluationSet:
     name: str  # names the folder of its results
     origin: str  # the path
     files: dict[Direction, epath.Path] = field(repr=False)
+    most: int | None = None  # pairs of a direction, the first ones; None: all
 
     def read(self, direction: Direction) -> list[Pair]:
         """Return the pairs of a direction.
@@ -58,11 +59,16 @@ class EvaluationSet:
             raise UserError(f"no test set for {direction} in {self.origin}{near} (there are: {known})")
         if not (pairs := _read_pairs(self.files[direction])):
             raise UserError(f"{self.files[direction]} has no sentences: there is nothing to evaluate for {direction}")
-        return pairs
+        return pairs[: self.most]
 
 
-def stored_set(run: os.PathLike[str] | str, split: str) -> EvaluationSet:
+def stored_set(run: os.PathLike[str] | str, split: str, most: int | None = None) -> EvaluationSet:
     """Return a split (`test` or `dev`) that was held out when the run's data was prepared.
+
+    Args:
+      run: the run directory.
+      split: which.
+      most: pairs of a direction, the first ones (the recipe's `evaluate.sentences`); None: all.
 
     Raises:
       UserError: there is no such split, or the run has not stored it.
@@ -75,22 +81,25 @@ def stored_set(run: os.PathLike[str] | str, split: str) -> EvaluationSet:
         raise UserError(
             f"no stored {split} set in {folder}: `nmt-train recipe={recipe}` prepares it and then trains on"
         )
-    return EvaluationSet(split, str(folder), files)
+    return EvaluationSet(split, str(folder), files, most)
 
 
-def open_set(run: os.PathLike[str] | str, testset: str, directions: Sequence[str] | None = None) -> EvaluationSet:
+def open_set(
+    run: os.PathLike[str] | str, testset: str, directions: Sequence[str] | None = None, most: int | None = None
+) -> EvaluationSet:
     """Return the test set that a person named (see the module's description of what is accepted).
 
     Args:
       run: the run directory, for its stored splits.
       testset: `test`, `dev` or a path.
       directions: what to evaluate; exactly one must be given when `testset` is a single file.
+      most: of a stored split, see `stored_set`; files are read whole.
 
     Raises:
       UserError: nothing of that kind is there, or a file's direction is not known.
     """
     if testset in STORED:
-        return stored_set(run, testset)
+        return stored_set(run, testset, most)
     path = epath.Path(testset)
     if not path.exists():
         near = did_you_mean(testset, STORED)

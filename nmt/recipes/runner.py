@@ -190,7 +190,7 @@ def _evaluate(recipe: Recipe, folder: epath.Path, vocabularies: Vocabularies, co
         experts = matrix.folder / "experts.svg"
         draw_experts(read_usage(folder, matrix.step), recipe.name, experts)
         out.print(f"experts: {experts}")
-    chosen = stored_set(folder, recipe.evaluate.split)
+    chosen = stored_set(folder, recipe.evaluate.split, recipe.evaluate.sentences)
     for direction in _alternating([cell.direction for cell in matrix.cells])[: recipe.evaluate.samples]:
         for sample in read_samples(matrix.folder, chosen, direction, 1):
             options = f"--from {direction.source} --to {direction.target}"
