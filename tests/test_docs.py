@@ -17,7 +17,7 @@ import pytest
 import typer
 from synthetic import Playground
 
-from nmt.cli import train, vocab
+from nmt.cli import plan, train, vocab
 from nmt.config import load_recipe
 from nmt.config.arguments import read_arguments
 from nmt.files import declarations
@@ -71,7 +71,7 @@ def prose(page: Path) -> str:
 
 def simple_commands(text: str) -> Iterator[list[str]]:
     """Yield the words of every command of a shell script, without redirections and settings of variables."""
-    text = re.sub(r"(?<=\s)\d(?=>)", "", text.replace("\\\n", " ").replace("\n", " ;\n"))
+    text = re.sub(r"(?<=\s)\d(?=>)", "", text.replace("\\\n", " ").replace("\n", "\n; "))
     lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[str] = []
@@ -98,8 +98,8 @@ def check_command(words: list[str]) -> None:
     name, *arguments = words
     if {"--help", "--version"} & set(arguments):
         return
-    if name == "nmt-train":
-        request = train.parse(arguments)
+    if name in ("nmt-train", "nmt-plan"):
+        request = train.parse(arguments) if name == "nmt-train" else plan.parse(arguments)
         if request.recipe in declarations("recipes"):
             load_recipe(request.recipe, [word for word in request.overrides if "NAME" not in word])
         else:
@@ -126,17 +126,21 @@ def test_blocks_and_commands_are_found(tmp_path: Path) -> None:
         ("sh", "x\n", True),
         ("text", "y\n", False),
     ]
-    script = "# a comment\nX=1 echo 'a | b' | nmt-a --to x < in > out 2>&1\nnmt-b \\\n  c && d; e\n"
-    expected = [["echo", "a | b"], ["nmt-a", "--to", "x"], ["nmt-b", "c"], ["d"], ["e"]]
+    script = "# a comment\nX=1 echo 'a | b' | nmt-a --to x < in > out 2>&1\nnmt-b \\\n  c && d; e  # why\nf\n"
+    expected = [["echo", "a | b"], ["nmt-a", "--to", "x"], ["nmt-b", "c"], ["d"], ["e"], ["f"]]
     assert list(simple_commands(script)) == expected
 
 
 def test_mistakes_in_commands_are_found() -> None:
     check_command(["nmt-train", "recipe=quickstart", "train.steps=5"])
     check_command(["nmt-evaluate", "runs/x", "--pairs", "de-en"])
-    for words in ("nmt-train recipe=quickstart train.stepz=5", "nmt-train recipe=my.yaml train.stepz=5"):
+    for words in (
+        "nmt-train recipe=quickstart",
+        "nmt-train recipe=my.yaml",
+        "nmt-plan recipe=quickstart topology=cpu:2",
+    ):
         with pytest.raises(Exception, match=r"train\.stepz"):
-            check_command(words.split())
+            check_command([*words.split(), "train.stepz=5"])
     with pytest.raises(Exception, match="--pears"):
         check_command(["nmt-evaluate", "runs/x", "--pears", "de-en"])
 
