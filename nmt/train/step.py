@@ -151,9 +151,9 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
 
         return of_batch(jax.lax.map(measure, cut(batch, train.accumulate)))
 
-    host, of = share(batches, recipe.rows)
-
     def place_batch(batch: Batch) -> Batch:
+        # Not before: the devices of a plan are not here, and have no share in anything.
+        host, of = share(batches, recipe.rows)
         before = 0 if len(batch.src) == recipe.rows else host * recipe.rows // of
 
         def place_rows(rows: Any) -> jax.Array:
