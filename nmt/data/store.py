@@ -72,14 +72,18 @@ class DirectionStats:
     """What is stored of a direction.
 
     Attributes:
-      tag: id of the tag that asks for the target language.
+      tag: id of the target language's tag in the vocabulary of sources.
       rejected: pairs that were rejected, by reason: the cleaning's reasons, and too_many_tokens.
       splits: by split.
+      source_tag: id of the source language's tag in the vocabulary of sources; None in stores of older versions.
+      target_tag: id of the target language's tag in the vocabulary of targets, if it has tags.
     """
 
     tag: int
     rejected: dict[str, int]
     splits: dict[Split, SplitStats]
+    source_tag: int | None = None
+    target_tag: int | None = None
 
 
 @dataclass(frozen=True)
@@ -245,7 +249,14 @@ class _Writer(NamedTuple):
         for split in SPLITS:
             written[split], too_long = self._split(direction, split, splits.get(split, ()))
             counts[TOO_MANY_TOKENS] += too_long
-        return DirectionStats(self.vocabularies.source.tag(direction.target), counts, written)
+        source, target = self.vocabularies
+        return DirectionStats(
+            source.tag(direction.target),
+            counts,
+            written,
+            source.tag(direction.source),
+            target.tag(direction.target) if target.languages else None,
+        )
 
     def _split(self, direction: Direction, split: Split, pairs: Iterable[TextPair]) -> tuple[SplitStats, int]:
         token_bytes = 2 if max(self.vocabularies.sizes) <= _TWO_BYTES else 4

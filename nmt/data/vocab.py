@@ -35,7 +35,7 @@ class Vocabulary:
     """A learnt vocabulary: text to token ids and back.
 
     Ids: 0 padding, 1 begin, 2 end, 3 unknown (never produced), then one tag per language, then pieces.
-    One that is of targets only has no tags.
+    One that is of targets only may have no tags.
 
     Attributes:
       languages: canonical codes of the languages that have a tag, in order of their ids.

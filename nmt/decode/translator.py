@@ -19,7 +19,7 @@ from nmt.languages import Direction, get, parse_directions
 from nmt.models.weights import abstract_model, checkpoint_steps, load_model, shardings
 from nmt.sharding import Layout, make_layout
 
-SPECIALS = 2  # tokens of a source besides its pieces: the tag of the target language, and the end
+SPECIALS = 2  # tokens of a source besides its pieces: the tag of a language, and the end
 
 
 class Translation(NamedTuple):
@@ -123,10 +123,11 @@ class Translator:
         vocabulary = self.vocabularies.source
         parts = [split(line, longest, vocabulary.encode) for line in lines]
         owner = [number for number, line in enumerate(parts) for _ in line]
-        tag, end = vocabulary.tag(direction.target), vocabulary.end
+        tag, begin = self._tags(direction)
         found = self._searcher.search(
-            [[tag, *part.pieces, end] for line in parts for part in line],
+            [[tag, *part.pieces, vocabulary.end] for line in parts for part in line],
             config=self._config(beam, length_penalty),
+            begin=begin,
             progress=_by_line(owner, len(lines), progress),
         )
         best = [hypotheses[0] for hypotheses in found]
@@ -138,6 +139,13 @@ class Translator:
             text = join(texts[here], line, *languages)
             result.append(Translation(text, _mean_score(best[here]), len(line)))
         return result
+
+    def _tags(self, direction: Direction) -> tuple[int, int]:
+        """Return the tag before a source, and the decoder's first input, as the recipe's data.tags says."""
+        source, target = self.vocabularies
+        if self.recipe.data.tags == "target":
+            return source.tag(direction.target), target.begin
+        return source.tag(direction.source), target.tag(direction.target)
 
     def _config(self, beam: int | None, length_penalty: float | None) -> DecodeConfig:
         given = {"beam": beam, "length_penalty": length_penalty}

@@ -71,6 +71,8 @@ class Preparation:
         config, folder = self.recipe.vocab, self.run / VOCABULARY
         record = folder / "inputs.json"
         inputs = {"corpus": self._corpus_digest, "seed": self.recipe.seed, **config.model_dump(mode="json")}
+        if config.target_size is not None and self._target_tags:
+            inputs["tags of targets"] = self._target_tags
         if record.exists():
             changed = _changed(json.loads(record.read_text()), inputs)
             if changed:
@@ -83,7 +85,7 @@ class Preparation:
         if config.model is None and config.target_model is None:
             vocabularies = self._learn(folder)
         else:
-            vocabularies = Vocabularies.given(folder, config, languages_of(self.recipe))
+            vocabularies = Vocabularies.given(folder, config, languages_of(self.recipe), self._target_tags)
         self._report(vocabularies, folder)
         with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(inputs, indent=2) + "\n")
@@ -97,8 +99,14 @@ class Preparation:
                 texts = training_texts(corpus, (0, 1))
                 return Vocabularies.shared(learn(texts, tags, recipe.vocab, folder / SHARED, recipe.seed))
             source = learn(training_texts(corpus, (0,)), tags, recipe.vocab, folder / SOURCE, recipe.seed)
-            target = learn(training_texts(corpus, (1,)), (), recipe.vocab, folder / TARGET, recipe.seed, "target_size")
+            texts, tags = training_texts(corpus, (1,)), self._target_tags
+            target = learn(texts, tags, recipe.vocab, folder / TARGET, recipe.seed, "target_size")
             return Vocabularies(source, target)
+
+    @property
+    def _target_tags(self) -> list[str]:
+        """The languages that need a tag in the vocabulary of targets."""
+        return languages_of(self.recipe) if self.recipe.data.tags == "nllb" else []
 
     def _report(self, vocabularies: Vocabularies, folder: epath.Path) -> None:
         """Write what the vocabularies make of each language: vocab/coverage.tsv, with two of them one for each."""
