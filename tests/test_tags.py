@@ -12,6 +12,7 @@ from flax import nnx
 from synthetic import lexicon, sentence
 from test_pipeline import DATA, DIRECTIONS, TAGS, Numbers, same, take
 
+from nmt.cli import translate as command
 from nmt.config import DataConfig, DecodeConfig, ModelConfig, Recipe, VocabConfig, read_run_recipe, save_recipe
 from nmt.config.runs import resume_conflicts
 from nmt.data.batch import Batch
@@ -129,7 +130,7 @@ def run(tmp_path_factory):
     )
     save_recipe(recipe, run)
     languages = ["de", "en", "es"]
-    learn({"de": WORDS}, languages, CONFIG, run / "vocab" / SOURCE, seed=1)
+    learn({"de": WORDS}, languages, CONFIG, run / "vocab" / SOURCE, seed=1, symbols=["<domain:legal>"])
     learn({"en": WORDS}, languages[::-1], CONFIG, run / "vocab" / TARGET, 1, "target_size")
     with jax.set_mesh(mesh), ocp.CheckpointManager(run / "checkpoints") as manager:
         _, parameters = initialise(recipe.model, CONFIG.sizes, 1, mesh)
@@ -158,6 +159,24 @@ def test_translations_have_the_scores_that_reading_them_gives(run):
         assert not {token for hypothesis in best for token in hypothesis.tokens} & {0, 1, 2, 3, 4, 5, 6}
         by_direction[one] = [one.score for one in found]
     assert len({tuple(scores) for scores in by_direction.values()}) == 3
+
+
+def test_a_domain_is_told_behind_the_tag(run):
+    translator = Translator(run)
+    source, target = translator.vocabularies
+    line = " ".join(WORDS[0].split()[:2])
+    (told,) = translator.translate_scored([line], "de", "en", domain="legal")
+    (plain,) = translator.translate_scored([line], "de", "en")
+    marked = [source.tag("de"), source.symbol("<domain:legal>"), *source.encode([line])[0], END]
+    assert translator._searcher.search([marked], begin=target.tag("en"))[0][0].score == told.score != plain.score
+    request = command.Request(str(run), "de", "en", None, None, None, None, None, False, "legal")
+    command._check(request)
+    for attempt in (
+        lambda: command._check(request._replace(domain="news")),
+        lambda: translator.translate_scored([line], "de", "en", domain="news"),
+    ):
+        with pytest.raises(UserError, match="the model does not know <domain:news>; it knows <domain:legal>"):
+            attempt()
 
 
 def test_a_run_keeps_its_tags(run):

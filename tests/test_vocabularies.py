@@ -235,7 +235,7 @@ def kept(folder, pairs):
     ]
     source = SimpleNamespace(
         rows=lambda wanted: iter(rows),
-        spec=SimpleNamespace(split=SplitRule(test=0, dev=0)),
+        spec=SimpleNamespace(split=SplitRule(test=0, dev=0), name="x"),
         provenance=(),
         unreadable=(),
     )

@@ -60,6 +60,7 @@ class Vocabularies(NamedTuple):
         config: VocabConfig,
         languages: Sequence[str],
         target_languages: Sequence[str] = (),
+        symbols: Sequence[str] = (),
     ) -> Self:
         """Copy the models that the recipe names (vocab.model, vocab.target_model) into a folder, and return them.
 
@@ -68,6 +69,7 @@ class Vocabularies(NamedTuple):
           config: names the files.
           languages: those that need a tag.
           target_languages: those that need one in the vocabulary of targets.
+          symbols: control symbols that the vocabulary of sources needs.
 
         Raises:
           UserError: one of two is not named, or as `load`, or a language has no tag.
@@ -86,6 +88,8 @@ class Vocabularies(NamedTuple):
                 raise UserError(
                     f"{path} has no tag for {', '.join(missing)}; it has {', '.join(vocabulary.languages) or 'none'}"
                 )
+        for symbol in symbols:
+            vocabularies.source.symbol(symbol)
         epath.Path(folder).mkdir(parents=True, exist_ok=True)
         for path, file in zip(paths, cls.files(folder, config), strict=True):
             with atomic_write(file) as temporary:

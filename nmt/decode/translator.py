@@ -9,7 +9,7 @@ import jax
 from etils import epath
 
 from nmt.config import DecodeConfig, Recipe, VocabularySizes, read_run_recipe
-from nmt.data.vocab import Vocabulary
+from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.direction import known_direction
 from nmt.decode.search import Hypothesis, Searcher, Tokens
@@ -96,6 +96,7 @@ class Translator:
         *,
         beam: int | None = None,
         length_penalty: float | None = None,
+        domain: str | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Translation]:
         """Translate lines of text.
@@ -108,24 +109,26 @@ class Translator:
           target: the language wanted.
           beam: beam width; None: the recipe's.
           length_penalty: exponent of the length normalisation; None: the recipe's.
+          domain: kind of text, one that a corpus of the run declared; None: none.
           progress: told how many lines are done.
 
         Returns:
           One translation a line.
 
         Raises:
-          UserError: see `direction`; or the model gives no finite probabilities.
+          UserError: see `direction`; or the model does not know the domain; or it gives no finite probabilities.
         """
         if isinstance(lines, str):
             raise TypeError("lines must be a sequence of texts, not one text")
         direction = self.direction(source, target)
-        longest = self._searcher.longest - SPECIALS
         vocabulary = self.vocabularies.source
+        marks = [] if domain is None else [vocabulary.symbol(DOMAIN.format(domain))]
+        longest = self._searcher.longest - SPECIALS - len(marks)
         parts = [split(line, longest, vocabulary.encode) for line in lines]
         owner = [number for number, line in enumerate(parts) for _ in line]
         tag, begin = self._tags(direction)
         found = self._searcher.search(
-            [[tag, *part.pieces, vocabulary.end] for line in parts for part in line],
+            [[tag, *marks, *part.pieces, vocabulary.end] for line in parts for part in line],
             config=self._config(beam, length_penalty),
             begin=begin,
             progress=_by_line(owner, len(lines), progress),
@@ -166,7 +169,8 @@ def _vocabularies(folder: epath.Path, recipe: Recipe) -> Vocabularies:
 
 def _tokens(vocabulary: Vocabulary) -> Tokens:
     tags = map(vocabulary.tag, vocabulary.languages)
-    return Tokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags}))
+    symbols = map(vocabulary.symbol, vocabulary.symbols)
+    return Tokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags, *symbols}))
 
 
 def _layout(recipe: Recipe, vocabulary: VocabularySizes) -> Layout:

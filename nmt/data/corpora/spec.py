@@ -107,6 +107,9 @@ class CorpusSpec(Section):
     covers: tuple[str, ...] = Field(
         (), description="Languages that *-en among data.directions stands for, such as those with enough text."
     )
+    domain: _Name | None = Field(
+        None, description="Kind of text, such as legal, that data.domain_tags marks sources with in training."
+    )
     split: AnySplit = Field(description="How rows are held out.")
 
     def identity(self) -> dict[str, Any]:
