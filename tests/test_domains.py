@@ -14,7 +14,7 @@ from nmt.config import Recipe
 from nmt.config.schema_augment import AugmentConfig
 from nmt.data.augment import Augmenter
 from nmt.data.pipeline import dev_batches, train_batches
-from nmt.data.store import RowLengths
+from nmt.data.store import RowLengths, read_text
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -146,3 +146,27 @@ def test_a_cleaned_corpus_tells_where_its_pairs_come_from(made):
     assert Counter(name for _, name in pairs.with_corpora()) == {"laws": len(of_laws), "talks": len(of_talks)}
     assert all((pair[::-1] in of_laws) == (name == "laws") for pair, name in pairs.with_corpora())
     assert np.all([len(preparation.corpus().pairs[one]["train"]) == len(pairs) for one in (ES_EN, EN_ES)])
+
+
+def test_back_translations_train_one_direction_and_are_marked(folder):
+    talks, of_talks = declared(folder, "talks", 2)
+    made_up, of_made_up = declared(folder, "madeup", 3, synthetic=True, domain="legal")
+    for domains in (False, True):
+        recipe = recipe_of(folder / f"bt{domains}", talks, made_up, domain_tags=domains)
+        preparation, (vocabulary, _) = prepared(recipe)
+        marks = (["<domain:legal>"] if domains else []) + ["<bt>"]
+        assert vocabulary.symbols == tuple(marks)
+        batches = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
+        found = {(tuple(source), tuple(target)) for _ in range(10) for source, target in segments(next(batches))}
+        batches.close()
+        expected = set()
+        for pairs, symbols in ((of_talks, []), (of_made_up, marks)):
+            for spanish, english in pairs:
+                source, target = vocabulary.encode([spanish, english])
+                ids = map(vocabulary.symbol, symbols)
+                expected.add(((vocabulary.tag("en"), *ids, *source, 2), (*target, 2)))
+                if not symbols:
+                    expected.add(((vocabulary.tag("es"), *target, 2), (*source, 2)))
+        assert found == expected
+        held_out = [pair for split in ("dev", "test") for pair in read_text(preparation.store, split, ES_EN)]
+        assert len(held_out) == 8  # of the genuine corpus: the other one names as many

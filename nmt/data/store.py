@@ -27,7 +27,7 @@ from nmt.files import atomic_write
 from nmt.languages import Direction
 
 TextPair = tuple[str, str]
-MarkedPair = tuple[str, str, str]  # source, target, and a control symbol that the source begins with
+MarkedPair = tuple[str, ...]  # source, target, and control symbols that the source begins with
 TOKENISED: tuple[Split, ...] = ("train", "dev")
 AS_TEXT: tuple[Split, ...] = ("dev", "test")
 TOO_MANY_TOKENS = "too_many_tokens"
@@ -167,7 +167,7 @@ def load_stats(directory: os.PathLike[str] | str) -> Stats:
 
 
 def prepare(
-    pairs: Mapping[Direction, Mapping[Split, Iterable[TextPair | MarkedPair]]],
+    pairs: Mapping[Direction, Mapping[Split, Iterable[MarkedPair]]],
     vocabularies: Vocabularies,
     directory: os.PathLike[str] | str,
     *,
@@ -183,7 +183,7 @@ def prepare(
     Training and development pairs that do not fit a row are rejected as too_many_tokens; text is never filtered.
 
     Args:
-      pairs: (source, target) texts by direction and split; those with a control symbol store it before the pieces.
+      pairs: (source, target) texts by direction and split; control symbols of theirs are stored before the pieces.
       vocabularies: give the ids and the tags.
       directory: RUN/data.
       digests: what `digests` returns for these inputs.
@@ -245,7 +245,7 @@ class _Writer(NamedTuple):
     def direction(
         self,
         direction: Direction,
-        splits: Mapping[Split, Iterable[TextPair | MarkedPair]],
+        splits: Mapping[Split, Iterable[MarkedPair]],
         rejected: Mapping[Reason, int],
     ) -> DirectionStats:
         counts = {str(reason): count for reason, count in rejected.items()} | {TOO_MANY_TOKENS: 0}
@@ -262,9 +262,7 @@ class _Writer(NamedTuple):
             target.tag(direction.target) if target.languages else None,
         )
 
-    def _split(
-        self, direction: Direction, split: Split, pairs: Iterable[TextPair | MarkedPair]
-    ) -> tuple[SplitStats, int]:
+    def _split(self, direction: Direction, split: Split, pairs: Iterable[MarkedPair]) -> tuple[SplitStats, int]:
         token_bytes = 2 if max(self.vocabularies.sizes) <= _TWO_BYTES else 4
         kept = too_long = source_tokens = target_tokens = 0
         folder = self.root / split
@@ -289,7 +287,7 @@ class _Writer(NamedTuple):
                 target_tokens += len(target)
         return SplitStats(kept, source_tokens, target_tokens, shards.counts if shards else []), too_long
 
-    def _encoded(self, pairs: Iterable[TextPair | MarkedPair]) -> Iterator[tuple[str, str, list[int], list[int]]]:
+    def _encoded(self, pairs: Iterable[MarkedPair]) -> Iterator[tuple[str, str, list[int], list[int]]]:
         remaining = iter(pairs)
         while chunk := list(itertools.islice(remaining, _ENCODED_AT_ONCE)):
             sources, targets = ([pair[side] for pair in chunk] for side in (0, 1))

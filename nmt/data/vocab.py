@@ -23,6 +23,7 @@ SizeKey = Literal["size", "target_size"]
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIALS = 4
 DOMAIN = "<domain:{}>"
+BACK_TRANSLATED = "<bt>"
 _TAG = re.compile(r">>(.+)<<")
 # The learnt model depends on this number (sums of floats are split by thread), so it is not the machine's.
 _TRAINING_THREADS = 8

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from etils import epath
@@ -10,12 +9,12 @@ from rich.console import Console
 
 from nmt.config import Recipe
 from nmt.data.corpora import Corpus, inputs_digest, load_pairs
-from nmt.data.corpora.cleaned import Pairs
-from nmt.data.corpora.spec import CorpusSpec, Split, load_specs
+from nmt.data.corpora.marks import Marks
+from nmt.data.corpora.spec import load_specs
 from nmt.data.corpora.texts import training_texts
 from nmt.data.coverage import measure_coverage, write_coverage
-from nmt.data.store import MarkedPair, RowLengths, Stats, TextPair, digests, is_prepared, load_stats, prepare
-from nmt.data.vocab import DOMAIN, learn
+from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
+from nmt.data.vocab import learn
 from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
 from nmt.errors import UserError
 from nmt.files import atomic_write
@@ -47,7 +46,7 @@ class Preparation:
         self.recipe, self.run, self.console = recipe, run, console
         self.directions = directions_of(recipe)
         specs = load_specs(recipe.data.corpora)
-        self._symbols = _domain_symbols(specs) if recipe.data.domain_tags else {}
+        self._marks = Marks.of(specs, domains=recipe.data.domain_tags)
         self._corpus_digest = inputs_digest(specs, self.directions, recipe.data.clean)
         self._corpus: Corpus | None = None
 
@@ -76,8 +75,8 @@ class Preparation:
         inputs = {"corpus": self._corpus_digest, "seed": self.recipe.seed, **config.model_dump(mode="json")}
         if config.target_size is not None and self._target_tags:
             inputs["tags of targets"] = self._target_tags
-        if self._symbols:
-            inputs["symbols"] = sorted({*self._symbols.values()})
+        if self._marks.symbols:
+            inputs["symbols"] = self._marks.symbols
         if record.exists():
             changed = _changed(json.loads(record.read_text()), inputs)
             if changed:
@@ -90,7 +89,7 @@ class Preparation:
         if config.model is None and config.target_model is None:
             vocabularies = self._learn(folder)
         else:
-            symbols = sorted({*self._symbols.values()})
+            symbols = self._marks.symbols
             vocabularies = Vocabularies.given(folder, config, languages_of(self.recipe), self._target_tags, symbols)
         self._report(vocabularies, folder)
         with atomic_write(record) as temporary:
@@ -100,7 +99,7 @@ class Preparation:
 
     def _learn(self, folder: epath.Path) -> Vocabularies:
         recipe, corpus, tags = self.recipe, self.corpus(), languages_of(self.recipe)
-        symbols = sorted({*self._symbols.values()})
+        symbols = self._marks.symbols
         with self.console.status("learning the vocabulary"):
             if recipe.vocab.target_size is None:
                 texts = training_texts(corpus, (0, 1))
@@ -132,14 +131,6 @@ class Preparation:
                 soft_wrap=True,
             )
 
-    def _marked(self, splits: Mapping[Split, Pairs]) -> Mapping[Split, Iterable[TextPair | MarkedPair]]:
-        """Return the pairs of a direction's splits, those for training with the symbols of their domains."""
-        if not self._symbols:
-            return splits
-        symbols = self._symbols
-        train = ((*pair, symbols[name]) if name in symbols else pair for pair, name in splits["train"].with_corpora())
-        return {**splits, "train": train}
-
     def stats(self, vocabularies: Vocabularies) -> Stats:
         """Return the statistics of the prepared store, prepared if it is not.
 
@@ -150,14 +141,14 @@ class Preparation:
         lengths = RowLengths(data.source_length, data.target_length)
         cleaning = hashlib.sha256(data.clean.model_dump_json().encode()).hexdigest()
         inputs = digests(self._corpus_digest, cleaning, vocabularies, lengths, self.directions)
-        if self._symbols:
-            inputs["domains"] = " ".join(f"{name}{symbol}" for name, symbol in sorted(self._symbols.items()))
+        if self._marks.domains:
+            inputs["domains"] = " ".join(f"{name}{symbol}" for name, symbol in sorted(self._marks.domains.items()))
         if is_prepared(self.store, inputs):
             return load_stats(self.store)
         corpus = self.corpus()
         with self.console.status("preparing token ids"):
             stats = prepare(
-                {direction: self._marked(splits) for direction, splits in corpus.pairs.items()},
+                {direction: self._marks.of_direction(direction, splits) for direction, splits in corpus.pairs.items()},
                 vocabularies,
                 self.store,
                 digests=inputs,
@@ -169,19 +160,6 @@ class Preparation:
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())
         self.console.print(f"store: {pairs:,} training pairs, {tokens:,} target tokens", highlight=False)
         return stats
-
-
-def _domain_symbols(specs: Sequence[CorpusSpec]) -> dict[str, str]:
-    """Return the control symbol of each corpus that has a domain, by its name.
-
-    Raises:
-      UserError: none has one.
-    """
-    symbols = {spec.name: DOMAIN.format(spec.domain) for spec in specs if spec.domain is not None}
-    if not symbols:
-        names = ", ".join(spec.name for spec in specs)
-        raise UserError(f"data.domain_tags=true, but no declaration among {names} says a domain")
-    return symbols
 
 
 def _changed(old: dict[str, object], new: dict[str, object]) -> list[str]:
