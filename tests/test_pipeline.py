@@ -36,6 +36,7 @@ class Numbers:
 
     size = 1 << 15
     digest = "numbers"
+    languages = tuple(TAGS)
 
     def tag(self, language):
         return TAGS[language]

@@ -49,10 +49,10 @@ def corpora_of(*rows: Sequence[Row]) -> Any:
     return SimpleNamespace(
         sources=[
             SimpleNamespace(
-                rows=lambda wanted, rows=rows: iter(rows), spec=SimpleNamespace(split=RULE, name="x"),
+                rows=lambda wanted, rows=rows: iter(rows), spec=SimpleNamespace(split=RULE, name=f"x{number}"),
                 provenance=(), unreadable=(),
             )
-            for rows in rows
+            for number, rows in enumerate(rows)
         ],
         failures={},
     )  # fmt: skip

@@ -235,7 +235,7 @@ def kept(folder, pairs):
     ]
     source = SimpleNamespace(
         rows=lambda wanted: iter(rows),
-        spec=SimpleNamespace(split=SplitRule(test=0, dev=0)),
+        spec=SimpleNamespace(split=SplitRule(test=0, dev=0), name="x"),
         provenance=(),
         unreadable=(),
     )
@@ -345,7 +345,10 @@ def test_the_store_has_either_side_in_its_own_ids(vocabularies, tmp_path):
 @pytest.mark.parametrize("large", ["source", "target"])
 def test_one_large_vocabulary_is_enough_for_four_bytes(large, tmp_path):
     numbers = SimpleNamespace(
-        size=1000, tag=lambda language: 4, encode=lambda texts: [[int(word) for word in text.split()] for text in texts]
+        size=1000,
+        languages=(),
+        tag=lambda language: 4,
+        encode=lambda texts: [[int(word) for word in text.split()] for text in texts],
     )
     many = SimpleNamespace(**vars(numbers) | {"size": 65537})
     pair = ("65536", "9") if large == "source" else ("9", "65536")

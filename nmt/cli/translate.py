@@ -30,6 +30,7 @@ class Request(NamedTuple):
     length_penalty: float | None
     step: int | None
     scores: bool
+    domain: str | None = None
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,9 +60,13 @@ def translate(
     scores: Annotated[
         bool, typer.Option("--scores", help="Before each line its score (normalised log probability) and a tab.")
     ] = False,
+    domain: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Kind of text, where the run has data.domain_tags. Default: none."),
+    ] = None,
 ) -> Request:
     """Translate text, one line at a time: N lines in, N lines out, and a blank line stays blank."""
-    return Request(run, source, target, file, output, beam, length_penalty, step, scores)
+    return Request(run, source, target, file, output, beam, length_penalty, step, scores, domain)
 
 
 def main() -> None:
@@ -101,7 +106,7 @@ def _check(request: Request) -> None:
     from etils import epath
 
     from nmt.config import read_run_recipe
-    from nmt.data.vocab import Vocabulary
+    from nmt.data.vocab import DOMAIN, Vocabulary
     from nmt.data.vocabularies import Vocabularies
     from nmt.decode.direction import known_direction
     from nmt.languages import get
@@ -110,7 +115,10 @@ def _check(request: Request) -> None:
     get(request.source), get(request.target)
     vocabulary, _ = Vocabularies.files(epath.Path(request.run) / "vocab", recipe.vocab)
     if vocabulary.exists():
-        known_direction(Vocabulary.load(vocabulary), request.source, request.target)
+        loaded = Vocabulary.load(vocabulary)
+        known_direction(loaded, request.source, request.target)
+        if request.domain is not None:
+            loaded.symbol(DOMAIN.format(request.domain))
     if request.file is not None and request.file != "-":
         if not (file := epath.Path(request.file)).exists():
             raise UserError(f"cannot read {request.file}: there is no such file")
@@ -196,6 +204,7 @@ def _translate(
             request.target,
             beam=request.beam,
             length_penalty=request.length_penalty,
+            domain=request.domain,
             progress=told,
         ),
         _with_score if request.scores else _text,

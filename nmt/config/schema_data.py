@@ -102,6 +102,15 @@ class DataConfig(Section):
     temperature: float = Field(
         5.0, gt=0.0, description="Sampling temperature T of the mixture: p(direction) is proportional to pairs^(1/T)."
     )
+    tags: Literal["target", "nllb"] = Field(
+        "target",
+        description="What tells the languages: the target's tag before the source, as in GShard; or, as in NLLB, the "
+        "source's tag there and the target's tag as the decoder's first input.",
+    )
+    domain_tags: bool = Field(
+        False,
+        description="In training, <domain:NAME> follows the tag of sources whose corpus declares a domain.",
+    )
     source_length: Positive = Field(64, description="Tokens in one packed row on the source side (S).")
     target_length: Positive = Field(64, description="Tokens in one packed row on the target side (T).")
     shuffle_window: Positive = Field(8192, description="Examples among which the mixed stream is shuffled once more.")

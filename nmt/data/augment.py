@@ -6,6 +6,7 @@ what it drew. So the drawing is done here: among its n best segmentations (Kudo 
 (Provilkov et al. 2020, algorithm 1).
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,10 +58,13 @@ class Augmenter:
             texts = [text.upper() for text in texts]
         texts[0] = self._noisy(texts[0], noise)
         alphas = [config.subword * (config.sides in (side, "both")) for side in ("source", "target")]
+        # Control symbols are no text: they stay before whatever becomes of it.
+        marks = [*itertools.takewhile(lambda piece: piece < self._vocabularies.source.first_piece, source)]
         pair = tuple(
             segmented(vocabulary, text, alpha, rng)
             for vocabulary, text, alpha in zip(self._vocabularies, texts, alphas, strict=True)
         )
+        pair = ([*marks, *pair[0]], pair[1]) if pair[0] else pair
         fits = all(0 < len(ids) <= limit for ids, limit in zip(pair, most, strict=True))
         result = (pair[0], pair[1]) if fits else (list(source), list(target))
         if len(self._kept) >= _KEPT:

@@ -16,10 +16,10 @@ class Batch:
     Segments count the pairs of a row from 1, the same on both sides; positions count from 0 within a pair.
     """
 
-    src: Array  # [B,S] source tokens: target-language tag, pieces, end
+    src: Array  # [B,S] source tokens: a language's tag, pieces, end
     src_segment: Array  # [B,S]
     src_position: Array  # [B,S]
-    tgt_in: Array  # [B,T] target tokens shifted right: begin, pieces
+    tgt_in: Array  # [B,T] target tokens shifted right: begin or the target language's tag, pieces
     tgt_out: Array  # [B,T] target tokens: pieces, end
     tgt_segment: Array  # [B,T]
     tgt_position: Array  # [B,T]

@@ -27,6 +27,7 @@ from nmt.files import atomic_write
 from nmt.languages import Direction
 
 TextPair = tuple[str, str]
+MarkedPair = tuple[str, ...]  # source, target, and control symbols that the source begins with
 TOKENISED: tuple[Split, ...] = ("train", "dev")
 AS_TEXT: tuple[Split, ...] = ("dev", "test")
 TOO_MANY_TOKENS = "too_many_tokens"
@@ -72,14 +73,18 @@ class DirectionStats:
     """What is stored of a direction.
 
     Attributes:
-      tag: id of the tag that asks for the target language.
+      tag: id of the target language's tag in the vocabulary of sources.
       rejected: pairs that were rejected, by reason: the cleaning's reasons, and too_many_tokens.
       splits: by split.
+      source_tag: id of the source language's tag in the vocabulary of sources; None in stores of older versions.
+      target_tag: id of the target language's tag in the vocabulary of targets, if it has tags.
     """
 
     tag: int
     rejected: dict[str, int]
     splits: dict[Split, SplitStats]
+    source_tag: int | None = None
+    target_tag: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def load_stats(directory: os.PathLike[str] | str) -> Stats:
 
 
 def prepare(
-    pairs: Mapping[Direction, Mapping[Split, Iterable[TextPair]]],
+    pairs: Mapping[Direction, Mapping[Split, Iterable[MarkedPair]]],
     vocabularies: Vocabularies,
     directory: os.PathLike[str] | str,
     *,
@@ -178,7 +183,7 @@ def prepare(
     Training and development pairs that do not fit a row are rejected as too_many_tokens; text is never filtered.
 
     Args:
-      pairs: (source, target) texts by direction and split.
+      pairs: (source, target) texts by direction and split; control symbols of theirs are stored before the pieces.
       vocabularies: give the ids and the tags.
       directory: RUN/data.
       digests: what `digests` returns for these inputs.
@@ -238,16 +243,26 @@ class _Writer(NamedTuple):
     progress: Callable[[int], object]
 
     def direction(
-        self, direction: Direction, splits: Mapping[Split, Iterable[TextPair]], rejected: Mapping[Reason, int]
+        self,
+        direction: Direction,
+        splits: Mapping[Split, Iterable[MarkedPair]],
+        rejected: Mapping[Reason, int],
     ) -> DirectionStats:
         counts = {str(reason): count for reason, count in rejected.items()} | {TOO_MANY_TOKENS: 0}
         written: dict[Split, SplitStats] = {}
         for split in SPLITS:
             written[split], too_long = self._split(direction, split, splits.get(split, ()))
             counts[TOO_MANY_TOKENS] += too_long
-        return DirectionStats(self.vocabularies.source.tag(direction.target), counts, written)
+        source, target = self.vocabularies
+        return DirectionStats(
+            source.tag(direction.target),
+            counts,
+            written,
+            source.tag(direction.source),
+            target.tag(direction.target) if target.languages else None,
+        )
 
-    def _split(self, direction: Direction, split: Split, pairs: Iterable[TextPair]) -> tuple[SplitStats, int]:
+    def _split(self, direction: Direction, split: Split, pairs: Iterable[MarkedPair]) -> tuple[SplitStats, int]:
         token_bytes = 2 if max(self.vocabularies.sizes) <= _TWO_BYTES else 4
         kept = too_long = source_tokens = target_tokens = 0
         folder = self.root / split
@@ -272,12 +287,14 @@ class _Writer(NamedTuple):
                 target_tokens += len(target)
         return SplitStats(kept, source_tokens, target_tokens, shards.counts if shards else []), too_long
 
-    def _encoded(self, pairs: Iterable[TextPair]) -> Iterator[tuple[str, str, list[int], list[int]]]:
+    def _encoded(self, pairs: Iterable[MarkedPair]) -> Iterator[tuple[str, str, list[int], list[int]]]:
         remaining = iter(pairs)
         while chunk := list(itertools.islice(remaining, _ENCODED_AT_ONCE)):
             sources, targets = ([pair[side] for pair in chunk] for side in (0, 1))
             source, target = self.vocabularies
-            yield from zip(sources, targets, source.encode(sources), target.encode(targets), strict=True)
+            marks = [[source.symbol(symbol) for symbol in pair[2:]] for pair in chunk]
+            encoded = [[*mark, *ids] for mark, ids in zip(marks, source.encode(sources), strict=True)]
+            yield from zip(sources, targets, encoded, target.encode(targets), strict=True)
             self.progress(len(chunk))
 
 

@@ -14,7 +14,7 @@ from nmt.data.corpora.spec import Split
 from nmt.data.order import Window
 from nmt.data.packing import Examples, Prefixes, assemble
 from nmt.data.records import TokenPairs, decode_record, tokens_of
-from nmt.data.store import RowLengths, load_stats, open_pairs
+from nmt.data.store import DirectionStats, RowLengths, load_stats, open_pairs
 from nmt.data.vocab import BEGIN
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -114,9 +114,21 @@ def open_streams(
             f"not {limits.source} and {limits.target}; delete that folder to prepare it again"
         )
     pairs = [open_pairs(store_dir, split, direction, stats) for direction in directions]
-    tags = [[stats.direction(direction).tag] for direction in directions]
-    prefixes = Prefixes(tags, np.full(len(pairs), BEGIN, np.int32), np.arange(len(pairs), dtype=np.int32))
+    heads = [_tags(stats.direction(direction), data.tags, store_dir) for direction in directions]
+    tags, begin = [[tag] for tag, _ in heads], np.array([begin for _, begin in heads], np.int32)
+    prefixes = Prefixes(tags, begin, np.arange(len(pairs), dtype=np.int32))
     return Streams(pairs, [one.lengths() for one in pairs], prefixes, limits, augmenter)
+
+
+def _tags(direction: DirectionStats, style: str, store_dir: os.PathLike[str] | str) -> tuple[int, int]:
+    """Return the tag before the sources of a direction, and the token that its decoder begins with."""
+    if style == "target":
+        return direction.tag, BEGIN
+    if direction.source_tag is None or direction.target_tag is None:
+        raise UserError(
+            f"{store_dir} was prepared without the tags that data.tags=nllb needs; start afresh with another run_dir"
+        )
+    return direction.source_tag, direction.target_tag
 
 
 def _by_stream(stream: np.ndarray) -> list[tuple[int, np.ndarray]]:

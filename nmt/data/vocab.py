@@ -22,6 +22,8 @@ SizeKey = Literal["size", "target_size"]
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIALS = 4
+DOMAIN = "<domain:{}>"
+BACK_TRANSLATED = "<bt>"
 _TAG = re.compile(r">>(.+)<<")
 # The learnt model depends on this number (sums of floats are split by thread), so it is not the machine's.
 _TRAINING_THREADS = 8
@@ -34,12 +36,14 @@ _FEW_TEXTS = 64
 class Vocabulary:
     """A learnt vocabulary: text to token ids and back.
 
-    Ids: 0 padding, 1 begin, 2 end, 3 unknown (never produced), then one tag per language, then pieces.
-    One that is of targets only has no tags.
+    Ids: 0 padding, 1 begin, 2 end, 3 unknown (never produced), then one tag per language, then other
+    control symbols, then pieces. One that is of targets only may have no tags.
 
     Attributes:
       languages: canonical codes of the languages that have a tag, in order of their ids.
+      symbols: the other control symbols, such as <domain:legal>, in order of their ids.
       size: number of ids (V).
+      first_piece: the first id that text can have.
       digest: SHA-256 of the model file.
     """
 
@@ -52,7 +56,8 @@ class Vocabulary:
         self.digest = hashlib.sha256(model).hexdigest()
         self.languages = tuple(_tags(self._processor))
         self._is_bpe: bool | None = None
-        self._first_piece = SPECIALS + len(self.languages)
+        self.symbols = tuple(_symbols(self._processor, SPECIALS + len(self.languages)))
+        self.first_piece = SPECIALS + len(self.languages) + len(self.symbols)
 
     @classmethod
     def load(cls, path: os.PathLike[str] | str) -> "Vocabulary":
@@ -77,6 +82,16 @@ class Vocabulary:
             near = did_you_mean(language, self.languages)
             raise UserError(f"the model does not know {language}{near}; it knows {', '.join(self.languages)}")
         return SPECIALS + self.languages.index(language)
+
+    def symbol(self, name: str) -> int:
+        """Return the id of a control symbol, such as <domain:legal>.
+
+        Raises:
+          UserError: the vocabulary has no such symbol.
+        """
+        if name not in self.symbols:
+            raise UserError(f"the model does not know {name}; it knows {', '.join(self.symbols) or 'no such symbol'}")
+        return SPECIALS + len(self.languages) + self.symbols.index(name)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the pieces of every text: NFKC, white space of any kind collapsed, no tag, begin or end.
@@ -146,7 +161,7 @@ class Vocabulary:
 
         Bytes that are not UTF-8 become U+FFFD. Line breaks become spaces, so a text stays on its line.
         """
-        pieces = [[int(i) for i in ids if self._first_piece <= i < self.size] for ids in tokens]
+        pieces = [[int(i) for i in ids if self.first_piece <= i < self.size] for ids in tokens]
         return [" ".join(text.split()) for text in self._processor.decode(pieces)] if pieces else []
 
 
@@ -162,6 +177,7 @@ def learn(
     path: os.PathLike[str] | str,
     seed: int,
     size: SizeKey = "size",
+    symbols: Sequence[str] = (),
 ) -> Vocabulary:
     """Learn a vocabulary and write it to `path` (NAME.model), with a readable table beside it (NAME.tsv).
 
@@ -174,11 +190,13 @@ def learn(
       path: the model file to write.
       seed: seed of the sample.
       size: the key of `config` that says how many pieces.
+      symbols: other control symbols, in order, such as <domain:legal>.
 
     Raises:
       UserError: there is no text, or too little or too diverse a text for the size asked.
     """
-    model = _train(sample(texts, config, seed), languages, config, size)
+    controls = [*(f">>{language}<<" for language in languages), *symbols]
+    model = _train(sample(texts, config, seed), controls, config, size)
     vocabulary = Vocabulary(model)
     final = epath.Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +240,7 @@ def _at(texts: Iterable[str], places: np.ndarray) -> Iterator[str]:
         done = place + 1
 
 
-def _train(sentences: Sequence[str], languages: Sequence[str], config: VocabConfig, size: SizeKey) -> bytes:
+def _train(sentences: Sequence[str], controls: Sequence[str], config: VocabConfig, size: SizeKey) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -237,7 +255,7 @@ def _train(sentences: Sequence[str], languages: Sequence[str], config: VocabConf
             bos_id=BEGIN,
             eos_id=END,
             unk_id=UNKNOWN,
-            control_symbols=[f">>{language}<<" for language in languages],
+            control_symbols=list(controls),
             max_sentence_length=_LONGEST_LINE,
             num_threads=_TRAINING_THREADS,
             minloglevel=2,
@@ -283,6 +301,13 @@ def _tags(processor: Any) -> Iterator[str]:
         if not (tag and processor.is_control(i)):
             return
         yield tag[1]
+
+
+def _symbols(processor: Any, first: int) -> Iterator[str]:
+    for i in range(first, processor.get_piece_size()):
+        if not processor.is_control(i):
+            return
+        yield processor.id_to_piece(i)
 
 
 def _table(processor: Any) -> Iterator[str]:

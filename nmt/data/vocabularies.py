@@ -3,8 +3,9 @@
     RUN/vocab/vocab.model                   with vocab.target_size=null
     RUN/vocab/source.model, target.model    otherwise
 
-Tags of languages stand in sources, so the vocabulary of sources has one for every language of the recipe, and one that
-is of targets only has none. Padding, begin, end and unknown have the same ids everywhere.
+Tags of languages stand in sources, so the vocabulary of sources has one for every language of the recipe. One that is
+of targets only has none, unless the decoder begins with a tag (data.tags=nllb). Padding, begin, end and unknown have
+the same ids everywhere.
 """
 
 import os
@@ -53,13 +54,22 @@ class Vocabularies(NamedTuple):
         return cls._loaded(cls.files(folder, config), config)
 
     @classmethod
-    def given(cls, folder: os.PathLike[str] | str, config: VocabConfig, languages: Sequence[str]) -> Self:
+    def given(
+        cls,
+        folder: os.PathLike[str] | str,
+        config: VocabConfig,
+        languages: Sequence[str],
+        target_languages: Sequence[str] = (),
+        symbols: Sequence[str] = (),
+    ) -> Self:
         """Copy the models that the recipe names (vocab.model, vocab.target_model) into a folder, and return them.
 
         Args:
           folder: RUN/vocab.
           config: names the files.
           languages: those that need a tag.
+          target_languages: those that need one in the vocabulary of targets.
+          symbols: control symbols that the vocabulary of sources needs.
 
         Raises:
           UserError: one of two is not named, or as `load`, or a language has no tag.
@@ -73,8 +83,13 @@ class Vocabularies(NamedTuple):
             )
         paths = tuple(epath.Path(str(name)) for name in named)
         vocabularies = cls._loaded((paths[0], paths[1]), config)
-        for language in languages:
-            vocabularies.source.tag(language)
+        for path, vocabulary, needed in zip(paths, vocabularies, (languages, target_languages), strict=True):
+            if missing := [language for language in needed if language not in vocabulary.languages]:
+                raise UserError(
+                    f"{path} has no tag for {', '.join(missing)}; it has {', '.join(vocabulary.languages) or 'none'}"
+                )
+        for symbol in symbols:
+            vocabularies.source.symbol(symbol)
         epath.Path(folder).mkdir(parents=True, exist_ok=True)
         for path, file in zip(paths, cls.files(folder, config), strict=True):
             with atomic_write(file) as temporary:

@@ -82,6 +82,7 @@ class Searcher:
         *,
         config: DecodeConfig | None = None,
         hypotheses: int = 1,
+        begin: int | None = None,
         progress: Callable[[Sequence[int]], None] | None = None,
     ) -> list[list[Hypothesis]]:
         """Translate.
@@ -90,6 +91,7 @@ class Searcher:
           sources: token ids, tag and end included, none longer than the longest bucket.
           config: instead of the searcher's own.
           hypotheses: most that are returned for a source, no more than the beam.
+          begin: the decoder's first input, such as a language's tag; None: that of the special tokens.
           progress: told the indices of sources as they are done.
 
         Returns:
@@ -99,6 +101,7 @@ class Searcher:
           UserError: the model gives no finite probabilities.
         """
         config = config or self.config
+        begin = self.tokens.begin if begin is None else begin
         if not 1 <= hypotheses <= config.beam:
             raise ValueError(f"{hypotheses} hypotheses of a beam of {config.beam}")
         found: dict[int, list[Hypothesis]] = {}
@@ -107,20 +110,26 @@ class Searcher:
             full = _limit(bucket - 2, config) + 1
             for room in sorted({min(bucket + MARGIN, full), full}):
                 for rows, batch in self._batches(members, bucket):
-                    done = self._search(sources, batch, (rows, bucket, room), config, hypotheses)
+                    done = self._search(sources, batch, (rows, bucket, room), config, hypotheses, begin)
                     found |= done
                     if progress:
                         progress(list(done))
                 members = [i for i in members if i not in found]
         return [found[i] for i in range(len(sources))]
 
-    def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
-        """Return log p(target | source), its end counted, of targets given without begin and end, by reading them."""
+    def score(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, begin: int | None = None
+    ) -> list[float]:
+        """Return log p(target | source), its end counted, of targets given without begin and end, by reading them.
+
+        `begin` is the decoder's first input; None: that of the special tokens.
+        """
+        begin = self.tokens.begin if begin is None else begin
         scores = np.zeros(len(sources))
         for bucket, members in self._by_bucket(sources):
             for rows, batch in self._batches(members, bucket):
                 source, length = _fill([sources[i] for i in batch], rows, bucket)
-                whole = [[self.tokens.begin, *targets[i], self.tokens.end] for i in batch]
+                whole = [[begin, *targets[i], self.tokens.end] for i in batch]
                 slots = SHORTEST * -(-max(map(len, whole)) // SHORTEST)
                 target, target_length = _fill(whole, rows, slots)
                 with self.layout.use():
@@ -152,6 +161,7 @@ class Searcher:
         shape: tuple[int, int, int],
         config: DecodeConfig,
         kept: int,
+        begin: int,
     ) -> dict[int, list[Hypothesis]]:
         """Return the hypotheses of those sources of a batch that are done in a shape of (rows, slots, steps)."""
         rows, slots, steps = shape
@@ -159,7 +169,7 @@ class Searcher:
         limit = np.zeros(rows, np.int32)
         limit[: len(batch)] = [_limit(len(sources[i]) - 2, config) for i in batch]
         rules = Rules(
-            begin=jnp.int32(self.tokens.begin),
+            begin=jnp.int32(begin),
             end=jnp.int32(self.tokens.end),
             allowed=jnp.asarray(self._allowed),
             limit=jnp.asarray(limit),

@@ -9,7 +9,7 @@ import jax
 from etils import epath
 
 from nmt.config import DecodeConfig, Recipe, VocabularySizes, read_run_recipe
-from nmt.data.vocab import Vocabulary
+from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.direction import known_direction
 from nmt.decode.search import Hypothesis, Searcher, Tokens
@@ -19,7 +19,7 @@ from nmt.languages import Direction, get, parse_directions
 from nmt.models.weights import abstract_model, checkpoint_steps, load_model, shardings
 from nmt.sharding import Layout, make_layout
 
-SPECIALS = 2  # tokens of a source besides its pieces: the tag of the target language, and the end
+SPECIALS = 2  # tokens of a source besides its pieces: the tag of a language, and the end
 
 
 class Translation(NamedTuple):
@@ -96,6 +96,7 @@ class Translator:
         *,
         beam: int | None = None,
         length_penalty: float | None = None,
+        domain: str | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Translation]:
         """Translate lines of text.
@@ -108,25 +109,28 @@ class Translator:
           target: the language wanted.
           beam: beam width; None: the recipe's.
           length_penalty: exponent of the length normalisation; None: the recipe's.
+          domain: kind of text, one that a corpus of the run declared; None: none.
           progress: told how many lines are done.
 
         Returns:
           One translation a line.
 
         Raises:
-          UserError: see `direction`; or the model gives no finite probabilities.
+          UserError: see `direction`; or the model does not know the domain; or it gives no finite probabilities.
         """
         if isinstance(lines, str):
             raise TypeError("lines must be a sequence of texts, not one text")
         direction = self.direction(source, target)
-        longest = self._searcher.longest - SPECIALS
         vocabulary = self.vocabularies.source
+        marks = [] if domain is None else [vocabulary.symbol(DOMAIN.format(domain))]
+        longest = self._searcher.longest - SPECIALS - len(marks)
         parts = [split(line, longest, vocabulary.encode) for line in lines]
         owner = [number for number, line in enumerate(parts) for _ in line]
-        tag, end = vocabulary.tag(direction.target), vocabulary.end
+        tag, begin = self._tags(direction)
         found = self._searcher.search(
-            [[tag, *part.pieces, end] for line in parts for part in line],
+            [[tag, *marks, *part.pieces, vocabulary.end] for line in parts for part in line],
             config=self._config(beam, length_penalty),
+            begin=begin,
             progress=_by_line(owner, len(lines), progress),
         )
         best = [hypotheses[0] for hypotheses in found]
@@ -138,6 +142,13 @@ class Translator:
             text = join(texts[here], line, *languages)
             result.append(Translation(text, _mean_score(best[here]), len(line)))
         return result
+
+    def _tags(self, direction: Direction) -> tuple[int, int]:
+        """Return the tag before a source, and the decoder's first input, as the recipe's data.tags says."""
+        source, target = self.vocabularies
+        if self.recipe.data.tags == "target":
+            return source.tag(direction.target), target.begin
+        return source.tag(direction.source), target.tag(direction.target)
 
     def _config(self, beam: int | None, length_penalty: float | None) -> DecodeConfig:
         given = {"beam": beam, "length_penalty": length_penalty}
@@ -158,7 +169,8 @@ def _vocabularies(folder: epath.Path, recipe: Recipe) -> Vocabularies:
 
 def _tokens(vocabulary: Vocabulary) -> Tokens:
     tags = map(vocabulary.tag, vocabulary.languages)
-    return Tokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags}))
+    symbols = map(vocabulary.symbol, vocabulary.symbols)
+    return Tokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags, *symbols}))
 
 
 def _layout(recipe: Recipe, vocabulary: VocabularySizes) -> Layout:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from nmt.config import Recipe
 from nmt.data.corpora import Corpus, inputs_digest, load_pairs
+from nmt.data.corpora.marks import Marks
 from nmt.data.corpora.spec import load_specs
 from nmt.data.corpora.texts import training_texts
 from nmt.data.coverage import measure_coverage, write_coverage
@@ -45,6 +46,7 @@ class Preparation:
         self.recipe, self.run, self.console = recipe, run, console
         self.directions = directions_of(recipe)
         specs = load_specs(recipe.data.corpora)
+        self._marks = Marks.of(specs, domains=recipe.data.domain_tags)
         self._corpus_digest = inputs_digest(specs, self.directions, recipe.data.clean)
         self._corpus: Corpus | None = None
 
@@ -71,6 +73,10 @@ class Preparation:
         config, folder = self.recipe.vocab, self.run / VOCABULARY
         record = folder / "inputs.json"
         inputs = {"corpus": self._corpus_digest, "seed": self.recipe.seed, **config.model_dump(mode="json")}
+        if config.target_size is not None and self._target_tags:
+            inputs["tags of targets"] = self._target_tags
+        if self._marks.symbols:
+            inputs["symbols"] = self._marks.symbols
         if record.exists():
             changed = _changed(json.loads(record.read_text()), inputs)
             if changed:
@@ -83,7 +89,8 @@ class Preparation:
         if config.model is None and config.target_model is None:
             vocabularies = self._learn(folder)
         else:
-            vocabularies = Vocabularies.given(folder, config, languages_of(self.recipe))
+            symbols = self._marks.symbols
+            vocabularies = Vocabularies.given(folder, config, languages_of(self.recipe), self._target_tags, symbols)
         self._report(vocabularies, folder)
         with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(inputs, indent=2) + "\n")
@@ -92,13 +99,23 @@ class Preparation:
 
     def _learn(self, folder: epath.Path) -> Vocabularies:
         recipe, corpus, tags = self.recipe, self.corpus(), languages_of(self.recipe)
+        symbols = self._marks.symbols
         with self.console.status("learning the vocabulary"):
             if recipe.vocab.target_size is None:
                 texts = training_texts(corpus, (0, 1))
-                return Vocabularies.shared(learn(texts, tags, recipe.vocab, folder / SHARED, recipe.seed))
-            source = learn(training_texts(corpus, (0,)), tags, recipe.vocab, folder / SOURCE, recipe.seed)
-            target = learn(training_texts(corpus, (1,)), (), recipe.vocab, folder / TARGET, recipe.seed, "target_size")
+                return Vocabularies.shared(
+                    learn(texts, tags, recipe.vocab, folder / SHARED, recipe.seed, symbols=symbols)
+                )
+            texts = training_texts(corpus, (0,))
+            source = learn(texts, tags, recipe.vocab, folder / SOURCE, recipe.seed, symbols=symbols)
+            texts, tags = training_texts(corpus, (1,)), self._target_tags
+            target = learn(texts, tags, recipe.vocab, folder / TARGET, recipe.seed, "target_size")
             return Vocabularies(source, target)
+
+    @property
+    def _target_tags(self) -> list[str]:
+        """The languages that need a tag in the vocabulary of targets."""
+        return languages_of(self.recipe) if self.recipe.data.tags == "nllb" else []
 
     def _report(self, vocabularies: Vocabularies, folder: epath.Path) -> None:
         """Write what the vocabularies make of each language: vocab/coverage.tsv, with two of them one for each."""
@@ -124,12 +141,14 @@ class Preparation:
         lengths = RowLengths(data.source_length, data.target_length)
         cleaning = hashlib.sha256(data.clean.model_dump_json().encode()).hexdigest()
         inputs = digests(self._corpus_digest, cleaning, vocabularies, lengths, self.directions)
+        if self._marks.domains:
+            inputs["domains"] = " ".join(f"{name}{symbol}" for name, symbol in sorted(self._marks.domains.items()))
         if is_prepared(self.store, inputs):
             return load_stats(self.store)
         corpus = self.corpus()
         with self.console.status("preparing token ids"):
             stats = prepare(
-                corpus.pairs,
+                {direction: self._marks.of_direction(direction, splits) for direction, splits in corpus.pairs.items()},
                 vocabularies,
                 self.store,
                 digests=inputs,

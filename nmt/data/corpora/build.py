@@ -55,7 +55,7 @@ def build(
     """Clean open corpora into an empty folder. The arguments are those of `clean_corpora`."""
     (folder / COUPLES).mkdir()
     (folder / "spill").mkdir()
-    grown = _Grown(folder, directions)
+    grown = _Grown(folder, directions, [source.spec.name for source in corpora.sources])
     with _shown(console) as show:
         began = time.monotonic()
         for chunk in mapped(Cleaner, (directions, clean), _tasks(corpora, directions), workers):
@@ -91,7 +91,7 @@ def build(
 class _Grown:
     """What has grown of chunks, in the order of rows."""
 
-    def __init__(self, folder: Path, directions: Sequence[Direction]) -> None:
+    def __init__(self, folder: Path, directions: Sequence[Direction], corpora: Sequence[str]) -> None:
         self.meetings = Spill(folder / "spill", MEETING, "place", BUFFER_BYTES)
         self.rejected: _Rejected = Counter()
         self.samples: _Samples = defaultdict(list)
@@ -99,18 +99,19 @@ class _Grown:
         self._folder = folder
         self._couples = couples_of(directions)
         self._files = Appender(folder / COUPLES, BUFFER_BYTES)
-        self._counts = np.zeros(len(self._couples), np.int64)
+        self._corpora = corpora
+        self._counts = np.zeros((len(corpora), len(self._couples)), np.int64)
 
     def add(self, chunk: Chunk) -> None:
         """Add a chunk."""
         meetings = np.frombuffer(chunk.meetings, MEETING).copy()
         mine = meetings["couple"] >= 0
-        meetings["index"][mine] += self._counts[meetings["couple"][mine]]
+        meetings["index"][mine] += self._counts.sum(axis=0)[meetings["couple"][mine]]
         self.meetings.append(meetings)
         for number, records in chunk.candidates.items():
             two = self._couples[number]
             self._files.append({records_name(two): records, texts_name(two): chunk.texts[number]})
-            self._counts[number] += len(records) // CANDIDATE.itemsize
+            self._counts[chunk.corpus, number] += len(records) // CANDIDATE.itemsize
         for key, count in chunk.rejected.items():
             self.rejected[key] += count
         for key, found in chunk.samples.items():
@@ -124,7 +125,8 @@ class _Grown:
     def finish(self) -> Candidates:
         """Write what is in memory."""
         self._files.flush()
-        return Candidates(self._folder, self._couples, self._counts.tolist())
+        of_corpora = dict(zip(self._corpora, self._counts.tolist(), strict=True))
+        return Candidates(self._folder, self._couples, self._counts.sum(axis=0).tolist(), of_corpora)
 
     def rejected_of(self, direction: int) -> dict[Reason, int]:
         """Return the rejections of a direction, in the order of reasons."""
@@ -139,16 +141,16 @@ class _Grown:
 def _tasks(corpora: Corpora, directions: Sequence[Direction]) -> Iterator[Task]:
     """Yield the rows of all corpora, in order, as tasks of a size that bounds memory."""
     wanted = {code for direction in directions for code in direction}
-    for source in corpora.sources:
+    for number, source in enumerate(corpora.sources):
         rows, texts = [], 0
         for row in source.rows(wanted):
             rows.append(row)
             texts += 1 + len(row.translations)
             if len(rows) == _ROWS or texts >= _TEXTS:
-                yield Task(rows, source.spec.split)
+                yield Task(rows, source.spec.split, number)
                 rows, texts = [], 0
         if rows:
-            yield Task(rows, source.spec.split)
+            yield Task(rows, source.spec.split, number)
 
 
 def _sizes(

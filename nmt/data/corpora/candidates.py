@@ -5,7 +5,7 @@ FOLDER/couples/de+en.texts      UTF-8 of both sides of every candidate, one afte
 FOLDER/verdicts                 a byte for every candidate of every couple, couples one after the other
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,14 @@ class Candidates:
       folder: where they are.
       couples: the couples of languages.
       counts: candidates of each couple.
+      corpora: how many of each couple come from each corpus, by its name; those of the first corpus come first.
     """
 
-    def __init__(self, folder: Path, couples: Sequence[Couple], counts: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, couples: Sequence[Couple], counts: Sequence[int], corpora: Mapping[str, Sequence[int]]
+    ) -> None:
         self.folder, self.couples, self.counts = folder, tuple(couples), tuple(counts)
+        self.corpora = dict(corpora)
         self._bases = [0, *np.cumsum(self.counts, dtype=np.int64).tolist()]
 
     @property
@@ -49,6 +53,12 @@ class Candidates:
             return np.zeros(0, np.uint8)
         path, base = self.folder / VERDICTS_FILE, self._bases[couple]
         return np.memmap(path, np.uint8, "r", offset=base, shape=(self.counts[couple],))
+
+    def corpora_of(self, couple: int, numbers: np.ndarray) -> list[str]:
+        """Return the names of the corpora that some candidates [K] of a couple come from."""
+        ends = np.cumsum([counts[couple] for counts in self.corpora.values()])
+        names = list(self.corpora)
+        return [names[place] for place in np.searchsorted(ends, numbers, side="right").tolist()]
 
     def with_verdict(self, couple: int, verdict: int) -> Iterator[tuple[np.ndarray, list[Pair]]]:
         """Yield blocks of the candidates of a couple of which something was decided: their numbers, and their texts."""

@@ -20,7 +20,7 @@ from nmt.data.corpora.spec import SPLITS, Split
 from nmt.languages import Direction
 
 CORPUS_FILE = "corpus.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Size(NamedTuple):
@@ -61,6 +61,12 @@ class Pairs(Sequence[Pair]):
     def __iter__(self) -> Iterator[Pair]:
         for _, pairs in self._candidates.with_verdict(self._couple, self._verdict) if self._size else ():
             yield from ((b, a) for a, b in pairs) if self._swapped else pairs
+
+    def with_corpora(self) -> Iterator[tuple[Pair, str]]:
+        """Yield the pairs, each with the name of the corpus that it comes from."""
+        for numbers, pairs in self._candidates.with_verdict(self._couple, self._verdict) if self._size else ():
+            for (a, b), name in zip(pairs, self._candidates.corpora_of(self._couple, numbers), strict=True):
+                yield ((b, a) if self._swapped else (a, b)), name
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...
@@ -105,6 +111,7 @@ class Corpus:
             "format": _FORMAT,
             "digest": self.digest,
             "couples": [[*two, count] for two, count in zip(candidates.couples, candidates.counts, strict=True)],
+            "corpora": candidates.corpora,
             "directions": {
                 str(direction): {
                     "languages": direction,
@@ -132,7 +139,8 @@ class Corpus:
         if values.get("format") != _FORMAT:
             return None
         couples = values["couples"]
-        candidates = Candidates(folder, [(a, b) for a, b, _ in couples], [count for *_, count in couples])
+        names, counts = [(a, b) for a, b, _ in couples], [count for *_, count in couples]
+        candidates = Candidates(folder, names, counts, values["corpora"])
         entries = {Direction(*entry["languages"]): entry for entry in values["directions"].values()}
         sizes = {direction: _sizes(entry["sizes"]) for direction, entry in entries.items()}
         return cls(

@@ -63,6 +63,7 @@ class Task(NamedTuple):
 
     rows: Sequence[Row]
     rule: SplitRule | NamedSplits
+    corpus: int = 0  # its number
 
 
 class Chunk(NamedTuple):
@@ -75,6 +76,7 @@ class Chunk(NamedTuple):
       rejected: pairs by direction (its number) and reason.
       samples: some of them.
       pairs: pairs read, over all directions.
+      corpus: number of the corpus.
     """
 
     meetings: bytearray
@@ -83,6 +85,7 @@ class Chunk(NamedTuple):
     rejected: Counter[tuple[int, Reason]]
     samples: dict[tuple[int, Reason], list[Sample]]
     pairs: int
+    corpus: int
 
 
 def couples_of(directions: Iterable[Direction]) -> list[Couple]:
@@ -113,7 +116,7 @@ class Cleaner:
         work = _Work()
         for row in task.rows:
             self._row(row, task.rule, work)
-        return work.chunk()
+        return work.chunk(task.corpus)
 
     def _row(self, row: Row, rule: SplitRule | NamedSplits, work: "_Work") -> None:
         raw = {row.language: row.text, **row.translations}
@@ -198,10 +201,10 @@ class _Work:
         texts += b.encoded
         return len(candidates) // _CANDIDATE.size - 1
 
-    def chunk(self) -> Chunk:
+    def chunk(self, corpus: int) -> Chunk:
         """Return what has grown."""
         samples = {key: heapq.nsmallest(SAMPLES, found) for key, found in self.samples.items()}
-        return Chunk(self.meetings, self._candidates, self._texts, self.rejected, samples, self.pairs)
+        return Chunk(self.meetings, self._candidates, self._texts, self.rejected, samples, self.pairs, corpus)
 
 
 def text_hash(language: str, text: str) -> int:

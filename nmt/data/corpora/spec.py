@@ -107,11 +107,19 @@ class CorpusSpec(Section):
     covers: tuple[str, ...] = Field(
         (), description="Languages that *-en among data.directions stands for, such as those with enough text."
     )
+    domain: _Name | None = Field(
+        None, description="Kind of text, such as legal, that data.domain_tags marks sources with in training."
+    )
+    synthetic: bool = Field(
+        False,
+        description="A model made the text of all languages but the key language (back-translation): its pairs train "
+        "directions into the key language only, and <bt> follows the tag of their sources.",
+    )
     split: AnySplit = Field(description="How rows are held out.")
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the text: the declaration, as it is written, without its descriptive keys."""
-        keys = {"name", "obtain", "read", "languages", "replace", "split"}
+        keys = {"name", "obtain", "read", "languages", "replace", "synthetic", "split"}
         return {"languages": {}, **self.model_dump(mode="json", include=keys, exclude_unset=True)}
 
 

@@ -1,0 +1,64 @@
+"""Control symbols of corpora: what the sources of their training pairs begin with, and which pairs are used at all."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from nmt.data.corpora.cleaned import Pairs
+from nmt.data.corpora.spec import CorpusSpec, Split
+from nmt.data.vocab import BACK_TRANSLATED, DOMAIN
+from nmt.errors import UserError
+from nmt.languages import Direction, get
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What the declarations say, by the name of the corpus.
+
+    Attributes:
+      domains: symbols of domains, such as <domain:legal>.
+      synthetic: of corpora whose other texts a model made, the key language: the only one to be translated into.
+    """
+
+    domains: Mapping[str, str]
+    synthetic: Mapping[str, str]
+
+    @classmethod
+    def of(cls, specs: Sequence[CorpusSpec], *, domains: bool) -> Self:
+        """Return the marks of corpora, with or without those of domains.
+
+        Raises:
+          UserError: those of domains are wanted, and no corpus has one.
+        """
+        found = {spec.name: DOMAIN.format(spec.domain) for spec in specs if domains and spec.domain is not None}
+        if domains and not found:
+            names = ", ".join(spec.name for spec in specs)
+            raise UserError(f"data.domain_tags=true, but no declaration among {names} says a domain")
+        return cls(found, {spec.name: get(spec.read.key_language).code for spec in specs if spec.synthetic})
+
+    @property
+    def symbols(self) -> list[str]:
+        """The control symbols that the vocabulary of sources needs, in order."""
+        return sorted({*self.domains.values()}) + [BACK_TRANSLATED] * bool(self.synthetic)
+
+    def of_direction(
+        self, direction: Direction, splits: Mapping[Split, Pairs]
+    ) -> Mapping[Split, Iterable[tuple[str, ...]]]:
+        """Return the pairs of a direction, those for training with the symbols of their corpora.
+
+        Of synthetic corpora there are pairs for training only, and only in directions into their key language.
+        """
+        if not self.symbols:
+            return splits
+        return {split: self._marked(direction, split, pairs) for split, pairs in splits.items()}
+
+    def _marked(self, direction: Direction, split: Split, pairs: Pairs) -> Iterator[tuple[str, ...]]:
+        for pair, name in pairs.with_corpora():
+            synthetic = name in self.synthetic
+            if synthetic and (split != "train" or direction.target != self.synthetic[name]):
+                continue
+            if split != "train":
+                yield pair
+                continue
+            marks = [BACK_TRANSLATED] if synthetic else []
+            yield (*pair, *([self.domains[name]] if name in self.domains else []), *marks)

@@ -1,0 +1,172 @@
+"""Corpora that declare a kind of text: the symbols of their pairs, from declarations to batches."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from etils import epath
+from rich.console import Console
+from synthetic import lexicon, sentence, translation
+from toy_corpus import write_spec
+
+from nmt.config import Recipe
+from nmt.config.schema_augment import AugmentConfig
+from nmt.data.augment import Augmenter
+from nmt.data.pipeline import dev_batches, train_batches
+from nmt.data.store import RowLengths, read_text
+from nmt.data.vocabularies import Vocabularies
+from nmt.errors import UserError
+from nmt.languages import Direction
+from nmt.recipes.stages import Preparation
+
+ES_EN, EN_ES = Direction("es", "en"), Direction("en", "es")
+
+
+def declared(folder, name, seed, count=60, **more):
+    """Write a corpus of Spanish and English, and its declaration; return its path and its (es, en) pairs."""
+    generator, rows = random.Random(seed), []
+    for number in range(count):
+        english = sentence(generator, lexicon())
+        rows.append((("dev", "test", "train")[min(number // 4, 2)], translation(english, "es"), english))
+    for component in ("dev", "test", "train"):
+        for language, column in (("es", 1), ("en", 2)):
+            lines = [f"{row[column]}\n" for row in rows if row[0] == component]
+            (folder / f"{name}.{component}.{language}").write_text("".join(lines))
+    values = {
+        "name": name,
+        "licence": "CC0-1.0",
+        "obtain": {"kind": "files", "folder": str(folder)},
+        "read": {"kind": "parallel_text", "files": f"{name}.{{component}}.{{language}}", "key_language": "en"},
+        "split": {"by": "name", "test": ["test"], "dev": ["dev"]},
+    }
+    return write_spec(folder, values | more, f"{name}.yaml"), [row[1:] for row in rows if row[0] == "train"]
+
+
+def recipe_of(folder, *corpora, **data):
+    values = {"corpora": corpora, "directions": ("es-en", "en-es"), "clean": {"max_overlap": None}, **data}
+    return Recipe(name="toy", run_dir=str(folder / "run"), data=values, vocab={"size": 330})
+
+
+def prepared(recipe):
+    preparation = Preparation(recipe, epath.Path(recipe.run_dir), Console(quiet=True))
+    vocabularies = preparation.vocabularies()
+    preparation.stats(vocabularies)
+    return preparation, vocabularies
+
+
+def segments(batch):
+    """The (source, target) tokens of every pair of a batch, with what stands around the pieces."""
+    for row in range(len(batch.src)):
+        for segment in range(1, batch.src_segment[row].max() + 1):
+            source = batch.src[row][batch.src_segment[row] == segment].tolist()
+            yield source, batch.tgt_out[row][batch.tgt_segment[row] == segment].tolist()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("corpora")
+    patch.setenv("NMT_CACHE", str(folder / "cache"))
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def made(folder):
+    """A prepared run of two corpora, of which one has a domain; and the pairs of both."""
+    (laws, of_laws), (talks, of_talks) = declared(folder, "laws", 1, domain="legal"), declared(folder, "talks", 2)
+    recipe = recipe_of(folder, laws, talks, domain_tags=True)
+    return recipe, *prepared(recipe), of_laws, of_talks
+
+
+def test_training_pairs_have_the_symbol_of_their_corpus(made):
+    recipe, preparation, (vocabulary, _), of_laws, of_talks = made
+    assert vocabulary.symbols == ("<domain:legal>",)
+    symbol = vocabulary.symbol("<domain:legal>")
+    assert symbol == 6 == vocabulary.first_piece - 1
+    assert vocabulary.kind(symbol) == "control"
+    batches = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
+    found = {(tuple(source), tuple(target)) for _ in range(8) for source, target in segments(next(batches))}
+    batches.close()
+    expected = set()
+    for pairs, mark in ((of_laws, [symbol]), (of_talks, [])):
+        for spanish, english in pairs:
+            for source, target, tag in ((spanish, english, "en"), (english, spanish, "es")):
+                pieces = vocabulary.encode([source, target])
+                expected.add(((vocabulary.tag(tag), *mark, *pieces[0], 2), (*pieces[1], 2)))
+    assert found == expected
+
+
+def test_development_pairs_have_none(made):
+    recipe, preparation, (vocabulary, _), *_ = made
+    sources = [
+        source for batch in dev_batches(preparation.store, [ES_EN], recipe.data, 4) for source, _ in segments(batch)
+    ]
+    assert len(sources) == 8
+    assert all(min(source[1:-1]) >= vocabulary.first_piece for source in sources)
+
+
+def test_augmentation_keeps_the_symbol(made):
+    _, _, vocabularies, of_laws, _ = made
+    source, target = vocabularies.source.encode(of_laws[0])
+    symbol = vocabularies.source.symbol("<domain:legal>")
+    augmenter = Augmenter(vocabularies, AugmentConfig(upper=0.999999), 1)
+    changed = augmenter.change(0, 0, [symbol, *source], target, RowLengths(200, 200))
+    assert changed[0] == [symbol, *vocabularies.source.encode([of_laws[0][0].upper()])[0]]
+    assert augmenter.change(0, 1, [symbol, *source], target, RowLengths(9, 200))[0] == [symbol, *source]
+
+
+def test_without_the_key_nothing_is_marked(made, folder):
+    recipe = made[0]
+    data = recipe.data.model_copy(update={"domain_tags": False})
+    plain = recipe.model_copy(update={"data": data, "run_dir": str(folder / "plain")})
+    _, vocabularies = prepared(plain)
+    assert vocabularies.source.symbols == ()
+    preparation = Preparation(recipe, epath.Path(folder / "plain"), Console(quiet=True))
+    with pytest.raises(UserError, match=r"prepared from another input \(changed: .*domains"):
+        preparation.stats(vocabularies)
+
+
+def test_domains_that_cannot_be(made, folder):
+    recipe, _, vocabularies, *_ = made
+    talks = recipe.data.corpora[1]
+    with pytest.raises(UserError, match="no declaration among talks says a domain"):
+        prepared(recipe_of(folder, talks, domain_tags=True))
+    with pytest.raises(UserError, match="the model does not know <domain:news>; it knows <domain:legal>"):
+        vocabularies.source.symbol("<domain:news>")
+    given = recipe.vocab.model_copy(update={"model": str(folder / "plain" / "vocab" / "vocab.model")})
+    with pytest.raises(UserError, match="does not know <domain:legal>; it knows no such symbol"):
+        Vocabularies.given(folder / "x", given, ["en"], (), ["<domain:legal>"])
+
+
+def test_a_cleaned_corpus_tells_where_its_pairs_come_from(made):
+    _, preparation, _, of_laws, of_talks = made
+    pairs = preparation.corpus().pairs[EN_ES]["train"]
+    assert [pair for pair, _ in pairs.with_corpora()] == list(pairs)
+    assert Counter(name for _, name in pairs.with_corpora()) == {"laws": len(of_laws), "talks": len(of_talks)}
+    assert all((pair[::-1] in of_laws) == (name == "laws") for pair, name in pairs.with_corpora())
+    assert np.all([len(preparation.corpus().pairs[one]["train"]) == len(pairs) for one in (ES_EN, EN_ES)])
+
+
+def test_back_translations_train_one_direction_and_are_marked(folder):
+    talks, of_talks = declared(folder, "talks", 2)
+    made_up, of_made_up = declared(folder, "madeup", 3, synthetic=True, domain="legal")
+    for domains in (False, True):
+        recipe = recipe_of(folder / f"bt{domains}", talks, made_up, domain_tags=domains)
+        preparation, (vocabulary, _) = prepared(recipe)
+        marks = (["<domain:legal>"] if domains else []) + ["<bt>"]
+        assert vocabulary.symbols == tuple(marks)
+        batches = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
+        found = {(tuple(source), tuple(target)) for _ in range(10) for source, target in segments(next(batches))}
+        batches.close()
+        expected = set()
+        for pairs, symbols in ((of_talks, []), (of_made_up, marks)):
+            for spanish, english in pairs:
+                source, target = vocabulary.encode([spanish, english])
+                ids = map(vocabulary.symbol, symbols)
+                expected.add(((vocabulary.tag("en"), *ids, *source, 2), (*target, 2)))
+                if not symbols:
+                    expected.add(((vocabulary.tag("es"), *target, 2), (*source, 2)))
+        assert found == expected
+        held_out = [pair for split in ("dev", "test") for pair in read_text(preparation.store, split, ES_EN)]
+        assert len(held_out) == 8  # of the genuine corpus: the other one names as many
