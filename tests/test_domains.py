@@ -132,6 +132,8 @@ def test_domains_that_cannot_be(made, folder):
     talks = recipe.data.corpora[1]
     with pytest.raises(UserError, match="no declaration among talks says a domain"):
         prepared(recipe_of(folder, talks, domain_tags=True))
+    with pytest.raises(UserError, match=r"back_translated is given, but no declaration among data\.corpora"):
+        prepared(recipe_of(folder, talks, mixture={"back_translated": 0.2}))
     with pytest.raises(UserError, match="the model does not know <domain:news>; it knows <domain:legal>"):
         vocabularies.source.symbol("<domain:news>")
     given = recipe.vocab.model_copy(update={"model": str(folder / "plain" / "vocab" / "vocab.model")})
