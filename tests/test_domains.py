@@ -132,6 +132,8 @@ def test_domains_that_cannot_be(made, folder):
     talks = recipe.data.corpora[1]
     with pytest.raises(UserError, match="no declaration among talks says a domain"):
         prepared(recipe_of(folder, talks, domain_tags=True))
+    with pytest.raises(UserError, match=r"back_translated is given, but no declaration among data\.corpora"):
+        prepared(recipe_of(folder, talks, mixture={"back_translated": 0.2}))
     with pytest.raises(UserError, match="the model does not know <domain:news>; it knows <domain:legal>"):
         vocabularies.source.symbol("<domain:news>")
     given = recipe.vocab.model_copy(update={"model": str(folder / "plain" / "vocab" / "vocab.model")})
@@ -154,8 +156,8 @@ def test_back_translations_train_one_direction_and_are_marked(folder):
     for domains in (False, True):
         recipe = recipe_of(folder / f"bt{domains}", talks, made_up, domain_tags=domains)
         preparation, (vocabulary, _) = prepared(recipe)
-        marks = (["<domain:legal>"] if domains else []) + ["<bt>"]
-        assert vocabulary.symbols == tuple(marks)
+        marks = ["<bt>"] + (["<domain:legal>"] if domains else [])
+        assert set(vocabulary.symbols) == set(marks)
         batches = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
         found = {(tuple(source), tuple(target)) for _ in range(10) for source, target in segments(next(batches))}
         batches.close()
@@ -170,3 +172,41 @@ def test_back_translations_train_one_direction_and_are_marked(folder):
         assert found == expected
         held_out = [pair for split in ("dev", "test") for pair in read_text(preparation.store, split, ES_EN)]
         assert len(held_out) == 8  # of the genuine corpus: the other one names as many
+
+
+def test_back_translations_have_a_share_of_their_own(folder):
+    talks, of_talks = declared(folder, "talks", 2)
+    made_up, of_made_up = declared(folder, "madeup", 3, count=30, synthetic=True)
+    recipe = recipe_of(folder / "share", made_up, talks, mixture={"back_translated": 0.25}, shuffle_window=64)
+    preparation, (vocabulary, _) = prepared(recipe)
+    symbol, kinds = vocabulary.symbol("<bt>"), {ES_EN: (len(of_talks), len(of_made_up)), EN_ES: (len(of_talks), 0)}
+    stats = preparation.stats(preparation.vocabularies()).directions
+    assert {one: stats[str(one)].back_translated for one in kinds} == {ES_EN: 22, EN_ES: 0}
+
+    def drawn(iterator, count):
+        return [sorted(segments(next(iterator))) for _ in range(count)]
+
+    batches = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
+    counts = Counter(
+        (source[0] == vocabulary.tag("en"), source[1] == symbol, tuple(source))
+        for batch in drawn(batches, 8)
+        for source, _ in batch
+    )
+    state = batches.get_state()
+    after = drawn(batches, 3)
+    batches.close()
+    total, into_english = Counter(), Counter()
+    for (english, made, source), count in counts.items():
+        total[english, made] += count
+        into_english[english, made, source] += count
+    assert total[False, True] == 0
+    share = total[True, True] / (total[True, True] + total[True, False])
+    assert abs(share - 0.25) < 0.02
+    for kind, size in (((True, True), 22), ((True, False), len(of_talks))):
+        times = [count for key, count in into_english.items() if key[:2] == kind]
+        assert len(times) == size
+        assert max(times) - min(times) <= 1
+    again = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
+    again.set_state(state)
+    assert drawn(again, 3) == after
+    again.close()

@@ -37,6 +37,7 @@ class Numbers:
     size = 1 << 15
     digest = "numbers"
     languages = tuple(TAGS)
+    symbols = ()
 
     def tag(self, language):
         return TAGS[language]

@@ -26,6 +26,7 @@ class Numbers:
     size = 1000
     digest = "numbers"
     languages = ("de", "en")
+    symbols = ()
 
     def tag(self, language):
         return {"de": 4, "en": 5}[language]

@@ -347,6 +347,7 @@ def test_one_large_vocabulary_is_enough_for_four_bytes(large, tmp_path):
     numbers = SimpleNamespace(
         size=1000,
         languages=(),
+        symbols=(),
         tag=lambda language: 4,
         encode=lambda texts: [[int(word) for word in text.split()] for text in texts],
     )

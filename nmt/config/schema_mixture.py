@@ -58,6 +58,10 @@ class MixtureConfig(Section):
         description="Shares of groups, such as *-en=0.5,en-*=0.5; a direction belongs to the first that fits it, and "
         "those that fit none share what is left.",
     )
+    back_translated: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
+        None,
+        description="Share of back-translated pairs in every direction that has both kinds; null: by their number.",
+    )
     min_share: float = Field(0.0, ge=0.0, lt=1.0, description="Least share of a direction that is drawn at all.")
     max_share: float = Field(1.0, gt=0.0, le=1.0, description="Greatest share of a direction.")
     held_out: tuple[str, ...] = Field(

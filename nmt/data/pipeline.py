@@ -21,6 +21,7 @@ from nmt.data.mixture import Mixture
 from nmt.data.order import Window, derived, draw_window
 from nmt.data.packing import fit_rows
 from nmt.data.streams import Streams, open_streams
+from nmt.data.vocab import BACK_TRANSLATED
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -28,6 +29,8 @@ from nmt.languages import Direction
 # Rows that are filled together: the more, the fuller they get.
 _OPEN_ROWS = 256
 _READY_BATCHES = 4
+
+_NONE = np.zeros(0, np.int32)
 
 State = dict[str, Any]
 
@@ -69,7 +72,7 @@ def train_batches(
             raise ValueError("augmentation needs the vocabularies")
         augmenter = Augmenter(vocabularies, data.augment, derived(seed, "augment"))
     streams = open_streams(store_dir, "train", directions, data, augmenter)
-    order = GlobalOrder(directions, streams.sizes, data, seed)
+    order = GlobalOrder(directions, streams.sizes, data, seed, streams.prefixes.direction[len(directions) :])
     packed = _PackedBatches(order, streams, rows, (host, hosts))
     return iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=_READY_BATCHES))
 
@@ -123,15 +126,22 @@ class GlobalOrder:
 
     Args:
       directions: by stream.
-      sizes: training pairs by stream [D].
+      sizes: training pairs by stream [D + K].
       data: mixture and shuffle window.
       seed: the recipe's seed.
+      made: direction (its number) of each further stream of back-translated pairs [K].
     """
 
-    def __init__(self, directions: Sequence[Direction], sizes: np.ndarray, data: DataConfig, seed: int):
-        self._mixture = Mixture(dict(zip(directions, sizes.tolist(), strict=True)), data)
+    def __init__(
+        self, directions: Sequence[Direction], sizes: np.ndarray, data: DataConfig, seed: int, made: np.ndarray = _NONE
+    ):
+        pairs = sizes[: len(directions)].copy()
+        np.add.at(pairs, made, sizes[len(directions) :])
+        self._mixture = Mixture(dict(zip(directions, pairs.tolist(), strict=True)), data)
+        self._made, self._made_share = made, data.mixture.back_translated or 0.0
         self._sizes = np.maximum(sizes, 1)
-        self._keys = np.array([derived(seed, str(direction)) << 32 for direction in directions], np.uint64)
+        names = [*map(str, directions), *(f"{directions[number]}{BACK_TRANSLATED}" for number in made)]
+        self._keys = np.array([derived(seed, name) << 32 for name in names], np.uint64)
         self._size = data.shuffle_window
         self._seed = derived(seed, "window")
         self._last: tuple[Position, Window] | None = None
@@ -150,11 +160,18 @@ class GlobalOrder:
         """Return the window that a position is in."""
         at = position._replace(offset=0)
         if self._last is None or self._last[0] != at:
-            shares = self._mixture.shares(at.drawn_at, at.stage)
+            shares = self._split(self._mixture.shares(at.drawn_at, at.stage))
             counts = np.array(at.counts, np.int64)
             seed = [self._seed, at.window]
             self._last = at, draw_window(shares, counts, self._sizes, self._keys, self._size, seed)
         return self._last[1]
+
+    def _split(self, shares: np.ndarray) -> np.ndarray:
+        """Return the shares of all streams [D + K] from those of directions [D]."""
+        made = self._made_share * shares[self._made]
+        genuine = shares.copy()
+        genuine[self._made] -= made
+        return np.concatenate([genuine, made])
 
     def next_window(self, position: Position, step: int, stage: int) -> Position:
         """Return the beginning of the next window; of this one, nothing after the position will be used."""

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from nmt.data.clean import Reason
 from nmt.data.corpora.spec import SPLITS, Split
 from nmt.data.records import ShardWriter, TokenPairs, encode_record
+from nmt.data.vocab import BACK_TRANSLATED
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.files import atomic_write
@@ -78,6 +79,7 @@ class DirectionStats:
       splits: by split.
       source_tag: id of the source language's tag in the vocabulary of sources; None in stores of older versions.
       target_tag: id of the target language's tag in the vocabulary of targets, if it has tags.
+      back_translated: how many of the training pairs, the last ones, are back-translated.
     """
 
     tag: int
@@ -85,6 +87,7 @@ class DirectionStats:
     splits: dict[Split, SplitStats]
     source_tag: int | None = None
     target_tag: int | None = None
+    back_translated: int = 0
 
 
 @dataclass(frozen=True)
@@ -250,8 +253,10 @@ class _Writer(NamedTuple):
     ) -> DirectionStats:
         counts = {str(reason): count for reason, count in rejected.items()} | {TOO_MANY_TOKENS: 0}
         written: dict[Split, SplitStats] = {}
+        back_translated = 0
         for split in SPLITS:
-            written[split], too_long = self._split(direction, split, splits.get(split, ()))
+            written[split], too_long, marked = self._split(direction, split, splits.get(split, ()))
+            back_translated += marked if split == "train" else 0
             counts[TOO_MANY_TOKENS] += too_long
         source, target = self.vocabularies
         return DirectionStats(
@@ -260,11 +265,15 @@ class _Writer(NamedTuple):
             written,
             source.tag(direction.source),
             target.tag(direction.target) if target.languages else None,
+            back_translated,
         )
 
-    def _split(self, direction: Direction, split: Split, pairs: Iterable[MarkedPair]) -> tuple[SplitStats, int]:
+    def _split(self, direction: Direction, split: Split, pairs: Iterable[MarkedPair]) -> tuple[SplitStats, int, int]:
+        """Write a split; return what is stored, how many pairs were too long, and how many are back-translated."""
         token_bytes = 2 if max(self.vocabularies.sizes) <= _TWO_BYTES else 4
-        kept = too_long = source_tokens = target_tokens = 0
+        kept = too_long = source_tokens = target_tokens = back_translated = 0
+        symbols = self.vocabularies.source.symbols
+        synthetic = self.vocabularies.source.symbol(BACK_TRANSLATED) if BACK_TRANSLATED in symbols else None
         folder = self.root / split
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -283,9 +292,14 @@ class _Writer(NamedTuple):
                 if shards:
                     shards.write(encode_record(source, target, token_bytes))
                 kept += 1
+                back_translated += synthetic is not None and source[:1] == [synthetic]
                 source_tokens += len(source)
                 target_tokens += len(target)
-        return SplitStats(kept, source_tokens, target_tokens, shards.counts if shards else []), too_long
+        return (
+            SplitStats(kept, source_tokens, target_tokens, shards.counts if shards else []),
+            too_long,
+            back_translated,
+        )
 
     def _encoded(self, pairs: Iterable[MarkedPair]) -> Iterator[tuple[str, str, list[int], list[int]]]:
         remaining = iter(pairs)

@@ -28,12 +28,9 @@ class Streams:
     lengths: list[list[np.ndarray]]  # by stream and shard: pieces of both sides [N,2]
     prefixes: Prefixes
     limits: RowLengths
+    offsets: np.ndarray  # [D] the record that a stream begins with
+    sizes: np.ndarray  # [D] pairs of every stream
     augmenter: Augmenter | None = None
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Pairs of every stream [D]."""
-        return np.array([len(pairs) for pairs in self.pairs], np.int64)
 
     def lengths_of(self, window: Window) -> np.ndarray:
         """Return the tokens that examples take in a row, on both sides [N,2]; reads them if they are augmented."""
@@ -62,7 +59,7 @@ class Streams:
     def _stored_lengths(self, window: Window) -> np.ndarray:
         found = self.prefixes.extras[window.stream]
         for number, at in _by_stream(window.stream):
-            shards, record = self.lengths[number], window.record[at]
+            shards, record = self.lengths[number], window.record[at] + self.offsets[number]
             if len(shards) == 1:
                 found[at] += shards[0][record]
                 continue
@@ -76,7 +73,8 @@ class Streams:
     def _records(self, window: Window) -> list[bytes]:
         records = [b""] * len(window.stream)
         for number, at in _by_stream(window.stream):
-            for place, found in zip(at.tolist(), self.pairs[number].records(window.record[at].tolist()), strict=True):
+            places = (window.record[at] + self.offsets[number]).tolist()
+            for place, found in zip(at.tolist(), self.pairs[number].records(places), strict=True):
                 records[place] = found
         return records
 
@@ -103,6 +101,9 @@ def open_streams(
 ) -> Streams:
     """Open a split of a store, with the directions in the order given.
 
+    Where back-translated pairs have a share of their own, each direction with both kinds has one more stream, at the
+    end.
+
     Raises:
       UserError: there is no such store, it lacks a direction, is damaged, or was made for longer rows.
     """
@@ -114,10 +115,20 @@ def open_streams(
             f"not {limits.source} and {limits.target}; delete that folder to prepare it again"
         )
     pairs = [open_pairs(store_dir, split, direction, stats) for direction in directions]
+    sizes = np.array([len(one) for one in pairs], np.int64)
+    numbers, offsets = np.arange(len(pairs), dtype=np.int32), np.zeros(len(pairs), np.int64)
+    if split == "train" and data.mixture.back_translated is not None:
+        made = np.array([stats.direction(direction).back_translated for direction in directions], np.int64)
+        extra = np.flatnonzero((made > 0) & (made < sizes))
+        sizes[extra] -= made[extra]
+        offsets, sizes = np.concatenate([offsets, sizes[extra]]), np.concatenate([sizes, made[extra]])
+        numbers = np.concatenate([numbers, extra]).astype(np.int32)
     heads = [_tags(stats.direction(direction), data.tags, store_dir) for direction in directions]
     tags, begin = [[tag] for tag, _ in heads], np.array([begin for _, begin in heads], np.int32)
-    prefixes = Prefixes(tags, begin, np.arange(len(pairs), dtype=np.int32))
-    return Streams(pairs, [one.lengths() for one in pairs], prefixes, limits, augmenter)
+    prefixes = Prefixes([tags[number] for number in numbers], begin[numbers], numbers)
+    lengths = [one.lengths() for one in pairs]
+    at = numbers.tolist()
+    return Streams([pairs[i] for i in at], [lengths[i] for i in at], prefixes, limits, offsets, sizes, augmenter)
 
 
 def _tags(direction: DirectionStats, style: str, store_dir: os.PathLike[str] | str) -> tuple[int, int]:

@@ -47,6 +47,10 @@ class Preparation:
         self.directions = directions_of(recipe)
         specs = load_specs(recipe.data.corpora)
         self._marks = Marks.of(specs, domains=recipe.data.domain_tags)
+        if recipe.data.mixture.back_translated is not None and not self._marks.synthetic:
+            raise UserError(
+                "data.mixture.back_translated is given, but no declaration among data.corpora says synthetic: true"
+            )
         self._corpus_digest = inputs_digest(specs, self.directions, recipe.data.clean)
         self._corpus: Corpus | None = None
 

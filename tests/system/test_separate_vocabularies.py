@@ -1,4 +1,4 @@
-"""A run with a vocabulary, an embedding and an output layer for each side, through the real commands."""
+"""A run with a vocabulary, an embedding and an output layer for each side, and NLLB's tags, by the real commands."""
 
 import json
 
@@ -16,6 +16,7 @@ OPTIONS = (
     f"data.directions={','.join(TRANSLATED)}",
     f"vocab.size={SIZES.source}",
     f"vocab.target_size={SIZES.target}",
+    "data.tags=nllb",
     "model.embeddings=separate",
     "model.tie_output=false",
     "model.output_scale=true",

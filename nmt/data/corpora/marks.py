@@ -46,14 +46,15 @@ class Marks:
     ) -> Mapping[Split, Iterable[tuple[str, ...]]]:
         """Return the pairs of a direction, those for training with the symbols of their corpora.
 
-        Of synthetic corpora there are pairs for training only, and only in directions into their key language.
+        Of synthetic corpora there are pairs for training only, after all others, and only in directions into their
+        key language.
         """
         if not self.symbols:
             return splits
         return {split: self._marked(direction, split, pairs) for split, pairs in splits.items()}
 
     def _marked(self, direction: Direction, split: Split, pairs: Pairs) -> Iterator[tuple[str, ...]]:
-        for pair, name in pairs.with_corpora():
+        for pair, name in self._genuine_first(pairs):
             synthetic = name in self.synthetic
             if synthetic and (split != "train" or direction.target != self.synthetic[name]):
                 continue
@@ -61,4 +62,8 @@ class Marks:
                 yield pair
                 continue
             marks = [BACK_TRANSLATED] if synthetic else []
-            yield (*pair, *([self.domains[name]] if name in self.domains else []), *marks)
+            yield (*pair, *marks, *([self.domains[name]] if name in self.domains else []))
+
+    def _genuine_first(self, pairs: Pairs) -> Iterator[tuple[tuple[str, str], str]]:
+        for synthetic in (False, True) if self.synthetic else (False,):
+            yield from ((pair, name) for pair, name in pairs.with_corpora() if (name in self.synthetic) == synthetic)
