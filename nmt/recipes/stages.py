@@ -1,7 +1,9 @@
 """The stages that come before training: text, vocabulary, prepared store. What is done is not done again."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from etils import epath
@@ -104,7 +106,7 @@ class Preparation:
     def _learn(self, folder: epath.Path) -> Vocabularies:
         recipe, corpus, tags = self.recipe, self.corpus(), languages_of(self.recipe)
         symbols = self._marks.symbols
-        with self.console.status("learning the vocabulary"):
+        with _doing("learning the vocabulary", self.console):
             if recipe.vocab.target_size is None:
                 texts = training_texts(corpus, (0, 1))
                 return Vocabularies.shared(
@@ -150,7 +152,7 @@ class Preparation:
         if is_prepared(self.store, inputs):
             return load_stats(self.store)
         corpus = self.corpus()
-        with self.console.status("preparing token ids"):
+        with _doing("preparing token ids", self.console):
             stats = prepare(
                 {direction: self._marks.of_direction(direction, splits) for direction, splits in corpus.pairs.items()},
                 vocabularies,
@@ -164,6 +166,17 @@ class Preparation:
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())
         self.console.print(f"store: {pairs:,} training pairs, {tokens:,} target tokens", highlight=False)
         return stats
+
+
+@contextlib.contextmanager
+def _doing(what: str, console: Console) -> Iterator[None]:
+    """Say what is being done: on a terminal while it is done, in a log by a line when it begins."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+        return
+    console.print(what)
+    yield
 
 
 def _changed(old: dict[str, object], new: dict[str, object]) -> list[str]:

@@ -38,6 +38,7 @@ from nmt.data.parallel import mapped
 from nmt.languages import Direction
 
 _ROWS, _TEXTS = 1024, 8192  # most of a task
+_LOG_SECONDS = 60  # between two lines of a log
 Show = Callable[[str], None]
 _Rejected = dict[tuple[int, Reason], int]
 _Samples = dict[tuple[int, Reason], list[Sample]]
@@ -199,12 +200,25 @@ def _add_decided(candidates: Candidates, directions: Sequence[Direction], verdic
 
 @contextmanager
 def _shown(console: Console | None) -> Iterator[Show]:
-    """Yield a function that says what is being done: on a terminal in place, elsewhere not at all."""
-    if console is None or not console.is_terminal:
+    """Yield a function that says what is being done: on a terminal in place, in a log once a minute."""
+    if console is None:
         yield lambda message: None
+        return
+    if not console.is_terminal:
+        yield _NowAndThen(console)
         return
     with console.status("cleaning") as status:
         yield _Now(status)
+
+
+class _NowAndThen:
+    def __init__(self, console: Console) -> None:
+        self._console, self._last = console, time.monotonic()
+
+    def __call__(self, message: str) -> None:
+        if time.monotonic() - self._last >= _LOG_SECONDS:
+            self._console.print(message, highlight=False)
+            self._last = time.monotonic()
 
 
 class _Now:
