@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nmt.config import MoEConfig
 from nmt.models.moe.dispatch import grouped_dispatch, round_slots, rounds_dispatch
-from nmt.models.moe.routing import Routing, fill
+from nmt.models.moe.routing import Routing, fill, route
 
 GROUPS, TOKENS, EXPERTS, WIDTH, CHOICES = 3, 40, 8, 4, 2
 
@@ -43,3 +44,13 @@ def test_padding_gets_nothing():
     nobody = Routing(*(jnp.zeros((1, 4, 2), dtype) for dtype in (jnp.int32, jnp.float32, jnp.int32, bool)))
     got = rounds_dispatch(jnp.ones((1, 4, WIDTH)), nobody, EXPERTS, lambda rows, owners: rows)
     np.testing.assert_array_equal(got, 0.0)
+
+
+def test_statistics_do_not_depend_on_how_many_groups_share_the_work():
+    logits = jax.random.normal(jax.random.key(0), (4, 8, 5))
+    real = jax.random.bernoulli(jax.random.key(1), 0.7, (4, 8))
+    config = MoEConfig(experts=5)
+    spread = route(logits, real, config, None, None, together=True)[1]
+    whole = route(logits.reshape(1, 32, 5), real.reshape(1, 32), config, None, None)[1]
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), spread, whole)
+    assert route(logits, real, config, None, None)[1].balance_loss > whole.balance_loss * 1.01  # groups on their own

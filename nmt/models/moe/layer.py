@@ -146,7 +146,9 @@ class MoE(nnx.Module):
         if self.routing == "expert_choice":
             routing, stats = choose_alone(logits, info.real, config, *of)
         else:
-            routing, stats = route(logits, info.real, config, slots, sample_key, *of, decoder=self.decoder)
+            routing, stats = route(
+                logits, info.real, config, slots, sample_key, *of, decoder=self.decoder, together=spread
+            )
         return lambda: self._move(x, routing, slots, spread, mask_key, drop_key), stats
 
     def _logits(self, x: jax.Array, key: jax.Array | None) -> jax.Array:

@@ -172,6 +172,7 @@ def route(
     direction: jax.Array | None = None,
     directions: int = 0,
     decoder: bool = False,
+    together: bool = False,
 ) -> tuple[Routing, RoutingStats]:
     """Choose `top_k` experts for every token.
 
@@ -184,6 +185,7 @@ def route(
       direction: int32 [G,N], for statistics by direction; None: none.
       directions: D.
       decoder: whether the layer is a decoder's, where no token may have priority over an earlier one.
+      together: the balance loss is that of all groups as one: they are there to spread work, not to balance it.
     """
     probabilities = probabilities_of(logits, config)
     expert, weight = best_experts(probabilities, config.top_k)
@@ -194,6 +196,10 @@ def route(
     slot, kept = fill(wanted, expert, logits.shape[-1], slots, priority)
     routing = Routing(expert=expert, gate=_gates(weight, kept, config.normalise), slot=slot, kept=kept)
     stats = statistics(expert[..., 0], weight[..., 0], wanted & ~kept, real, logits.shape[-1], direction, directions)
+    if together:
+        experts = logits.shape[-1]
+        logits, probabilities = (x.reshape(1, -1, experts) for x in (logits, probabilities))
+        return routing, with_losses(stats, logits, probabilities, expert[..., 0].reshape(1, -1), real.reshape(1, -1))
     return routing, with_losses(stats, logits, probabilities, expert[..., 0], real)
 
 
