@@ -1,5 +1,6 @@
 """The train step: one jitted function of (state, batch), with the state donated."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -95,6 +96,31 @@ def batch_sharding(recipe: Recipe, mesh: Mesh) -> NamedSharding:
     return named_sharding(mesh, ("batch", None), at_once)
 
 
+def _placer(rows: int, batches: NamedSharding) -> Callable[[Batch], Batch]:
+    """Return the function that puts a batch of so many rows (B) on the devices: `Trainer.place`."""
+
+    # Not before there is a batch: the devices of a plan are not here, and have no share in anything.
+    @functools.cache
+    def first_row() -> int:
+        host, of = share(batches, rows)
+        return host * rows // of
+
+    def place(batch: Batch) -> Batch:
+        before = 0 if len(batch.src) == rows else first_row()
+
+        def place_rows(array: Any) -> jax.Array:
+            def of_device(index: tuple[slice, ...] | None) -> Any:
+                assert index is not None
+                start, stop, _ = index[0].indices(rows)
+                return np.asarray(array[start - before : stop - before])
+
+            return jax.make_array_from_callback((rows, *array.shape[1:]), batches, of_device)
+
+        return jax.tree.map(place_rows, batch)
+
+    return place
+
+
 def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Trainer:
     """Build the functions of a run.
 
@@ -151,21 +177,6 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
 
         return of_batch(jax.lax.map(measure, cut(batch, train.accumulate)))
 
-    def place_batch(batch: Batch) -> Batch:
-        # Not before: the devices of a plan are not here, and have no share in anything.
-        host, of = share(batches, recipe.rows)
-        before = 0 if len(batch.src) == recipe.rows else host * recipe.rows // of
-
-        def place_rows(rows: Any) -> jax.Array:
-            def of_device(index: tuple[slice, ...] | None) -> Any:
-                assert index is not None
-                start, stop, _ = index[0].indices(recipe.rows)
-                return np.asarray(rows[start - before : stop - before])
-
-            return jax.make_array_from_callback((recipe.rows, *rows.shape[1:]), batches, of_device)
-
-        return jax.tree.map(place_rows, batch)
-
     # Every host reads the metrics.
     whole = NamedSharding(mesh, PartitionSpec())
     return Trainer(
@@ -174,7 +185,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         initial=initial,
         step=jax.jit(step, donate_argnums=0, out_shardings=(place, whole, whole)),
         evaluate=jax.jit(evaluate, out_shardings=whole),
-        place=place_batch,
+        place=_placer(recipe.rows, batches),
     )
 
 
