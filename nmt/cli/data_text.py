@@ -118,13 +118,15 @@ def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpu
     from nmt.config.directions import expand_directions
     from nmt.data.corpora.load import clean_corpora
     from nmt.data.inspect import cleaning, default_directions
-    from nmt.languages import parse_directions
+    from nmt.languages import parse_stream
 
     config, console = cleaning(clean), Console(stderr=True)
     if directions is None:
         return clean_corpora([name], default_directions(name, console), config, console)
     wanted = [one.strip() for text in directions for one in text.split(",") if one.strip()]
-    return clean_corpora([name], parse_directions(expand_directions(wanted, [name])), config, console)
+    return clean_corpora(
+        [name], list(dict.fromkeys(map(parse_stream, expand_directions(wanted, [name])))), config, console
+    )
 
 
 def _stats(request: StatsRequest) -> None:
@@ -146,9 +148,9 @@ def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction
     from rich.console import Console
 
     from nmt.data.inspect import default_directions
-    from nmt.languages import parse_direction
+    from nmt.languages import parse_stream
 
-    direction = parse_direction(pair)
+    direction = parse_stream(pair)
     default = direction in default_directions(name, Console(stderr=True))
     return _corpus(name, None if default else [str(direction)], clean), direction
 

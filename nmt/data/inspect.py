@@ -30,6 +30,8 @@ FORMATS = ("moses", "tsv", "jsonl")
 def default_directions(name: str, console: Console | None = None) -> tuple[Direction, ...]:
     """Return the directions from every language of a corpus or mixture into its key language.
 
+    Of monolingual corpora, those of denoising.
+
     Raises:
       UserError: it cannot be had, or it has one language only.
     """
@@ -39,7 +41,7 @@ def default_directions(name: str, console: Console | None = None) -> tuple[Direc
             for source in corpora.sources
             for code in source.languages
             if code != source.key_language and source.has(code, source.key_language)
-        }
+        } | {Direction(code, code) for source in corpora.sources for code in source.languages if source.has(code, code)}
     if not found:
         raise UserError(f"corpus {name} has no language but its key language; name directions with --directions")
     return tuple(sorted(found))

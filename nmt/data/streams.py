@@ -11,6 +11,8 @@ from nmt.config import DataConfig
 from nmt.data.augment import Augmenter, Pair
 from nmt.data.batch import Batch
 from nmt.data.corpora.spec import Split
+from nmt.data.denoising import Denoiser
+from nmt.data.mixture import denoised
 from nmt.data.order import Window
 from nmt.data.packing import Examples, Prefixes, assemble
 from nmt.data.records import TokenPairs, decode_record, tokens_of
@@ -31,9 +33,17 @@ class Streams:
     offsets: np.ndarray  # [D] the record that a stream begins with
     sizes: np.ndarray  # [D] pairs of every stream
     augmenter: Augmenter | None = None
+    denoiser: Denoiser | None = None
 
     def lengths_of(self, window: Window) -> np.ndarray:
         """Return the tokens that examples take in a row, on both sides [N,2]; reads them if they are augmented."""
+        lengths = self._unmasked_lengths(window)
+        if self.denoiser is not None:
+            extras = self.prefixes.extras[window.stream, 0]
+            lengths[:, 0] = self.denoiser.lengths(window, lengths[:, 0] - extras) + extras
+        return lengths
+
+    def _unmasked_lengths(self, window: Window) -> np.ndarray:
         if self.augmenter is None:
             return self._stored_lengths(window)
         changed = self._changed(window)
@@ -53,7 +63,10 @@ class Streams:
             source, target = (
                 np.fromiter(itertools.chain.from_iterable(pair[side] for pair in changed), np.int32) for side in (0, 1)
             )
-        examples = Examples(row, window.stream, source, lengths[:, 0], target, lengths[:, 1])
+        source_lengths = lengths[:, 0]
+        if self.denoiser is not None:
+            source, source_lengths = self.denoiser.masked(window, source, source_lengths)
+        examples = Examples(row, window.stream, source, source_lengths, target, lengths[:, 1])
         return assemble(examples, rows, self.limits, self.prefixes)
 
     def _stored_lengths(self, window: Window) -> np.ndarray:
@@ -101,8 +114,8 @@ def open_streams(
 ) -> Streams:
     """Open a split of a store, with the directions in the order given.
 
-    Where back-translated pairs have a share of their own, each direction with both kinds has one more stream, at the
-    end.
+    Where back-translated pairs have a share of their own, each direction with both kinds has one more stream behind
+    these. Of the training split, the last streams are those of denoising, in the order of the recipe.
 
     Raises:
       UserError: there is no such store, it lacks a direction, is damaged, or was made for longer rows.
@@ -114,16 +127,21 @@ def open_streams(
             f"{store_dir} was prepared for rows of {stats.lengths.source} and {stats.lengths.target} tokens, "
             f"not {limits.source} and {limits.target}; delete that folder to prepare it again"
         )
-    pairs = [open_pairs(store_dir, split, direction, stats) for direction in directions]
-    sizes = np.array([len(one) for one in pairs], np.int64)
-    numbers, offsets = np.arange(len(pairs), dtype=np.int32), np.zeros(len(pairs), np.int64)
+    texts = denoised(data) if split == "train" else ()
+    everything = (*directions, *texts)
+    pairs = [open_pairs(store_dir, split, direction, stats) for direction in everything]
+    sizes = np.array([len(one) for one in pairs[: len(directions)]], np.int64)
+    numbers, offsets = np.arange(len(directions), dtype=np.int32), np.zeros(len(directions), np.int64)
     if split == "train" and data.mixture.back_translated is not None:
         made = np.array([stats.direction(direction).back_translated for direction in directions], np.int64)
         extra = np.flatnonzero((made > 0) & (made < sizes))
         sizes[extra] -= made[extra]
         offsets, sizes = np.concatenate([offsets, sizes[extra]]), np.concatenate([sizes, made[extra]])
         numbers = np.concatenate([numbers, extra]).astype(np.int32)
-    heads = [_tags(stats.direction(direction), data.tags, store_dir) for direction in directions]
+    last = np.arange(len(directions), len(pairs), dtype=np.int32)
+    numbers, offsets = np.concatenate([numbers, last]), np.concatenate([offsets, np.zeros(len(last), np.int64)])
+    sizes = np.concatenate([sizes, np.array([len(pairs[number]) for number in last], np.int64)])
+    heads = [_tags(stats.direction(direction), data.tags, store_dir) for direction in everything]
     tags, begin = [[tag] for tag, _ in heads], np.array([begin for _, begin in heads], np.int32)
     prefixes = Prefixes([tags[number] for number in numbers], begin[numbers], numbers)
     lengths = [one.lengths() for one in pairs]
