@@ -172,10 +172,12 @@ def _preview(request: PreviewRequest) -> None:
     for direction in directions:
         out.print(f"{direction}{f', rejected as {request.rejected}' if request.rejected else ''}")
         for source, target in samples(corpus, direction, request.most, request.rejected):
-            out.print(f"  {source!r}\n  {target!r}\n" if request.rejected else f"  {source}\n  {target}\n")
+            sides = (source,) if direction.denoises else (source, target)
+            out.print("".join(f"  {side!r}\n" if request.rejected else f"  {side}\n" for side in sides))
 
 
 def _export(request: ExportRequest) -> None:
+    from nmt.data.inspect import counted
     from nmt.data.inspect import export as write
 
     corpus, direction = _of_pair(request.name, request.pair, request.clean)
@@ -183,5 +185,5 @@ def _export(request: ExportRequest) -> None:
         paths = write(corpus, direction, request.split, request.out, request.form, request.compress)
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise UserError(f"cannot write to {request.out}: {error.strerror}") from None
-    count = len(corpus.pairs[direction][request.split])
-    print(f"{count:,} pairs in {' and '.join(map(str, paths))}")
+    count = counted(len(corpus.pairs[direction][request.split]), "text" if direction.denoises else "pair")
+    print(f"{count} in {' and '.join(map(str, paths))}")
