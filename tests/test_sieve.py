@@ -49,7 +49,8 @@ def corpora_of(*rows: Sequence[Row]) -> Any:
     return SimpleNamespace(
         sources=[
             SimpleNamespace(
-                rows=lambda wanted, rows=rows: iter(rows), spec=SimpleNamespace(split=RULE, name=f"x{number}", monolingual=False),
+                rows=lambda wanted, rows=rows: iter(rows),
+                spec=SimpleNamespace(split=RULE, name=f"x{number}", monolingual=False),
                 provenance=(), unreadable=(),
             )
             for number, rows in enumerate(rows)

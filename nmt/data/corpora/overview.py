@@ -19,6 +19,7 @@ from nmt.data.corpora.spec_obtain import (
     DebianDescriptions,
     DebianPackages,
     LocalFiles,
+    MtdataSets,
     NpmPackage,
     PypiPackage,
     TfdsFolder,
@@ -120,6 +121,8 @@ def source_of(spec: CorpusSpec) -> str:
             return f"npm {package} {version}"
         case DebianPackages(packages=(first, *others)):
             return f"Debian {first}" + (f" and {len(others)} more" if others else "")
+        case MtdataSets(datasets=(first, *others)):
+            return f"mtdata {first}" + (f" and {len(others)} more" if others else "")
         case DebianDescriptions():
             return "Debian package descriptions"
         case obtain:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from nmt.config import Section
 from nmt.config.documents import Document, read_document
-from nmt.data.corpora.spec_obtain import Obtain
+from nmt.data.corpora.spec_obtain import MtdataSets, Obtain
 from nmt.data.corpora.spec_read import Read
 from nmt.errors import UserError, did_you_mean
 from nmt.files import find_declaration
@@ -122,6 +122,31 @@ class CorpusSpec(Section):
         "Nothing of it is held out, so there is no `split`.",
     )
     split: AnySplit = Field(description="How rows are held out.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_mtdata(cls, values: Any) -> Any:
+        """Spell out `obtain: {mtdata: [...]}`, and how its files are read."""
+        obtain = values.get("obtain") if isinstance(values, dict) else None
+        if not isinstance(obtain, dict):
+            return values
+        if "mtdata" in obtain and "kind" not in obtain:
+            others = {key: value for key, value in obtain.items() if key != "mtdata"}
+            values = {**values, "obtain": {"kind": "mtdata", "datasets": obtain["mtdata"], **others}}
+        if values["obtain"].get("kind") == "mtdata" and "read" not in values:
+            pairs = {"kind": "tsv", "files": "{source}-{target}/{component}.tsv"}
+            alone = {"kind": "text", "files": "{language}/{component}.txt"}
+            values = {**values, "read": alone if values.get("monolingual") else pairs}
+        return values
+
+    @model_validator(mode="after")
+    def _languages_of_mtdata(self) -> Self:
+        if isinstance(self.obtain, MtdataSets):
+            for dataset in self.obtain.datasets:
+                if (dataset.count("-") == 3) != self.monolingual:
+                    which = "one language: say monolingual: true" if dataset.count("-") == 3 else "two languages"
+                    raise ValueError(f"obtain.mtdata: {dataset} is of {which}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
