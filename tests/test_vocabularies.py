@@ -235,9 +235,10 @@ def kept(folder, pairs):
     ]
     source = SimpleNamespace(
         rows=lambda wanted: iter(rows),
-        spec=SimpleNamespace(split=SplitRule(test=0, dev=0), name="x"),
+        spec=SimpleNamespace(split=SplitRule(test=0, dev=0), name="x", monolingual=False),
         provenance=(),
         unreadable=(),
+        skipped={},
     )
     corpora = SimpleNamespace(sources=[source], failures={})
     clean = CleanConfig(duplicates="keep", copies=False, min_words=1, max_overlap=None)

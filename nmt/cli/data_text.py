@@ -177,7 +177,7 @@ def _preview(request: PreviewRequest) -> None:
 
 
 def _export(request: ExportRequest) -> None:
-    from nmt.data.inspect import counted
+    from nmt.data.corpora.opening import counted
     from nmt.data.inspect import export as write
 
     corpus, direction = _of_pair(request.name, request.pair, request.clean)

@@ -18,7 +18,7 @@ from nmt.config.arguments import read_arguments
 from nmt.data.clean import Reason
 from nmt.data.corpora import SPLITS, Corpus, Split
 from nmt.data.corpora.cleaned import NOTHING, Size
-from nmt.data.corpora.opening import open_corpora
+from nmt.data.corpora.opening import counted, open_corpora
 from nmt.data.corpora.sieve import Pair
 from nmt.errors import UserError
 from nmt.files import atomic_write
@@ -58,6 +58,7 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
         "rows": corpus.rows,
         "sources": [vars(source) for source in corpus.provenance],
         "unreadable": list(corpus.unreadable),
+        "skipped": corpus.skipped,
         "failures": corpus.failures,
         "digest": corpus.digest,
     }
@@ -74,11 +75,6 @@ def statistics_table(corpus: Corpus) -> Table:
     rejected = sum(corpus.rejections.values(), Counter())
     table.add_row(*_line(counted(len(corpus.sizes), "direction"), _total(corpus), rejected))
     return table
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun: `1 direction`, `2 directions`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def largest(corpus: Corpus, rejected: str | None = None, most: int = 5) -> list[Direction]:

@@ -83,6 +83,11 @@ def build(
         rows=rows,
         provenance=tuple(one for source in corpora.sources for one in source.provenance),
         unreadable=tuple(f"{source.spec.name}: {path}" for source in corpora.sources for path in source.unreadable),
+        skipped={
+            f"{source.spec.name}: {kind}": count
+            for source in corpora.sources
+            for kind, count in sorted(source.skipped.items())
+        },
         failures=corpora.failures,
         digest=digest,
         candidates=candidates,

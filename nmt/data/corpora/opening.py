@@ -106,6 +106,11 @@ def warn(console: Console | None, message: str) -> None:
         console.print(f"warning: {message}", highlight=False, markup=False, soft_wrap=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 direction`, `2 directions`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def identity(spec: CorpusSpec) -> dict[str, Any]:
     """Return what determines a corpus's text: the declaration, and which files there are where a person has them.
 

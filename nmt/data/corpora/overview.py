@@ -43,6 +43,11 @@ class Counts:
         """All pairs with the key language."""
         return sum(self.pairs.values())
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What could not be read, by kind."""
+        return {**self.skipped, **({"unreadable file": self.unreadable} if self.unreadable else {})}
+
 
 @dataclass(frozen=True)
 class Entry:
