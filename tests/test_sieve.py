@@ -49,8 +49,8 @@ def corpora_of(*rows: Sequence[Row]) -> Any:
     return SimpleNamespace(
         sources=[
             SimpleNamespace(
-                rows=lambda wanted, rows=rows: iter(rows), spec=SimpleNamespace(split=RULE, name=f"x{number}"),
-                provenance=(), unreadable=(),
+                rows=lambda wanted, rows=rows: iter(rows), provenance=(), unreadable=(),
+                spec=SimpleNamespace(split=RULE, name=f"x{number}", monolingual=False),
             )
             for number, rows in enumerate(rows)
         ],

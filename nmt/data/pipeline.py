@@ -9,7 +9,7 @@ batch that one host would have, and the state is the same on all of them.
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import grain
@@ -18,11 +18,12 @@ import numpy as np
 from nmt.config import DataConfig
 from nmt.data.augment import Augmenter
 from nmt.data.batch import Batch
-from nmt.data.mixture import Mixture
+from nmt.data.denoising import Denoiser
+from nmt.data.mixture import Mixture, denoised
 from nmt.data.order import Window, derived, draw_window
 from nmt.data.packing import fit_rows
 from nmt.data.streams import Found, Streams, open_streams
-from nmt.data.vocab import BACK_TRANSLATED
+from nmt.data.vocab import BACK_TRANSLATED, MASK
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -54,12 +55,14 @@ def train_batches(
 
     Args:
       store_dir: the prepared store, RUN/data.
-      directions: the recipe's directions, in its order: `Batch.direction` counts them from 0.
+      directions: the recipe's directions, in its order: `Batch.direction` counts them from 0, then the languages of
+        denoising.
       data: row lengths, mixture and shuffle window.
       rows: rows of a batch of all hosts (B).
       seed: the recipe's seed.
       host: which host, of `hosts`; it gets rows [host * B / hosts, (host + 1) * B / hosts) of every batch.
-      vocabularies: those of the run; needed for augmentation only, which makes every host read every pair.
+      vocabularies: those of the run; needed for denoising, and for augmentation, which makes every host read every
+        pair.
 
     Raises:
       UserError: there is no such store, it lacks a direction, has no pairs or was made for longer rows; the mixture
@@ -73,7 +76,13 @@ def train_batches(
             raise ValueError("augmentation needs the vocabularies")
         augmenter = Augmenter(vocabularies, data.augment, derived(seed, "augment"))
     streams = open_streams(store_dir, "train", directions, data, augmenter)
-    order = GlobalOrder(directions, streams.sizes, data, seed, streams.prefixes.direction[len(directions) :])
+    if texts := denoised(data):
+        if vocabularies is None:
+            raise ValueError("denoising needs the vocabularies")
+        first, mask = len(streams.sizes) - len(texts), vocabularies.source.symbol(MASK)
+        streams = replace(streams, denoiser=Denoiser(first, mask, data.denoise, derived(seed, "denoise")))
+    made = streams.prefixes.direction[len(directions) : len(streams.sizes) - len(texts)]
+    order = GlobalOrder(directions, streams.sizes, data, seed, made)
     packed = _PackedBatches(order, streams, rows, (host, hosts))
     return iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=_READY_BATCHES))
 
@@ -129,7 +138,7 @@ class GlobalOrder:
 
     Args:
       directions: by stream.
-      sizes: training pairs by stream [D + K].
+      sizes: training pairs by stream [D + K + L]; the last are of denoising.
       data: mixture and shuffle window.
       seed: the recipe's seed.
       made: direction (its number) of each further stream of back-translated pairs [K].
@@ -139,11 +148,13 @@ class GlobalOrder:
         self, directions: Sequence[Direction], sizes: np.ndarray, data: DataConfig, seed: int, made: np.ndarray = _NONE
     ):
         pairs = sizes[: len(directions)].copy()
-        np.add.at(pairs, made, sizes[len(directions) :])
-        self._mixture = Mixture(dict(zip(directions, pairs.tolist(), strict=True)), data)
+        last = len(directions) + len(made)
+        np.add.at(pairs, made, sizes[len(directions) : last])
+        self._mixture = Mixture(dict(zip(directions, pairs.tolist(), strict=True)), data, sizes[last:].tolist())
         self._made, self._made_share = made, data.mixture.back_translated or 0.0
         self._sizes = np.maximum(sizes, 1)
         names = [*map(str, directions), *(f"{directions[number]}{BACK_TRANSLATED}" for number in made)]
+        names += map(str, denoised(data))
         self._keys = np.array([derived(seed, name) << 32 for name in names], np.uint64)
         self._size = data.shuffle_window
         self._seed = derived(seed, "window")
@@ -163,18 +174,19 @@ class GlobalOrder:
         """Return the window that a position is in."""
         at = position._replace(offset=0)
         if self._last is None or self._last[0] != at:
-            shares = self._split(self._mixture.shares(at.drawn_at, at.stage))
+            shares = self._split(self._mixture.all_shares(at.drawn_at, at.stage))
             counts = np.array(at.counts, np.int64)
             seed = [self._seed, at.window]
             self._last = at, draw_window(shares, counts, self._sizes, self._keys, self._size, seed)
         return self._last[1]
 
     def _split(self, shares: np.ndarray) -> np.ndarray:
-        """Return the shares of all streams [D + K] from those of directions [D]."""
+        """Return the shares of all streams [D + K + L] from those of directions and denoising [D + L]."""
         made = self._made_share * shares[self._made]
         genuine = shares.copy()
         genuine[self._made] -= made
-        return np.concatenate([genuine, made])
+        directions = len(self._mixture.directions)
+        return np.concatenate([genuine[:directions], made, genuine[directions:]])
 
     def next_window(self, position: Position, step: int, stage: int) -> Position:
         """Return the beginning of the next window; of this one, nothing after the position will be used."""

@@ -274,7 +274,8 @@ class _Writer(NamedTuple):
         counts = {str(reason): count for reason, count in rejected.items()} | {TOO_MANY_TOKENS: 0}
         written: dict[Split, SplitStats] = {}
         back_translated = 0
-        for split in SPLITS:
+        # Denoising is learnt, and neither measured nor translated.
+        for split in SPLITS if not direction.denoises else ("train",):
             written[split], too_long, marked = self._split(direction, split, splits.get(split, ()))
             back_translated += marked if split == "train" else 0
             counts[TOO_MANY_TOKENS] += too_long

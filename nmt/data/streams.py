@@ -12,6 +12,8 @@ from nmt.config import DataConfig
 from nmt.data.augment import Augmenter, Pair
 from nmt.data.batch import Batch
 from nmt.data.corpora.spec import Split
+from nmt.data.denoising import Denoiser
+from nmt.data.mixture import denoised
 from nmt.data.order import Window
 from nmt.data.packing import Examples, Prefixes, assemble
 from nmt.data.records import Located, TokenPairs
@@ -44,6 +46,7 @@ class Streams:
     offsets: np.ndarray  # [D] the number of the pair that a stream begins with
     sizes: np.ndarray  # [D] pairs of every stream
     augmenter: Augmenter | None = None
+    denoiser: Denoiser | None = None
 
     def find(self, window: Window) -> Found:
         """Look examples up; reads them too if they are augmented.
@@ -56,23 +59,36 @@ class Streams:
         lengths = located.lengths + extras
         if (too_long := (lengths > self.limits).any(axis=1)).any():
             raise self.pairs.damaged(located.shard[too_long][0], 1, "a pair is longer than any that was written")
-        if self.augmenter is None:
-            return Found(window, located, lengths)
-        pieces = [(len(source), len(target)) for source, target in self._changed(window, located)]
-        return Found(window, located, np.array(pieces, np.int64).reshape(-1, 2) + extras)
+        if self.augmenter is not None:
+            lengths = _lengths(self._changed(window, located)) + extras
+        if self.denoiser is not None:
+            lengths[:, 0] = self.denoiser.lengths(window, lengths[:, 0] - extras[:, 0]) + extras[:, 0]
+        return Found(window, located, lengths)
 
     def batch(self, row: np.ndarray, found: Found, rows: int) -> Batch:
         """Return a batch of `rows` rows with each example [N] in its row; reads what it holds."""
-        lengths = found.lengths - self.prefixes.extras[found.window.stream]
         if self.augmenter is None:
             words, first = self.pairs.words(found.located)
+            lengths = found.located.lengths
         else:
             changed = self._changed(found.window, found.located)
             ids = itertools.chain.from_iterable(itertools.chain.from_iterable(changed))
-            words, sizes = np.fromiter(ids, np.int32), lengths.sum(axis=1)
-            first = np.cumsum(sizes) - sizes
+            words, lengths = np.fromiter(ids, np.int32), _lengths(changed)
+            first = np.cumsum(lengths.sum(axis=1)) - lengths.sum(axis=1)
         examples = Examples(row, found.window.stream, words, first, first + lengths[:, 0], lengths)
+        if self.denoiser is not None:
+            examples = self._masked(self.denoiser, found.window, examples)
         return assemble(examples, rows, self.limits, self.prefixes)
+
+    def _masked(self, denoiser: Denoiser, window: Window, examples: Examples) -> Examples:
+        """Mask the sources of denoising; the masked ones come behind the words that there are."""
+        at = np.flatnonzero(denoiser.chooses(window))
+        words, source, lengths = examples.words, examples.source.copy(), examples.lengths.copy()
+        sizes = lengths[at, 0]
+        whole = np.repeat(source[at] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+        masked, now = denoiser.masked(window.at(at), words[whole], sizes)
+        source[at], lengths[at, 0] = len(words) + np.cumsum(now) - now, now
+        return examples._replace(words=np.concatenate([words, masked]), source=source, lengths=lengths)
 
     def _changed(self, window: Window, located: Located) -> list[Pair]:
         assert self.augmenter is not None
@@ -87,6 +103,11 @@ class Streams:
         return [pair for pair in pairs if pair is not None]
 
 
+def _lengths(pairs: Sequence[Pair]) -> np.ndarray:
+    """Return the pieces of both sides [N,2]."""
+    return np.array([(len(source), len(target)) for source, target in pairs], np.int64).reshape(-1, 2)
+
+
 def open_streams(
     store_dir: os.PathLike[str] | str,
     split: Split,
@@ -96,8 +117,8 @@ def open_streams(
 ) -> Streams:
     """Open a split of a store, with the directions in the order given.
 
-    Where back-translated pairs have a share of their own, each direction with both kinds has one more stream, at the
-    end.
+    Where back-translated pairs have a share of their own, each direction with both kinds has one more stream behind
+    these. Of the training split, the last streams are those of denoising, in the order of the recipe.
 
     Raises:
       UserError: there is no such store, it lacks a direction, is damaged, or was made for longer rows.
@@ -109,16 +130,21 @@ def open_streams(
             f"{store_dir} was prepared for rows of {stats.lengths.source} and {stats.lengths.target} tokens, "
             f"not {limits.source} and {limits.target}; delete that folder to prepare it again"
         )
-    pairs = [open_pairs(store_dir, split, direction, stats) for direction in directions]
-    sizes = np.array([len(one) for one in pairs], np.int64)
-    numbers, offsets = np.arange(len(pairs), dtype=np.int32), np.zeros(len(pairs), np.int64)
+    texts = denoised(data) if split == "train" else ()
+    everything = (*directions, *texts)
+    pairs = [open_pairs(store_dir, split, direction, stats) for direction in everything]
+    sizes = np.array([len(one) for one in pairs[: len(directions)]], np.int64)
+    numbers, offsets = np.arange(len(directions), dtype=np.int32), np.zeros(len(directions), np.int64)
     if split == "train" and data.mixture.back_translated is not None:
         made = np.array([stats.direction(direction).back_translated for direction in directions], np.int64)
         extra = np.flatnonzero((made > 0) & (made < sizes))
         sizes[extra] -= made[extra]
         offsets, sizes = np.concatenate([offsets, sizes[extra]]), np.concatenate([sizes, made[extra]])
         numbers = np.concatenate([numbers, extra]).astype(np.int32)
-    heads = [_tags(stats.direction(direction), data.tags, store_dir) for direction in directions]
+    last = np.arange(len(directions), len(pairs), dtype=np.int32)
+    numbers, offsets = np.concatenate([numbers, last]), np.concatenate([offsets, np.zeros(len(last), np.int64)])
+    sizes = np.concatenate([sizes, np.array([len(pairs[number]) for number in last], np.int64)])
+    heads = [_tags(stats.direction(direction), data.tags, store_dir) for direction in everything]
     tags, begin = [[tag] for tag, _ in heads], np.array([begin for _, begin in heads], np.int32)
     prefixes = Prefixes([tags[number] for number in numbers], begin[numbers], numbers)
     first = np.concatenate([[0], np.cumsum([len(one) for one in pairs])])

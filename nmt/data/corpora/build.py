@@ -148,10 +148,10 @@ def _tasks(corpora: Corpora, directions: Sequence[Direction]) -> Iterator[Task]:
             rows.append(row)
             texts += 1 + len(row.translations)
             if len(rows) == _ROWS or texts >= _TEXTS:
-                yield Task(rows, source.spec.split, number)
+                yield Task(rows, source.spec.split, number, source.spec.monolingual)
                 rows, texts = [], 0
         if rows:
-            yield Task(rows, source.spec.split, number)
+            yield Task(rows, source.spec.split, number, source.spec.monolingual)
 
 
 def _sizes(

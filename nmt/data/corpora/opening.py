@@ -18,6 +18,7 @@ from nmt.data.corpora.editions import SqliteSource
 from nmt.data.corpora.fetch import Outcome, fetch, fetch_all
 from nmt.data.corpora.lines import LinesSource
 from nmt.data.corpora.messages import GettextSource
+from nmt.data.corpora.monolingual import TextSource
 from nmt.data.corpora.pages import DescriptionsSource, HtmlSource
 from nmt.data.corpora.patterns import expand_variables
 from nmt.data.corpora.read import Provenance, Source
@@ -32,6 +33,7 @@ from nmt.data.corpora.spec_read import (
     JsonTables,
     ParallelText,
     Parquet,
+    PlainText,
     Read,
     Sqlite,
     TfdsDataset,
@@ -152,6 +154,8 @@ def _source(spec: CorpusSpec, read: Read, tree: Tree, patterns: tuple[str, ...])
             return SqliteSource(spec, read, tree)
         case ParallelText():
             return LinesSource(spec, read, tree, patterns)
+        case PlainText():
+            return TextSource(spec, read, tree, patterns)
         case Tsv():
             return TsvSource(spec, read, tree, patterns)
         case Jsonl():

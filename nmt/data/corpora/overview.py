@@ -32,7 +32,7 @@ class Counts:
     """What a corpus holds before cleaning."""
 
     rows: int  # texts of the key language
-    pairs: dict[str, int]  # texts that have a translation, by the language's canonical code
+    pairs: dict[str, int]  # texts that have a translation (of monolingual corpora: all), by the language's code
     unregistered: int  # codes of languages that the registry does not know
     unreadable: int  # files
     skipped: dict[str, int] = field(default_factory=dict)  # by kind
@@ -146,6 +146,8 @@ def count(spec: CorpusSpec) -> Counts:
         for row in source.rows(source.languages):
             rows += 1
             pairs.update(language for language, text in row.translations.items() if text)
+            if spec.monolingual:
+                pairs[row.language] += 1
         counts = Counts(
             rows, dict(pairs.most_common()), len(source.unregistered), len(source.unreadable), dict(source.skipped)
         )
