@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Give a worker all tests of a file, which share fixtures, or all that share the finished run."""
     if not config.pluginmanager.hasplugin("xdist") or not os.environ.get("PYTEST_XDIST_WORKER"):
         return
+    config.option.loadgroup = True  # workers are told nothing of what was decided above
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=lambda item: SLOW.index(_group(item)) if _group(item) in SLOW else len(SLOW))

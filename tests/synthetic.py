@@ -115,8 +115,9 @@ class Playground:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the commands: a cache of its own, no network."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "NMT_", "JAX_", "XLA_"))}
+        """The environment of the commands: a cache of its own, no network, and nothing that tests are run with."""
+        ours = ("PIP_", "NMT_", "JAX_", "XLA_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
         return kept | {
             "PATH": path,
