@@ -153,3 +153,19 @@ class Playground:
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
+
+
+def written(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return when every file below a folder was last written, and its size."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def one_line(done: subprocess.CompletedProcess[str], command: str) -> str:
+    """Return the line with which a command refuses what it is asked."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    line = done.stderr.removesuffix("\n")
+    assert "\n" not in line
+    assert line.startswith(f"{command}: error: ")
+    return line
