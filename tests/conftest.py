@@ -27,11 +27,12 @@ SLOW = (FINISHED, "test_interrupted_run.py", "test_pods.py", "test_sharding.py",
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Start a worker for each processor, unless files are named: those are sooner done without."""
+    """Start a worker for each processor, unless files are named, which are sooner done without, or somebody watches."""
     option = config.option
     if not config.pluginmanager.hasplugin("xdist") or os.environ.get("PYTEST_XDIST_WORKER"):
         return
-    if option.numprocesses is None and not option.usepdb and not any(".py" in argument for argument in config.args):
+    watched = option.usepdb or option.capture == "no"
+    if option.numprocesses is None and not watched and not any(".py" in argument for argument in config.args):
         workers = min(os.cpu_count() or 1, WORKERS)
         option.numprocesses = workers if workers > 1 else 0
     if option.numprocesses and option.dist == "no":
