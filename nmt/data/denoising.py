@@ -53,9 +53,13 @@ class Denoiser:
         self._seed = np.uint64(seed)
         self._lengths = _poisson(config.span)
 
+    def chooses(self, window: Window) -> np.ndarray:
+        """Say which examples are of denoising [N]."""
+        return window.stream >= self._first
+
     def lengths(self, window: Window, sources: np.ndarray) -> np.ndarray:
         """Return the pieces of sources [N], marks included, as they are after masking, from what they are before."""
-        chosen = window.stream >= self._first
+        chosen = self.chooses(window)
         found = sources.astype(np.int64)
         noise = self._noise(found[chosen] - _MARKS, self._keys(window.at(chosen)))
         found[chosen] += noise.spans - noise.masked
@@ -69,7 +73,7 @@ class Denoiser:
           source: pieces of their sources, one after the other, marks included.
           lengths: of each [N].
         """
-        chosen = window.stream >= self._first
+        chosen = self.chooses(window)
         if not chosen.any():
             return source, lengths
         mine, keys = np.repeat(chosen, lengths), self._keys(window.at(chosen))

@@ -9,7 +9,7 @@ batch that one host would have, and the state is the same on all of them.
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import grain
@@ -22,7 +22,7 @@ from nmt.data.denoising import Denoiser
 from nmt.data.mixture import Mixture, denoised
 from nmt.data.order import Window, derived, draw_window
 from nmt.data.packing import fit_rows
-from nmt.data.streams import Streams, open_streams
+from nmt.data.streams import Found, Streams, open_streams
 from nmt.data.vocab import BACK_TRANSLATED, MASK
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
@@ -111,14 +111,16 @@ def dev_batches(
     examples = Window(stream, record, record).at(np.lexsort((stream, record)))
     block, begun = _block_rows(rows), 0
     while begun < len(stream):
-        some = examples.at(slice(begun, begun + _most_examples(block, streams)))
-        used, row = fit_rows(streams.lengths_of(some), block, streams.limits)
+        some = streams.find(examples.at(slice(begun, begun + _most_examples(block, streams))))
+        used, row = fit_rows(some.lengths, block, streams.limits)
         begun += used
+        filled = int(row.max()) + 1
         # The fullest rows come first: in their order, the first batches would have the longest pairs.
-        row = np.random.default_rng(used).permutation(int(row.max()) + 1)[row]
-        for first in range(0, int(row.max()) + 1, rows):
-            chosen = np.flatnonzero((row >= first) & (row < first + rows))
-            yield streams.batch(row[chosen] - first, some.at(chosen), rows)
+        row = np.random.default_rng(used).permutation(filled)[row]
+        batches = -(-filled // rows)
+        packed = streams.batch(row, some.at(slice(used)), batches * rows)
+        for number in range(batches):
+            yield _rows(packed, number * rows, rows)
 
 
 class Position(NamedTuple):
@@ -205,6 +207,11 @@ class GlobalOrder:
         return parts, Window(*(np.concatenate(columns) for columns in zip(*taken, strict=True)))
 
 
+def _rows(batch: Batch, first: int, count: int) -> Batch:
+    """Return some rows of a batch, without a copy."""
+    return Batch(*(getattr(batch, field.name)[first : first + count] for field in fields(batch)))
+
+
 def _block_rows(rows: int) -> int:
     """Return the rows that are filled together: a multiple of a batch's."""
     return rows * -(-_OPEN_ROWS // rows)
@@ -231,10 +238,9 @@ class _PackedBatches(grain.IterDataset):
 
 
 class _Block(NamedTuple):
-    """Rows that were packed together, and where the order goes on behind them."""
+    """A host's rows of those that were packed together, and where the order goes on behind them."""
 
-    row: np.ndarray  # [N] of the examples
-    examples: Window
+    rows: Batch
     after: Position
 
 
@@ -252,18 +258,17 @@ class _PackedIterator(grain.DatasetIterator):
         self._host_rows = rows // hosts
         self._block: _Block | None = None
         self._began = 0
+        self._guess = 4 * _block_rows(rows)  # examples that fill a block; it decides nothing but how much is looked up
         self._set(order.start, 0, 0)
 
     def __next__(self) -> Batch:
         if self._block is None:
             self._block = self._pack()
-        block = self._block
-        first = self._batch * self._rows + self._host * self._host_rows
-        chosen = np.flatnonzero((block.row >= first) & (block.row < first + self._host_rows))
-        batch = self._streams.batch(block.row[chosen] - first, block.examples.at(chosen), self._host_rows)
+        after = self._block.after
+        batch = _rows(self._block.rows, self._batch * self._host_rows, self._host_rows)
         self._batch += 1
         if self._batch * self._rows == _block_rows(self._rows):
-            after, step = block.after, self._step + self._batch
+            step = self._step + self._batch
             if self._next_stage != after.stage:
                 after = self._order.next_window(after, step, self._next_stage)
             self._set(after, step, 0)
@@ -300,24 +305,30 @@ class _PackedIterator(grain.DatasetIterator):
 
     def _pack(self) -> _Block:
         rows = _block_rows(self._rows)
-        examples, lengths, parts = self._enough(rows)
-        used, row = fit_rows(lengths, rows, self._streams.limits)
+        examples, parts = self._enough(rows)
+        used, row = fit_rows(examples.lengths, rows, self._streams.limits)
         # First fit leaves the most room in the last rows: in their order, every block would end with a poor batch.
-        order = np.random.default_rng([self._position.window, self._position.offset]).permutation(rows)
+        row = np.random.default_rng([self._position.window, self._position.offset]).permutation(rows)[row]
         left = used
         for position, count in parts:
             after = position._replace(offset=position.offset + min(left, count))
             if left <= count:
                 break
             left -= count
-        return _Block(order[row], examples.at(slice(used)), after)
+        self._guess = used + used // 16
+        batch, row = np.divmod(row, self._rows)
+        host, row = np.divmod(row, self._host_rows)
+        mine = np.flatnonzero(host == self._host)
+        local = batch[mine] * self._host_rows + row[mine]
+        batches = rows // self._rows
+        return _Block(self._streams.batch(local, examples.at(mine), batches * self._host_rows), after)
 
-    def _enough(self, rows: int) -> tuple[Window, np.ndarray, list[tuple[Position, int]]]:
-        """Return examples that fill more than so many rows, their lengths, and where they come from."""
-        limits, guess = np.array(self._streams.limits), 4 * rows
+    def _enough(self, rows: int) -> tuple[Found, list[tuple[Position, int]]]:
+        """Return examples that fill more than so many rows, and where they come from."""
+        limits, guess = np.array(self._streams.limits), self._guess
         while True:
-            parts, examples = self._order.take(self._position, guess, self._step)
-            lengths = self._streams.lengths_of(examples)
-            if (lengths.sum(axis=0) > rows * limits).any():
-                return examples, lengths, parts
-            guess *= 2
+            parts, window = self._order.take(self._position, guess, self._step)
+            examples = self._streams.find(window)
+            if (examples.lengths.sum(axis=0) > rows * limits).any():
+                return examples, parts
+            guess += guess // 4 + 1
