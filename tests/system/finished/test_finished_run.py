@@ -8,6 +8,8 @@ from synthetic import DIRECTIONS, RECIPE, Playground, one_line, written
 
 
 def test_a_second_start_repeats_nothing(trained: Playground) -> None:
+    # Another test may have evaluated last, with a beam of its own.
+    assert trained.command("nmt-evaluate", str(trained.run)).returncode == 0
     before = written(trained.run)
     done = trained.command("nmt-train", f"recipe={trained.recipe}", PIP_FIND_LINKS="")
     assert done.returncode == 0, done.stderr
