@@ -146,6 +146,30 @@ def test_packed_rows_hold_what_was_put_in(shapes, rows):
     assert Counter(unpacked(batch, rows, limits)) == Counter(put)
 
 
+def first_fit_slowly(lengths, rows, limits):
+    """The row of every example by first fit, the longest first, looking at one row after the other; -1 for none."""
+    used, placed = np.zeros((rows, 2), int), np.full(len(lengths), -1)
+    for example in sorted(range(len(lengths)), key=lambda i: -max(lengths[i] / np.array(limits))):
+        for row in range(rows):
+            if np.all(used[row] + lengths[example] <= limits):
+                used[row] += lengths[example]
+                placed[example] = row
+                break
+    return placed
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(1, 9)), min_size=1, max_size=40),
+    st.integers(1, 70),
+)
+def test_rows_are_those_of_first_fit(shapes, rows):
+    lengths, limits = np.array(shapes), RowLengths(12, 9)
+    used, row = fit_rows(lengths, rows, limits)
+    assert np.array_equal(row, first_fit_slowly(lengths[:used], rows, limits))
+    assert np.all(row >= 0)
+
+
 def test_rows_are_filled_as_far_as_they_can_be():
     lengths = np.full((100, 2), 8)
     assert fit_rows(lengths, 4, RowLengths(64, 64))[0] >= 31  # of 32 that there is room for

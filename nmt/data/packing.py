@@ -72,16 +72,35 @@ def fit_rows(lengths: np.ndarray, rows: int, limits: RowLengths) -> tuple[int, n
 def _first_fit(lengths: np.ndarray, rows: int, limits: RowLengths) -> np.ndarray:
     """Return the row of every example, -1 for those without."""
     order = np.argsort(-(lengths / np.array(limits)).max(axis=1), kind="stable")
-    source_room, target_room = np.full(rows, limits.source), np.full(rows, limits.target)
+    ordered = lengths[order]
+    longest = np.maximum.accumulate(ordered[::-1])[::-1]  # [N,2] no later example is longer
+    source, target = (_Room(rows, limit) for limit in limits)
     placed = np.full(len(lengths), -1)
-    for example, (source, target) in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        fits = (source_room >= source) & (target_room >= target)
-        row = int(fits.argmax())
-        if fits[row]:
-            source_room[row] -= source
-            target_room[row] -= target
-            placed[example] = row
+    for example, (s, t), (most_s, most_t) in zip(order.tolist(), ordered.tolist(), longest.tolist(), strict=True):
+        if fits := source.rows[s] & target.rows[t]:
+            first = fits & -fits
+            placed[example] = row = first.bit_length() - 1
+            source.take(row, first, s, most_s)
+            target.take(row, first, t, most_t)
     return placed
+
+
+class _Room:
+    """The room of all rows on one side: by a number of tokens, the rows that have room for it, as bits of an integer.
+
+    So the first row that has room on both sides is one bit of a conjunction, found without looking at the rows.
+    """
+
+    def __init__(self, rows: int, limit: int):
+        self.rows = [(1 << rows) - 1] * (limit + 1)
+        self._left = [limit] * rows
+
+    def take(self, row: int, bit: int, tokens: int, most: int) -> None:
+        """Take room for some tokens; from now on nobody asks for more than `most`."""
+        before = self._left[row]
+        self._left[row] = after = before - tokens
+        for number in range(after + 1, min(before, most) + 1):
+            self.rows[number] ^= bit
 
 
 def assemble(examples: Examples, rows: int, limits: RowLengths, prefixes: Prefixes) -> Batch:
