@@ -39,6 +39,7 @@ class Synthetic:
 
     def __init__(self, rows: int, languages: list[str]):
         self._rows, self._languages = rows, languages
+        self.skipped: dict[str, int] = {}
         self.spec = SimpleNamespace(split=SplitRule(test=1, dev=2), name="synthetic", monolingual=False)
         letters = np.array(list("abcdefghijklmnoprstuvwyz"))
         generator = np.random.default_rng(1)
