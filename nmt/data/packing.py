@@ -12,6 +12,8 @@ IntArray = np.ndarray[Any, np.dtype[np.int32]]
 
 # What the first attempt hopes to fill of the side that fills first.
 _HOPED_FILL = 0.99
+# Rows that one integer tells the room of.
+_AT_ONCE = 256
 
 
 class Examples(NamedTuple):
@@ -70,37 +72,33 @@ def fit_rows(lengths: np.ndarray, rows: int, limits: RowLengths) -> tuple[int, n
 
 
 def _first_fit(lengths: np.ndarray, rows: int, limits: RowLengths) -> np.ndarray:
-    """Return the row of every example, -1 for those without."""
-    order = np.argsort(-(lengths / np.array(limits)).max(axis=1), kind="stable")
-    ordered = lengths[order]
-    longest = np.maximum.accumulate(ordered[::-1])[::-1]  # [N,2] no later example is longer
-    source, target = (_Room(rows, limit) for limit in limits)
-    placed = np.full(len(lengths), -1)
-    for example, (s, t), (most_s, most_t) in zip(order.tolist(), ordered.tolist(), longest.tolist(), strict=True):
-        if fits := source.rows[s] & target.rows[t]:
-            first = fits & -fits
-            placed[example] = row = first.bit_length() - 1
-            source.take(row, first, s, most_s)
-            target.take(row, first, t, most_t)
-    return placed
+    """Return the row of every example, -1 for those without.
 
-
-class _Room:
-    """The room of all rows on one side: by a number of tokens, the rows that have room for it, as bits of an integer.
-
-    So the first row that has room on both sides is one bit of a conjunction, found without looking at the rows.
+    The room that some rows have left is one integer, a field of it for every row, with a guard bit above the room. What
+    an example takes is subtracted from all fields at once: the guards that are left are those of rows with room for it.
     """
-
-    def __init__(self, rows: int, limit: int):
-        self.rows = [(1 << rows) - 1] * (limit + 1)
-        self._left = [limit] * rows
-
-    def take(self, row: int, bit: int, tokens: int, most: int) -> None:
-        """Take room for some tokens; from now on nobody asks for more than `most`."""
-        before = self._left[row]
-        self._left[row] = after = before - tokens
-        for number in range(after + 1, min(before, most) + 1):
-            self.rows[number] ^= bit
+    order = np.argsort(-(lengths / np.array(limits)).max(axis=1), kind="stable")
+    width = max(limits).bit_length() + 1
+    ones = ((1 << width * _AT_ONCE) - 1) // ((1 << width) - 1)
+    guards = ones << (width - 1)
+    taken = [number * ones for number in range(max(limits) + 1)]
+    parts = range(0, rows, _AT_ONCE)
+    present = [guards & ((1 << width * (rows - first)) - 1) for first in parts]
+    source_room, target_room = ([guards | limit * ones for _ in parts] for limit in limits)
+    found = []
+    for source, target in lengths[order].tolist():
+        for part, guard in enumerate(present):
+            if fits := (source_room[part] - taken[source]) & (target_room[part] - taken[target]) & guard:
+                shift = (fits & -fits).bit_length() - width
+                source_room[part] -= source << shift
+                target_room[part] -= target << shift
+                found.append(part * _AT_ONCE + shift // width)
+                break
+        else:
+            found.append(-1)
+    placed = np.empty(len(lengths), np.int64)
+    placed[order] = found
+    return placed
 
 
 def assemble(examples: Examples, rows: int, limits: RowLengths, prefixes: Prefixes) -> Batch:
