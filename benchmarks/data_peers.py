@@ -1,12 +1,13 @@
-"""Peers of `data_throughput.py`: Hugging Face `datasets` and PyTorch's `DataLoader`, as their users write such a stream.
+"""Peers of `data_throughput.py`: Hugging Face `datasets` and PyTorch's `DataLoader`, as users write such streams.
 
 Each draws examples by the same temperature, shuffles, packs by first fit into open rows in a loop over examples, and
-fills the eight arrays of a batch without a loop over tokens. They differ in where the ids lie: in Arrow files that are
-mapped into memory, in flat NumPy files that are, or in lists of Python, which are fast but must fit into memory.
+fills the eight arrays of a batch. They differ in where the ids lie: in Arrow files that are mapped into memory, in flat
+NumPy files that are, or in lists of Python, which are fast but must fit into memory; and in how batches are filled:
+pair by pair, as such code is mostly written, or without any loop over pairs.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,11 +73,20 @@ def loaded_from_lists(folder: Path, corpus: Corpus) -> Iterator[Arrays]:
     return _batches(_loaded(corpus.lists(), corpus))
 
 
+def loaded_plainly(folder: Path, corpus: Corpus) -> Iterator[Arrays]:
+    """Yield batches of a `DataLoader` over flat files that are mapped into memory, filled pair by pair."""
+    return _batches(_loaded(_mapped(folder, corpus), corpus), _assembled_by_pair)
+
+
 def loaded_from_files(folder: Path, corpus: Corpus) -> Iterator[Arrays]:
     """Yield batches of a `DataLoader` over flat files that are mapped into memory."""
+    return _batches(_loaded(_mapped(folder, corpus), corpus))
+
+
+def _mapped(folder: Path, corpus: Corpus) -> "_Mapped":
     np.save(folder / "ids.npy", corpus.ids.astype(np.uint16))
     np.save(folder / "ends.npy", np.concatenate([[0], corpus.ends]))
-    return _batches(_loaded(_Mapped(folder, corpus.sizes), corpus))
+    return _Mapped(folder, corpus.sizes)
 
 
 class _Mapped:
@@ -107,12 +117,6 @@ def _loaded(pairs: Any, corpus: Corpus) -> Iterator[Example]:
     while True:
         for some in loader:
             yield from some
-
-
-def _batches(examples: Iterable[Example]) -> Iterator[Arrays]:
-    rows = _packed(examples)
-    while True:
-        yield _assembled(list(itertools.islice(rows, ROWS)))
 
 
 def _packed(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -155,6 +159,25 @@ def _assembled(rows: Sequence[list[Example]]) -> Arrays:
     }
 
 
+def _assembled_by_pair(rows: Sequence[list[Example]]) -> Arrays:
+    names = ("src", "src_segment", "src_position", "tgt_in", "tgt_out", "tgt_segment", "tgt_position", "direction")
+    batch = {name: np.zeros((ROWS, LENGTH), np.int32) for name in names}
+    for number, row in enumerate(rows):
+        s = t = 0
+        for segment, (source, target, direction) in enumerate(row, 1):
+            a, b = s + len(source) + 2, t + len(target) + 1
+            batch["src"][number, s:a] = [TAG, *source, END]
+            batch["src_segment"][number, s:a] = segment
+            batch["src_position"][number, s:a] = np.arange(a - s)
+            batch["tgt_in"][number, t:b] = [BEGIN, *target]
+            batch["tgt_out"][number, t:b] = [*target, END]
+            batch["tgt_segment"][number, t:b] = segment
+            batch["tgt_position"][number, t:b] = np.arange(b - t)
+            batch["direction"][number, t:b] = direction
+            s, t = a, b
+    return batch
+
+
 def _side(ids: list[Any], head: list[int], tail: list[int], row: np.ndarray, segment: np.ndarray) -> Arrays:
     lengths = np.array([len(one) for one in ids]) + len(head) + len(tail)
     begins = np.cumsum(lengths) - lengths
@@ -179,3 +202,11 @@ def _put(values: np.ndarray, slots: np.ndarray) -> np.ndarray:
     array = np.zeros((ROWS, LENGTH), np.int32)
     array.reshape(-1)[slots] = values
     return array
+
+
+def _batches(
+    examples: Iterable[Example], assemble: Callable[[Sequence[list[Example]]], Arrays] = _assembled
+) -> Iterator[Arrays]:
+    rows = _packed(examples)
+    while True:
+        yield assemble(list(itertools.islice(rows, ROWS)))

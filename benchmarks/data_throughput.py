@@ -4,7 +4,8 @@
 
 A made-up store of 200 directions whose sizes fall like a power law is mixed at T = 5, shuffled and packed. The peers
 (`data_peers.py`) draw the same pairs with the same probabilities and fill rows of the same lengths with the same
-fields. One of them keeps all pairs in memory, which none can do with a large corpus: it is shown, and does not count.
+fields. Two fill their batches as such code is mostly written, two as well as NumPy can, one of which keeps all pairs in
+memory, as none can do with a large corpus.
 Beside preparation, from text to the store, stands SentencePiece's own `encode` of the same text with one thread.
 Rounds are interleaved, the best one of each counts; time is that of the processor, of all threads of the process.
 """
@@ -19,18 +20,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from data_peers import BEGIN, END, LENGTH, ROWS, Arrays, Corpus, interleaved, loaded_from_files, loaded_from_lists
+from data_peers import (
+    BEGIN,
+    END,
+    LENGTH,
+    ROWS,
+    Arrays,
+    Corpus,
+    interleaved,
+    loaded_from_files,
+    loaded_from_lists,
+    loaded_plainly,
+)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 LEAST, AHEAD = 400_000, 3  # target tokens/s of one core, and times as fast as each peer
 WARM_UP = 8
-IN_MEMORY = "DataLoader, lists in memory"
-PEERS = {
-    "datasets.interleave_datasets, Arrow": interleaved,
-    "DataLoader, mapped NumPy files": loaded_from_files,
-    IN_MEMORY: loaded_from_lists,
-}
+PLAIN = {"datasets.interleave_datasets, Arrow": interleaved, "DataLoader, mapped, pair by pair": loaded_plainly}
+BOUNDED = PLAIN | {"DataLoader, mapped, vectorised": loaded_from_files}
+PEERS = BOUNDED | {"DataLoader, in memory, vectorised": loaded_from_lists}
 Figures = dict[str, float]
 
 
@@ -67,10 +76,11 @@ def _print(streams: dict[str, Figures], preparing: Figures) -> None:
             f"{name:<36}{row['target tokens/s']:>11,.0f} target tokens/s  {row['examples/s']:>9,.0f} examples/s  "
             f"fill {row['fill']:.3f}" + ("" if name == "nmt" else f"  nmt: {ours / row['target tokens/s']:.1f} x")
         )
-    counted = [row["target tokens/s"] for name, row in streams.items() if name not in ("nmt", IN_MEMORY)]
-    reached = ours >= LEAST and len(counted) == len(PEERS) - 1 and ours >= AHEAD * max(counted)
-    verdict = "reached" if reached else "not reached"
-    print(f"{LEAST:,} target tokens/s on one core, and {AHEAD} x the peers of bounded memory: {verdict}")
+    print(f"{LEAST:,} target tokens/s on one core: {'reached' if ours >= LEAST else 'not reached'}")
+    for kind, peers in (("plainly written peers", PLAIN), ("all peers of bounded memory", BOUNDED), ("all", PEERS)):
+        if peers.keys() <= streams.keys():
+            ahead = ours / max(streams[name]["target tokens/s"] for name in peers)
+            print(f"{AHEAD} x {kind}: {'reached' if ahead >= AHEAD else 'not reached'} ({ahead:.1f} x the fastest)")
     for name, speed in preparing.items():
         print(f"{name:<36}{speed:>11,.0f} pairs/s")
     first, second = preparing.values()
