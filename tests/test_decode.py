@@ -156,19 +156,24 @@ def test_normaliser_is_that_of_gnmt():
     assert beam.normaliser(jnp.float32(99.0), jnp.float32(0.0)) == 1
 
 
+@pytest.mark.parametrize("where", ["cpu", "tpu"])  # which decides the type of the caches
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.2)])
-def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, tolerance):
+def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, tolerance, where, monkeypatch):
+    monkeypatch.setattr(incremental, "platform", lambda: where)
     model = toy(dtype=dtype)
     fast = jax.jit(incremental.inference_model)(model)
     rng = np.random.default_rng(1)
     rows, width, steps = 3, 4, 7
     source = rng.integers(5, 41, (rows, 9))
     length = np.array([9, 4, 1])
-    encoded = jax.jit(incremental.encode)(fast, source, length)
+    # Functions of this test alone: JAX would not trace them again for another place.
+    encoded = jax.jit(lambda *given: incremental.encode(*given))(fast, source, length)
     memory, cache = incremental.memory_of(fast, encoded), incremental.empty_cache(fast, rows, width, steps)
+    kept = {"float32"} if where == "cpu" else {dtype}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((memory.keys, memory.values, cache))} == kept
     ancestor = np.zeros((rows, width, steps), np.int32)
     history = np.zeros((rows, width, 0), int)
-    advance = jax.jit(incremental.decode_step)
+    advance = jax.jit(lambda *given: incremental.decode_step(*given))
     for step in range(steps):
         token = rng.integers(0, 41, (rows, width))
         history = np.concatenate([history, token[..., None]], axis=2)

@@ -1,13 +1,16 @@
 """Weights of bfloat16: how they are rounded, what stays float32, and that checkpoints keep both."""
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_model as toy
 
-from nmt.models.weights import abstract_model, count_parameters
+from nmt.config import resume_conflicts
+from nmt.models.weights import abstract_model, count_parameters, load_model, split_model
 from nmt.sharding import make_mesh
+from nmt.train.checkpoints import Checkpoints, Progress
 from nmt.train.rounding import in_float32, to_bfloat16, updated
 from nmt.train.step import make_trainer
 
@@ -66,6 +69,56 @@ def test_a_step_with_bfloat16_weights_is_that_of_float32_but_for_rounding():
         *(jax.tree.leaves(in_float32(found[d][1].parameters)) for d in ("bfloat16", "float32")), strict=True
     ):
         np.testing.assert_allclose(low, high, atol=0.03)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A mesh, and by the type of weights a trainer, a state of random weights and the run that it is saved in."""
+    mesh, found = make_mesh(devices=jax.devices()[:1]), {}
+    batches = iter(grain.MapDataset.range(3).to_iter_dataset())
+    for dtype in ("float32", "bfloat16"):
+        recipe = toy.recipe(model=toy.model_config(parameter_dtype=dtype), ema_decay=None)
+        run = tmp_path_factory.mktemp(dtype)
+        with jax.set_mesh(mesh), Checkpoints(run, keep=1) as checkpoints:
+            trainer = make_trainer(recipe, toy.SIZES, mesh)
+            state = trainer.initial()
+            checkpoints.save(state, batches, Progress(step=1))
+        found[dtype] = recipe, state, run
+    return mesh, found
+
+
+def bits(parameters):
+    return [np.asarray(leaf).view(np.uint8) for leaf in jax.tree.leaves(parameters)]
+
+
+def test_checkpoints_keep_bfloat16_weights_exactly(saved):
+    mesh, found = saved
+    recipe, state, run = found["bfloat16"]
+    batches = iter(grain.MapDataset.range(3).to_iter_dataset())
+    with jax.set_mesh(mesh), Checkpoints(run, keep=1) as checkpoints:
+        other = make_trainer(recipe.model_copy(update={"seed": 99}), toy.SIZES, mesh).initial()
+        restored = checkpoints.restore(other, batches)
+        model, _ = load_model(run, recipe.model, toy.SIZES, mesh)
+    assert not all((a == b).all() for a, b in zip(bits(other.parameters), bits(state.parameters), strict=True))
+    for tree in (restored.parameters, split_model(model)[1]):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype(jnp.bfloat16)}
+        for read, written in zip(bits(tree), bits(state.parameters), strict=True):
+            np.testing.assert_array_equal(read, written)
+
+
+def test_weights_of_another_type_are_converted_when_they_are_read(saved):
+    mesh, found = saved
+    for written, read in (("float32", "bfloat16"), ("bfloat16", "float32")):
+        with jax.set_mesh(mesh):
+            model, _ = load_model(found[written][2], found[read][0].model, toy.SIZES, mesh)
+        expected = jax.tree.map(lambda leaf, to=read: np.asarray(leaf.astype(to)), found[written][1].parameters)
+        for got, wanted in zip(bits(split_model(model)[1]), bits(expected), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_run_does_not_go_on_with_weights_of_another_type():
+    old, new = (toy.recipe(model=toy.model_config(parameter_dtype=dtype)) for dtype in ("float32", "bfloat16"))
+    assert resume_conflicts(old, new) == ["model.parameter_dtype: float32 -> bfloat16"]
 
 
 def test_parameters_are_counted_once_and_experts_by_choices():

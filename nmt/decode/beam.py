@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from nmt.decode.selection import best_extensions, top_k
 from nmt.models.incremental import Cache, InferenceModel, Memory, decode_step, empty_cache, encode, memory_of
 
+SEARCH = "search"  # the scope of the loop over tokens in a compiled program's names
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def _advance(model: InferenceModel, memory: Memory, rules: Rules, state: State) 
     step = state.step
     slots = jnp.broadcast_to(jnp.arange(state.token.shape[1], dtype=jnp.int32), state.token.shape)
     ancestor = _write(state.ancestor, slots, step)
-    logits, cache = decode_step(model, state.token, step, state.score > -jnp.inf, ancestor, memory, state.cache)
+    with jax.named_scope("decoder"):
+        logits, cache = decode_step(model, state.token, step, state.score > -jnp.inf, ancestor, memory, state.cache)
     may_end = jnp.broadcast_to(step > 0, rules.limit.shape)
     score, parent, token = best_extensions(logits, state.score, rules.allowed, rules.end, may_end, step < rules.limit)
     tokens = _take(state.tokens, parent)
@@ -144,9 +147,10 @@ def beam_search(
       The finished hypotheses, and whether each row is done, bool [B].
     """
     memory = memory_of(model, encode(model, source, length))
-    state = jax.lax.while_loop(
-        lambda state: (state.step < steps) & (state.score > -jnp.inf).any(),
-        lambda state: _advance(model, memory, rules, state),
-        _start(model, rules, beam, kept, steps),
-    )
+    with jax.named_scope(SEARCH):
+        state = jax.lax.while_loop(
+            lambda state: (state.step < steps) & (state.score > -jnp.inf).any(),
+            lambda state: _advance(model, memory, rules, state),
+            _start(model, rules, beam, kept, steps),
+        )
     return state.finished, ~(state.score > -jnp.inf).any(axis=1)

@@ -20,7 +20,7 @@ from nmt.config import DecodeConfig
 from nmt.decode.beam import Finished, Rules, beam_search
 from nmt.decode.selection import COLUMNS
 from nmt.errors import UserError
-from nmt.models.incremental import InferenceModel, encode, inference_model, log_probabilities
+from nmt.models.incremental import InferenceModel, cache_dtype, encode, inference_model, log_probabilities
 from nmt.models.transformer import Transformer
 from nmt.sharding import Layout, parts
 
@@ -187,10 +187,23 @@ def batch_rows(config: DecodeConfig, bucket: int, shards: int, few: bool = False
     return -(-rows // shards) * shards
 
 
-def lower_search(
+@dataclass(frozen=True)
+class SearchShapes:
+    """What a search over a batch of the longest sources works on; nothing of it has values."""
+
+    model: InferenceModel  # arrays with places
+    rows: int  # B
+    source: int  # S
+    steps: int  # T, tokens that there is room for at first
+    beam: int  # K
+    cells: int  # bytes on one device of keys and values of what is decoded
+    source_cells: int  # bytes on one device of those of the sources
+
+
+def search_shapes(
     graph: nnx.GraphDef[Transformer], parameters: nnx.State, longest: int, config: DecodeConfig
-) -> jax.stages.Lowered:
-    """Return the program that translates a batch of the longest sources, ready to be compiled; its mesh is to be set.
+) -> SearchShapes:
+    """Return what a search works on; its mesh is to be set.
 
     Args:
       graph: the structure of a model.
@@ -206,12 +219,22 @@ def lower_search(
     )
     bucket = _buckets(max(longest, SHORTEST))[-1]
     rows, steps = batch_rows(config, bucket, parts("batch")), min(bucket + MARGIN, _limit(bucket - 2, config) + 1)
+    heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
+    of_cell = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
+    here = rows * of_cell // (parts("batch") * parts("heads"))
+    return SearchShapes(prepared, rows, bucket, steps, config.beam, steps * config.beam * here, bucket * here)
+
+
+def lower_search(shapes: SearchShapes) -> jax.stages.Lowered:
+    """Return the program that translates a batch, ready to be compiled; its mesh is to be set."""
 
     def of(*shape: int, dtype: Any = jnp.int32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    rules = Rules(of(), of(), of(prepared.vocabulary, dtype=bool), of(rows), of(dtype=jnp.float32))
-    return _search.lower(prepared, of(rows, bucket), of(rows), rules, beam=config.beam, kept=1, steps=steps)
+    allowed, penalty = of(shapes.model.vocabulary, dtype=bool), of(dtype=jnp.float32)
+    rules = Rules(of(), of(), allowed, of(shapes.rows), penalty)
+    source, length = of(shapes.rows, shapes.source), of(shapes.rows)
+    return _search.lower(shapes.model, source, length, rules, beam=shapes.beam, kept=1, steps=shapes.steps)
 
 
 def _buckets(longest: int) -> list[int]:

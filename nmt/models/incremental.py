@@ -174,8 +174,10 @@ def _rows(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
 def encode(model: InferenceModel, source: jax.Array, length: jax.Array) -> Encoded:
     """Encode sources, int32 [B,S], one a row, of lengths [B]; the rest of a row is padding."""
     position, segment = _rows(source, length)
-    x = _embed(model, source, position, source.shape[1], decoder=False)
-    hidden, _ = model.encoder(x, attention_bias(segment, segment), TokenInfo(source, segment > 0, position=position))
+    with jax.named_scope("encoder"):
+        x = _embed(model, source, position, source.shape[1], decoder=False)
+        info = TokenInfo(source, segment > 0, position=position)
+        hidden, _ = model.encoder(x, attention_bias(segment, segment), info)
     return Encoded(hidden, segment)
 
 
@@ -203,14 +205,14 @@ def log_probabilities(model: InferenceModel, encoded: Encoded, target: jax.Array
 
 def memory_of(model: InferenceModel, encoded: Encoded) -> Memory:
     """Project encoded sources to the keys and values of every layer."""
-    cells = [_cells(*layer.layer.cross_attention.keys_values(encoded.hidden)) for layer in model.layers]
+    dtype = cache_dtype(model.output.dtype)
+    cells = [_cells(*layer.layer.cross_attention.keys_values(encoded.hidden), dtype) for layer in model.layers]
     bias = jnp.where(encoded.segment > 0, 0.0, MASKED)[:, None, None]
     return Memory([keys for keys, _ in cells], [values for _, values in cells], bias)
 
 
-def _cells(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Lay out keys and values [B,N,A,D] as cells [B,A,D,N] and [B,A,N,D]."""
-    dtype = cache_dtype(k.dtype)
+def _cells(k: jax.Array, v: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """Lay out keys and values [B,N,A,D] as cells [B,A,D,N] and [B,A,N,D] of a type."""
     keys, values = k.transpose(0, 2, 3, 1).astype(dtype), v.swapaxes(1, 2).astype(dtype)
     return shard(keys, "batch", "heads", None, None), shard(values, "batch", "heads", None, None)
 
@@ -282,14 +284,16 @@ def decode_step(
     for i, weights in enumerate(model.layers):
         layer, own = weights.layer, weights.layer.self_attention
         heads, width = own.wq[...].shape[1:]
-        qkv = weights.self_in(layer.self_norm(x)).reshape(rows, beam, 3, heads, width)
-        q, k = (own.turn(qkv[:, :, part], position) for part in (0, 1))
-        new_keys, new_values = _cells(k, qkv[:, :, 2])
-        keys = jax.lax.dynamic_update_slice(cache.keys[i], new_keys, (0, 0, 0, step * beam))
-        values = jax.lax.dynamic_update_slice(cache.values[i], new_values, (0, 0, step * beam, 0))
-        x = layer.add(x, weights.self_out(_attend(q, keys, values, bias)))
-        q = weights.cross_in(layer.cross_norm(x)).reshape(rows, beam, heads, width)
-        x = layer.add(x, weights.cross_out(_attend(q, memory.keys[i], memory.values[i], memory.bias)))
+        with jax.named_scope("self_attention"):
+            qkv = weights.self_in(layer.self_norm(x)).reshape(rows, beam, 3, heads, width)
+            q, k = (own.turn(qkv[:, :, part], position) for part in (0, 1))
+            new_keys, new_values = _cells(k, qkv[:, :, 2], cache.keys[i].dtype)
+            keys = jax.lax.dynamic_update_slice(cache.keys[i], new_keys, (0, 0, 0, step * beam))
+            values = jax.lax.dynamic_update_slice(cache.values[i], new_values, (0, 0, step * beam, 0))
+            x = layer.add(x, weights.self_out(_attend(q, keys, values, bias)))
+        with jax.named_scope("cross_attention"):
+            q = weights.cross_in(layer.cross_norm(x)).reshape(rows, beam, heads, width)
+            x = layer.add(x, weights.cross_out(_attend(q, memory.keys[i], memory.values[i], memory.bias)))
         x, _ = layer.feed_forward(x, info)
         x = shard(x, "batch", "length", "embed")
         all_keys.append(keys)

@@ -55,15 +55,16 @@ class Layer(nnx.Module):
     ) -> tuple[jax.Array, Statistics]:
         """Return x [B,S,M] after the feed-forward layers, and routing statistics of a sparse layer."""
         inner_key, drop_key, extra_key, extra_drop_key = split_key(key, 4)
-        y, stats = self.ff_norm(x), None
-        if self.sparse:
-            run = remat.experts(self.remat, lambda y, info, key: self.moe(y, info, key, phase))
-            y, stats = run(y, info, inner_key)
-        else:
-            y = self.ff(y, inner_key)
-        x = self.add(x, y, drop_key)
-        if self.has_extra:
-            x = self.add(x, self.extra(self.extra_norm(x), extra_key), extra_drop_key)
+        with jax.named_scope("moe" if self.sparse else "feed_forward"):
+            y, stats = self.ff_norm(x), None
+            if self.sparse:
+                run = remat.experts(self.remat, lambda y, info, key: self.moe(y, info, key, phase))
+                y, stats = run(y, info, inner_key)
+            else:
+                y = self.ff(y, inner_key)
+            x = self.add(x, y, drop_key)
+            if self.has_extra:
+                x = self.add(x, self.extra(self.extra_norm(x), extra_key), extra_drop_key)
         return x, stats
 
     def add(self, x: jax.Array, y: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -91,8 +92,7 @@ class Layer(nnx.Module):
             with jax.named_scope("cross_attention"):
                 y = self.cross_attention(self.cross_norm(x), memory, memory_bias, key=cross_weights_key)
                 x = self.add(x, y, cross_key)
-        with jax.named_scope("moe" if self.sparse else "feed_forward"):
-            x, stats = self.feed_forward(x, info, ff_key, phase)
+        x, stats = self.feed_forward(x, info, ff_key, phase)
         return shard(x, "batch", "length", "embed"), stats
 
 

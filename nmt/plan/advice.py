@@ -1,37 +1,76 @@
 """What makes a step fit: which keys of the recipe to turn, those that save most first."""
 
 from nmt.config import Recipe
+from nmt.plan.decoding import Decoding
+from nmt.plan.memory import gradients
 from nmt.plan.planning import Plan
 
-REMAT = ("none", "moe", "dots", "local", "full")  # from what keeps most to what keeps least
+REMAT = ("none", "moe", "offload_moe", "dots", "local", "full")  # from what keeps most to what keeps least
 
 
 def knobs(plan: Plan, recipe: Recipe) -> list[str]:
-    """Return what would make a step smaller, the most of it first; at least one thing."""
+    """Return what would make a program smaller, the most of it first; at least one thing."""
+    return _of_decoding(plan, plan.decoding, recipe) if plan.decoding else _of_training(plan, recipe)
+
+
+def _of_decoding(plan: Plan, decoding: Decoding, recipe: Recipe) -> list[str]:
+    shards = plan.devices // plan.mesh.get("model", 1)
+    found: list[str] = []
+    if decoding.rows > shards:
+        found.append(f"decode.batch_tokens={recipe.decode.batch_tokens // 2}")
+    if decoding.beam > 1:
+        found.append(f"decode.beam={decoding.beam // 2}")
+    if plan.memory["weights"] > 0.5 * (plan.chip.hbm_bytes or float("inf")):
+        return ["more devices", *_copies(plan), *found]
+    return [*found, *_copies(plan), "more devices"]
+
+
+def _of_training(plan: Plan, recipe: Recipe) -> list[str]:
     memory, model = plan.memory, recipe.model
     weights, optimizer = memory["weights"] + memory["average"], memory["optimizer"]
+    left = (plan.chip.hbm_bytes or float("inf")) - weights - optimizer - gradients(recipe, memory["weights"])
+    smaller = ["train.optimizer.name=adafactor with train.optimizer.beta1=0"] if optimizer > weights else []
+    if left < 0:  # whatever is done with a batch
+        if model.parameter_dtype == "float32":
+            smaller.append("model.parameter_dtype=bfloat16")
+        return ["more devices", *smaller, *_copies(plan)]
     found: list[str] = []
-    less_kept = REMAT[REMAT.index("moe" if model.remat == "offload_moe" else model.remat) + 1 :]
+    less_kept = REMAT[REMAT.index(model.remat) + 1 :]
     if less_kept:
         found.append(f"model.remat={less_kept[-1]} (now {model.remat})")
-    if optimizer > weights:
-        found.append("train.optimizer.name=adafactor with train.optimizer.beta1=0")
-    if more := accumulations(plan, recipe):
+    found += smaller
+    sums = 0 if recipe.train.accumulate > 1 else memory["weights"]  # of gradients, about
+    if (more := accumulations(plan, recipe)) and left > sums:
         found.append(f"train.accumulate={more[0]}")
     if model.activation_dtype == "float32":
         found.append("model.activation_dtype=bfloat16")
+    return [*found, *_copies(plan), "fewer train.tokens_per_batch", "more devices"]
+
+
+def _copies(plan: Plan) -> list[str]:
     copied = plan.parameters.per_device * plan.devices / plan.parameters.total
-    if copied > 2:
-        found.append(f"a mesh that splits more, since parameters are on {copied:.1f} devices each (nmt-plan --search)")
-    found.append("fewer train.tokens_per_batch")
-    found.append("more devices")
-    if weights + optimizer > 0.5 * (plan.chip.hbm_bytes or float("inf")):
-        return [*found[-1:], *found[:-1]]
-    return found
+    return [f"a mesh that splits more, since parameters are on {copied:.1f} devices each"] if copied > 2 else []
 
 
 def accumulations(plan: Plan, recipe: Recipe) -> list[int]:
     """Return the numbers of parts above the present one that a batch can be computed in on a mesh, smallest first."""
-    shards = plan.devices // plan.mesh.get("model", 1)
-    rows, now = recipe.rows, recipe.train.accumulate
-    return [parts for parts in (now * 2, now * 4, now * 8) if rows % parts == 0 and rows // parts % shards == 0]
+    now = recipe.train.accumulate
+    return [
+        parts
+        for parts in (now * 2, now * 4, now * 8)
+        if in_parts(recipe, parts, plan.devices // plan.mesh.get("model", 1))
+    ]
+
+
+def in_parts(recipe: Recipe, parts: int, shards: int) -> bool:
+    """Return whether a batch can be computed in so many parts on a mesh that splits rows in so many shards.
+
+    Every shard needs rows of each part, and groups of tokens of its own where `model.moe.group_size` gives their size.
+    """
+    rows, left = divmod(recipe.rows, parts)
+    if left or rows % shards:
+        return False
+    moe = recipe.model.moe
+    size = moe.group_size if moe else None
+    lengths = (recipe.data.source_length, recipe.data.target_length)
+    return size is None or all(rows * length % (size * shards) == 0 for length in lengths)

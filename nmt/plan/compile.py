@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from nmt.config import Recipe
-from nmt.decode.search import batch_rows, lower_search
+from nmt.decode.search import SearchShapes, lower_search, search_shapes
 from nmt.models.weights import abstract_model
-from nmt.sharding import Layout, parts
+from nmt.sharding import Layout
 from nmt.train.step import Trainer, make_trainer
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -71,18 +71,17 @@ def compile_step(trainer: Trainer, layout: Layout) -> Compiled | Overflow:
         return compile_function(lambda: trainer.step.lower(trainer.state, trainer.batch))
 
 
-def compile_decoding(recipe: Recipe, trainer: Trainer, layout: Layout) -> Compiled | Overflow:
-    """Compile the translation of a full batch of the longest sources, by beam search, with the trainer's parameters."""
+def decoding_shapes(recipe: Recipe, trainer: Trainer, layout: Layout) -> SearchShapes:
+    """Return what the translation of a full batch of the longest sources works on, with the trainer's parameters."""
     with layout.use():
         graph, _ = abstract_model(recipe.model, recipe.vocab.sizes)
-        longest = recipe.data.source_length
-        return compile_function(lambda: lower_search(graph, trainer.state.parameters, longest, recipe.decode))
+        return search_shapes(graph, trainer.state.parameters, recipe.data.source_length, recipe.decode)
 
 
-def decode_rows(recipe: Recipe, layout: Layout) -> int:
-    """Return the rows of such a batch."""
+def compile_decoding(shapes: SearchShapes, layout: Layout) -> Compiled | Overflow:
+    """Compile that translation, by beam search."""
     with layout.use():
-        return batch_rows(recipe.decode, recipe.data.source_length, parts("batch"))
+        return compile_function(lambda: lower_search(shapes))
 
 
 def compile_function(lower: Callable[[], Any]) -> Compiled | Overflow:

@@ -7,11 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from nmt.plan.compile import Compiled
-from nmt.plan.hlo import Collective
+from nmt.plan.decoding import Decoding
+from nmt.plan.hlo import Collective, Program
 from nmt.plan.memory import ESTIMATED
 from nmt.plan.planning import TRILLION, Plan
 from nmt.plan.roofline import Roofline
-from nmt.plan.search import Found
+from nmt.plan.search import SEARCHED, Found, Search
+from nmt.sharding.presets import SIZED
 
 GIB = 2**30
 _PARTS = ("encoder", "decoder", "self_attention", "cross_attention", "feed_forward", "moe")  # `jax.named_scope`s
@@ -22,9 +24,10 @@ def show_plan(plan: Plan, console: Console) -> None:
     assert isinstance(plan.outcome, Compiled)
     show_head(plan, console)
     console.print(_memory_table(plan, plan.outcome))
-    console.print(_work_table(plan))
+    for table in _work_tables(plan):
+        console.print(table)
     if plan.roofline is not None:
-        console.print(_time_table(plan, plan.roofline))
+        console.print(_decoding_times(plan.decoding, plan.roofline) if plan.decoding else _times(plan, plan.roofline))
         for line in plan.roofline.assumptions:
             _say(console, f"  assumed: {line}")
     for note in plan.program.notes if plan.program else ():
@@ -47,17 +50,25 @@ def show_head(plan: Plan, console: Console) -> None:
         f"parameters: {parameters.total:,} in total, {parameters.active:,} active per token, "
         f"{parameters.per_device:,} on each device",
     )
+    if plan.decoding is not None:
+        decoding = plan.decoding
+        _say(
+            console,
+            f"decoding: {decoding.rows:,} sentences of {decoding.source} source tokens at once, beam {decoding.beam}, "
+            f"room for {decoding.room} tokens each",
+        )
 
 
 def show_collectives(plan: Plan, console: Console) -> None:
     """Print the collectives of the step: how often, how much, from which part and line of the model."""
     assert plan.program is not None
-    title = f"collectives of {_unit(plan)}, on each device"
+    what = "encoding a batch, and of decoding one token of each sentence" if plan.decode else "one step"
+    title = f"collectives of {what}, on each device"
     table = _table(title, "kind", "phase", "times", "bytes each", "bytes", "devices", "from", numbers=(2, 3, 4, 5))
-    for one in sorted(plan.program.collectives, key=lambda one: -one.bytes):
+    for phase, one in sorted(plan.collectives, key=lambda found: -found[1].bytes):
         table.add_row(
             one.kind + (" across slices" if one.across_slices else ""),
-            one.phase,
+            phase,
             f"{one.executions:,.0f}",
             amount(one.payload_bytes),
             amount(one.bytes),
@@ -65,8 +76,9 @@ def show_collectives(plan: Plan, console: Console) -> None:
             origin(one),
         )
     console.print(table)
-    for kind, count in per_sparse_layer(plan).items():
-        _say(console, f"all-to-all for each mixture-of-experts layer, {kind}: {count:g}")
+    for phase, count in per_sparse_layer(plan).items():
+        which = "of the decoder, a token" if plan.decode else phase
+        _say(console, f"all-to-all for each mixture-of-experts layer, {which}: {count:g}")
 
 
 def per_sparse_layer(plan: Plan) -> dict[str, float]:
@@ -75,10 +87,6 @@ def per_sparse_layer(plan: Plan) -> dict[str, float]:
         return {}
     found = plan.program.per_layer(plan.sparse_layers)
     return {phase: count for phase, count in found.items() if count}
-
-
-def _unit(plan: Plan) -> str:
-    return "encoding a batch and decoding one step" if plan.decode else "one step"
 
 
 def origin(one: Collective) -> str:
@@ -99,7 +107,7 @@ def _memory_table(plan: Plan, compiled: Compiled) -> Table:
             table.add_row(name, _gib(size), "estimated" if name in ESTIMATED else "exact")
     memory = compiled.memory
     table.add_section()
-    table.add_row("arguments", _gib(memory.arguments), "state and batch, as XLA lays them out")
+    table.add_row("arguments", _gib(memory.arguments), "what is there before it, as XLA lays it out")
     table.add_row("temporaries", _gib(memory.temporaries + memory.outputs + memory.code), "with the program's code")
     table.add_row("peak", _gib(memory.peak), _of_chip(plan, memory.peak))
     return table
@@ -110,24 +118,53 @@ def _of_chip(plan: Plan, used: float) -> str:
     return "" if size is None else f"of {size / GIB:.2f} GiB that a program may use ({used / size:.0%})"
 
 
-def _work_table(plan: Plan) -> Table:
+def _work_tables(plan: Plan) -> list[Table]:
     assert plan.program is not None
-    table = _table(f"work of {_unit(plan)}", "", "all devices", "each device", "each token", numbers=(1, 2, 3))
-    flops, devices, tokens = plan.program.flops, plan.devices, plan.tokens
+    decoding = plan.decoding
+    if decoding is None:
+        return [_work_table("one step", plan.program, plan.devices, "each token", plan.tokens, plan.model_flops)]
+    assert decoding.encoding is not None
+    tokens = decoding.rows * decoding.source
+    return [
+        _work_table("encoding the sources", decoding.encoding, plan.devices, "each source token", tokens),
+        _work_table("decoding a token of each sentence", plan.program, plan.devices, "each token", plan.tokens),
+    ]
 
-    def row(name: str, each: float, unit: str) -> None:
-        table.add_row(name, *(amount(x, unit) for x in (each * devices, each, each * devices / tokens)))
 
-    row("FLOPs", flops, "")
-    if not plan.decode:
-        row("FLOPs of the model alone", plan.model_flops / devices, "")
-    row("HBM traffic", plan.program.bytes_accessed, "B")
-    for kind, (count, size) in plan.program.totals().items():
+def _work_table(what: str, program: Program, devices: int, each: str, tokens: int, model_flops: float = 0.0) -> Table:
+    table = _table(f"work of {what}", "", "all devices", "each device", each, numbers=(1, 2, 3))
+
+    def row(name: str, here: float, unit: str) -> None:
+        table.add_row(name, *(amount(x, unit) for x in (here * devices, here, here * devices / tokens)))
+
+    row("FLOPs", program.flops, "")
+    if model_flops:
+        row("FLOPs of the model alone", model_flops / devices, "")
+    row("HBM traffic", program.bytes_accessed, "B")
+    for kind, (count, size) in program.totals().items():
         row(f"{kind}, {count:,.0f} times", size, "B")
     return table
 
 
-def _time_table(plan: Plan, roofline: Roofline) -> Table:
+def _decoding_times(decoding: Decoding, step: Roofline) -> Table:
+    first = decoding.encoding_time
+    assert first is not None
+    table = _table("roofline", "estimated time of", "encoding", "a token of each", numbers=(1, 2))
+    table.add_row("compute", _seconds(first.compute), _seconds(step.compute))
+    table.add_row("HBM", _seconds(first.memory), _seconds(step.memory))
+    for kind in sorted({*first.interconnect, *step.interconnect}):
+        table.add_row(kind, *(_seconds(time.interconnect.get(kind, 0.0)) for time in (first, step)))
+    table.add_row("one after the other", _seconds(first.at_most), _seconds(step.at_most))
+    table.add_row("all at once", _seconds(first.at_least), _seconds(step.at_least))
+    table.add_section()
+    table.add_row("tokens per second", "", _range(decoding.rows / step.at_most, decoding.rows / step.at_least))
+    slow, fast = decoding.seconds(step)
+    words = f"sentences per second, {decoding.source} tokens to {decoding.source}"
+    table.add_row(words, "", _range(decoding.rows / slow, decoding.rows / fast))
+    return table
+
+
+def _times(plan: Plan, roofline: Roofline) -> Table:
     paper = plan.paper if plan.chip.kind == "v3" else None
     columns = ["estimated time of a step", ""] + ([f"paper, {paper.cores:,} cores"] if paper else [])
     table = _table("roofline", *columns, numbers=range(1, len(columns)))
@@ -142,8 +179,6 @@ def _time_table(plan: Plan, roofline: Roofline) -> Table:
     row("one after the other", _seconds(roofline.at_most))
     row("all at once", _seconds(roofline.at_least))
     table.add_section()
-    if plan.decode:
-        return table
     steps = paper.steps_per_second if paper else None
     days = paper.days if paper else None
     row("steps per second", _range(1 / roofline.at_most, 1 / roofline.at_least), f"{steps}" if steps else "")
@@ -166,6 +201,8 @@ def _range(slow: float, fast: float) -> str:
 
 
 def _seconds(seconds: float) -> str:
+    if 0 < seconds < 1e-3:
+        return f"{seconds * 1e6:,.1f} us"
     return f"{seconds * 1000:,.1f} ms" if seconds < 1 else f"{seconds:,.2f} s"
 
 
@@ -186,26 +223,47 @@ def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def show_search(search: Search, console: Console) -> None:
+    """Print what a search will do, and how long that may take."""
+    _say(
+        console,
+        f"trying {len(search.meshes)} mesh(es), the likeliest first, at most {search.most} programs: each is compiled, "
+        "which takes seconds for a small model and minutes for one of billions of parameters; Ctrl-C ends the search "
+        "and ranks what it has found",
+    )
+    if kept := sorted(search.fixed & {*SEARCHED, *(f"mesh.{axis}" for axis in ("preset", *SIZED))}):
+        _say(console, f"kept as given: {', '.join(kept)}")
+
+
 def show_attempt(found: Found, console: Console) -> None:
     """Print a line about one choice that was tried."""
-    what = " ".join(found.choice.arguments)
-    if found.plan is None:
-        _say(console, f"  impossible: {what}: {found.reason}")
-    elif found.fits:
-        peak = found.plan["memory"]["peak"] / GIB
-        _say(console, f"  fits:       {what}: peak {peak:.2f} GiB, {_speed(found)}")
-    else:
-        too_much = (found.plan["needed_bytes"] - found.plan["available_bytes"]) / GIB
-        _say(console, f"  too large:  {what}: by {too_much:.2f} GiB")
+    _say(console, f"  {found.took:5.0f} s  {_outcome(found)}: {_arguments(found)}")
 
 
-def show_ranking(ranked: Sequence[Found], console: Console) -> None:
-    """Print the choices that fit, the fastest first."""
+def show_ranking(ranked: Sequence[Found], found: Sequence[Found], console: Console) -> None:
+    """Print the choices that fit, the fastest first, and then the others."""
     table = _table("what fits, fastest first", "", "step", "peak GiB", "arguments", numbers=(0, 1, 2))
-    for place, found in enumerate(ranked, 1):
-        assert found.plan is not None
-        table.add_row(f"{place}", _speed(found), _gib(found.plan["memory"]["peak"]), " ".join(found.choice.arguments))
+    for place, one in enumerate(ranked, 1):
+        assert one.plan is not None
+        table.add_row(f"{place}", _speed(one), _gib(one.plan["memory"]["peak"]), _arguments(one))
+    if len(found) > len(ranked):
+        table.add_section()
+    for one in found:
+        if not one.fits:
+            table.add_row("", "", "", f"{_arguments(one)}: {_outcome(one)}")
     console.print(table)
+
+
+def _arguments(found: Found) -> str:
+    return " ".join(found.choice.arguments) or "as given"
+
+
+def _outcome(found: Found) -> str:
+    if found.plan is None:
+        return f"{'impossible' if found.impossible else 'failed'} ({found.reason})"
+    if found.fits:
+        return f"fits, peak {found.plan['memory']['peak'] / GIB:.2f} GiB, {_speed(found)}"
+    return f"too large by {(found.plan['needed_bytes'] - found.plan['available_bytes']) / GIB:.2f} GiB"
 
 
 def _speed(found: Found) -> str:

@@ -138,17 +138,42 @@ def analyse(text: str) -> Program:
     return Program(flops, size, tuple(collectives), module.devices, tuple(walk.notes))
 
 
+def analyse_loop(text: str, scope: str) -> tuple[Program, Program]:
+    """Read a program of which one loop is to be counted apart, such as one that runs until its work is done.
+
+    Args:
+      text: the text of a compiled program.
+      scope: the `jax.named_scope` that the loop is in, by which it is recognised.
+
+    Returns:
+      The program without that loop, and one execution of the loop's body.
+
+    Raises:
+      ValueError: the text is not that of an HLO module, or no loop is of that scope.
+    """
+    module = parse(text)
+    walk = _Walk(module, scope)
+    flops, size, collectives = walk.cost(module.computations[module.entry], 1.0, (), None)
+    if walk.body is None:
+        raise ValueError(f"no loop of scope {scope}")
+    notes = tuple(walk.notes)
+    rest = Program(flops, size, tuple(collectives), module.devices, notes)
+    return rest, Program(walk.body[0], walk.body[1], tuple(walk.body[2]), module.devices, notes)
+
+
 Cost = tuple[float, float, list[Collective]]
 Trips = tuple[int | None, ...]
 
 
 class _Walk:
-    """Goes through a module as an execution would."""
+    """Goes through a module as an execution would; a loop of the scope `apart` is left out, and kept as `body`."""
 
-    def __init__(self, module: Module):
+    def __init__(self, module: Module, apart: str | None = None):
         self.module, self.traffic = module, Traffic(module)
         self.notes: dict[str, None] = {}  # in order, each once
         self.fused: dict[str, tuple[float, list[tuple[Instruction, Computation]]]] = {}
+        self.apart = apart
+        self.body: Cost | None = None
 
     def cost(self, computation: Computation, times: float, trips: Trips, context: Context | None) -> Cost:
         """Return FLOPs, bytes and collectives of so many executions of a computation."""
@@ -175,10 +200,13 @@ class _Walk:
     def _loop(
         self, loop: Instruction, computation: Computation, times: float, trips: Trips, outer: Context | None
     ) -> Cost:
+        body = self.module.computations[loop.attribute("body") or ""]
+        if self.apart is not None and loop.op_name.endswith(f"/{self.apart}/while"):
+            self.body = self.cost(body, 1.0, (), Context(loop, computation, body, outer))
+            return 0.0, 0.0, []
         count = trip_count(loop, computation, outer, self.module)
         if count is None:
             self.notes[f"loop {loop.op_name or loop.name}: trip count not known, counted once"] = None
-        body = self.module.computations[loop.attribute("body") or ""]
         inner = Context(loop, computation, body, outer)
         return self.cost(body, times * (1 if count is None else count), (*trips, count), inner)
 

@@ -16,7 +16,7 @@ from nmt.config import Recipe
 from nmt.models.moe.routing import capacity
 from nmt.train.step import TrainState
 
-EXACT = ("weights", "average", "optimizer", "batch")
+EXACT = ("weights", "average", "optimizer", "batch")  # of a train step
 ESTIMATED = ("gradients", "dispatch buffers", "activations")
 
 

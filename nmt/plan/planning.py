@@ -1,19 +1,22 @@
 """A plan: a recipe on a topology, its step compiled and taken apart."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from nmt.config import ModelConfig, Recipe
+from nmt.decode.beam import SEARCH
 from nmt.models.weights import count_parameters
 from nmt.plan.chips import Chip, chip_for
-from nmt.plan.compile import Compiled, Overflow, compile_decoding, compile_step, decode_rows, trainer_of
+from nmt.plan.compile import Compiled, Overflow, compile_decoding, compile_step, decoding_shapes, trainer_of
+from nmt.plan.decoding import Decoding, decoding_as_json, memory_of_search
 from nmt.plan.flops import model_flops
-from nmt.plan.hlo import Program, analyse
+from nmt.plan.hlo import Collective, Program, analyse, analyse_loop
 from nmt.plan.memory import Parameters, classes, elements_on_device
 from nmt.plan.paper import Published, published
 from nmt.plan.roofline import Roofline, estimate
 from nmt.plan.topology import Topology, describe
-from nmt.sharding import make_layout
+from nmt.sharding import Layout, make_layout
+from nmt.train.step import Trainer
 
 TRILLION = 1e12  # tokens of the paper's runs
 
@@ -24,15 +27,15 @@ class Plan:
 
     recipe: str
     topology: Topology
-    decode: bool
     mesh: dict[str, int]
     parameters: Parameters
-    tokens: int  # of a batch, on the side that its size counts; of decoding its rows, each of which gets a token a step
-    sparse_layers: int  # of encoder and decoder
+    tokens: int  # of a batch, on the side that its size counts; of decoding those of a step, one for each row
+    sparse_layers: int  # of encoder and decoder; where decoding is planned, of the decoder
     chip: Chip
-    memory: dict[str, int]  # by class; without temporaries where the program does not fit
-    outcome: Compiled | Overflow
-    program: Program | None = None  # None: it does not fit
+    memory: dict[str, int] = field(default_factory=dict)  # by class; without temporaries where it does not fit
+    outcome: Compiled | Overflow | None = None  # None: not compiled yet
+    decoding: Decoding | None = None  # None: a train step is planned
+    program: Program | None = None  # of a step; None: it does not fit
     model_flops: float = 0.0  # of a step on all devices, by the model's mathematics
     roofline: Roofline | None = None  # None: figures of the chip are not published
     paper: Published | None = None  # the same model, as published
@@ -47,6 +50,20 @@ class Plan:
         """Devices of all slices."""
         return self.topology.devices
 
+    @property
+    def decode(self) -> bool:
+        """Whether decoding is planned and not training."""
+        return self.decoding is not None
+
+    @property
+    def collectives(self) -> list[tuple[str, Collective]]:
+        """All collectives, each with the phase of the step that it is of, or whether it is of encoding or decoding."""
+        assert self.program is not None
+        if self.decoding is None or self.decoding.encoding is None:
+            return [(one.phase, one) for one in self.program.collectives]
+        before = [("encoding", one) for one in self.decoding.encoding.collectives]
+        return before + [("decoding", one) for one in self.program.collectives]
+
 
 def make_plan(recipe: Recipe, topology: Topology, decode: bool = False) -> Plan:
     """Compile the train step of a recipe for a topology, or its decoding of a batch, and read what it is.
@@ -60,47 +77,56 @@ def make_plan(recipe: Recipe, topology: Topology, decode: bool = False) -> Plan:
     plan = Plan(
         recipe=recipe.name,
         topology=topology,
-        decode=decode,
         mesh=dict(layout.mesh.shape),
         parameters=Parameters(total, active, elements_on_device(trainer.state.parameters)),
         tokens=recipe.train.tokens_per_batch,
         sparse_layers=sparse_layers(recipe.model),
         chip=chip_for(topology.kind),
-        memory={},
-        outcome=compile_decoding(recipe, trainer, layout) if decode else compile_step(trainer, layout),
-        paper=None if decode else _paper(recipe, total),
     )
-    temporaries = plan.outcome.memory.temporaries if isinstance(plan.outcome, Compiled) else 0
-    if decode:
-        arguments = plan.outcome.memory.arguments if isinstance(plan.outcome, Compiled) else 0
-        plan = replace(
-            plan, memory={"weights": arguments, "activations": temporaries}, tokens=decode_rows(recipe, layout)
-        )
-    else:
-        memory = classes(recipe, trainer.state, trainer.batch, temporaries, topology.devices)
-        plan = replace(plan, memory=memory)
-    return _timed(plan, recipe, plan.outcome) if isinstance(plan.outcome, Compiled) else plan
+    return _decoding(plan, recipe, trainer, layout) if decode else _training(plan, recipe, trainer, layout)
 
 
-def sparse_layers(model: ModelConfig) -> int:
-    """Return how many layers of encoder and decoder have experts."""
-    moe = model.moe
-    layers = [*range(model.encoder_layers), *range(model.decoder_layers)]
-    return 0 if moe is None else sum(layer % moe.every == moe.sparse_layer for layer in layers)
-
-
-def _timed(plan: Plan, recipe: Recipe, compiled: Compiled) -> Plan:
-    """Return a plan with its program read and its time estimated."""
-    program = analyse(compiled.text)
-    flops = 0.0 if plan.decode else _training_flops(recipe)
-    plan = replace(plan, program=program, model_flops=flops)
-    if plan.chip.peak_flops is None or plan.chip.hbm_bandwidth is None or plan.chip.link_bandwidth is None:
+def _training(plan: Plan, recipe: Recipe, trainer: Trainer, layout: Layout) -> Plan:
+    outcome = compile_step(trainer, layout)
+    temporaries = outcome.memory.temporaries if isinstance(outcome, Compiled) else 0
+    memory = classes(recipe, trainer.state, trainer.batch, temporaries, plan.devices)
+    plan = replace(plan, outcome=outcome, memory=memory, paper=_paper(recipe, plan.parameters.total))
+    if isinstance(outcome, Overflow):
         return plan
-    topology = plan.topology
-    roofline = estimate(
-        program, plan.chip, topology.devices, topology.shape, plan.tokens, flops, slices=topology.slices
-    )
-    return replace(plan, roofline=roofline)
+    flops = _training_flops(recipe)
+    program = analyse(outcome.text)
+    return replace(plan, program=program, model_flops=flops, roofline=_time(plan, program, plan.tokens, flops))
+
+
+def _decoding(plan: Plan, recipe: Recipe, trainer: Trainer, layout: Layout) -> Plan:
+    shapes = decoding_shapes(recipe, trainer, layout)
+    outcome = compile_decoding(shapes, layout)
+    decoding = Decoding(shapes.rows, shapes.beam, shapes.source, shapes.steps)
+    used = outcome.memory if isinstance(outcome, Compiled) else None
+    memory = memory_of_search(recipe, shapes, layout, used)
+    sparse = sparse_layers(recipe.model, encoder=False)
+    plan = replace(plan, outcome=outcome, memory=memory, tokens=shapes.rows, sparse_layers=sparse, decoding=decoding)
+    if isinstance(outcome, Overflow):
+        return plan
+    encoding, step = analyse_loop(outcome.text, SEARCH)
+    time = _time(plan, encoding, shapes.rows * shapes.source)
+    decoding = replace(decoding, encoding=encoding, encoding_time=time)
+    return replace(plan, program=step, decoding=decoding, roofline=_time(plan, step, plan.tokens))
+
+
+def _time(plan: Plan, program: Program, tokens: int, model_flops: float = 0.0) -> Roofline | None:
+    """Return the estimated time of a program, None where figures of the chip are not published."""
+    chip, topology = plan.chip, plan.topology
+    if chip.peak_flops is None or chip.hbm_bandwidth is None or chip.link_bandwidth is None:
+        return None
+    return estimate(program, chip, plan.devices, topology.shape, tokens, model_flops, slices=topology.slices)
+
+
+def sparse_layers(model: ModelConfig, encoder: bool = True) -> int:
+    """Return how many layers of encoder and decoder, or of the decoder alone, have experts."""
+    moe = model.moe
+    layers = [*range(model.encoder_layers if encoder else 0), *range(model.decoder_layers)]
+    return 0 if moe is None else sum(layer % moe.every == moe.sparse_layer for layer in layers)
 
 
 def _training_flops(recipe: Recipe) -> float:
@@ -120,6 +146,7 @@ def _paper(recipe: Recipe, parameters: int) -> Published | None:
 def as_json(plan: Plan) -> dict[str, Any]:
     """Return a plan as what JSON can hold; bytes are those of one device, seconds are estimated but for compiling."""
     outcome, chip = plan.outcome, plan.chip
+    assert outcome is not None
     result: dict[str, Any] = {
         "recipe": plan.recipe,
         "topology": str(plan.topology),
@@ -133,6 +160,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "memory_by_class": plan.memory,
         "compile_seconds": outcome.compile_seconds,
     }
+    if plan.decoding is not None:
+        result["decoding"] = decoding_as_json(plan.decoding, plan.roofline, plan.devices)
     if isinstance(outcome, Overflow):
         return result | {"needed_bytes": outcome.needed, "available_bytes": outcome.available}
     assert plan.program is not None
@@ -143,7 +172,6 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "flops_per_device": plan.program.flops,
         "flops_per_step": plan.program.flops * plan.devices,
         "flops_per_token": plan.program.flops * plan.devices / plan.tokens,
-        "model_flops_per_step": plan.model_flops,
         "hbm_bytes_accessed": plan.program.bytes_accessed,
         "collectives": {
             kind: {"executions": count, "bytes": size} for kind, (count, size) in plan.program.totals().items()
@@ -152,18 +180,21 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "collective_list": [
             {
                 "kind": one.kind,
-                "phase": one.phase,
+                "phase": phase,
                 "executions": one.executions,
                 "payload_bytes": one.payload_bytes,
                 "group_size": one.group_size,
                 "across_slices": one.across_slices,
+                "shapes": [f"{array.dtype}{list(array.dims)}" for array in one.shapes],
                 "op_name": one.op_name,
                 "source": one.source,
             }
-            for one in plan.program.collectives
+            for phase, one in plan.collectives
         ],
         "notes": list(plan.program.notes),
     }
+    if not plan.decode:
+        result["model_flops_per_step"] = plan.model_flops
     if plan.roofline is not None:
         result["roofline"] = _roofline(plan.roofline, plan.decode)
     if plan.paper is not None:

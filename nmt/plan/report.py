@@ -13,12 +13,12 @@ from nmt.config import Recipe
 from nmt.files import atomic_write
 from nmt.plan.advice import knobs
 from nmt.plan.compile import Overflow
-from nmt.plan.display import show_attempt, show_collectives, show_head, show_plan, show_ranking
+from nmt.plan.display import show_attempt, show_collectives, show_head, show_plan, show_ranking, show_search
 from nmt.plan.planning import Plan, as_json, make_plan
-from nmt.plan.search import search
+from nmt.plan.search import Found, Search, rank, search_as_json
 from nmt.plan.topology import Topology
 
-FITS, TOO_LARGE = 0, 1  # exit statuses
+FITS, TOO_LARGE, INTERRUPTED = 0, 1, 130  # exit statuses
 GIB = 2**30
 WIDE = 140  # columns
 
@@ -58,22 +58,39 @@ def plan_and_report(recipe: Recipe, topology: Topology, options: Options) -> int
 
 
 def _search(recipe: Recipe, topology: Topology, options: Options, console: Console) -> int:
-    ranked = search(recipe, topology, options.arguments, lambda found: show_attempt(found, console))
-    chosen = [(found.choice.arguments, found.plan) for found in ranked]
-    _write({"ranked": [{"arguments": list(arguments), "plan": plan} for arguments, plan in chosen]}, options.json)
+    trying = Search(recipe, topology, options.arguments)
+    show_search(trying, console)
+    found: list[Found] = []
+    interrupted = False
+    try:
+        with _waiting("compiling the first") as status:
+            for one in trying.run():
+                found.append(one)
+                show_attempt(one, console)
+                status.update(f"compiling another: {len(found)} of at most {trying.most} done")
+                if options.json != "-":  # so that a search that is killed leaves what it has found
+                    _write(search_as_json(trying, found, ended=False), options.json)
+    except KeyboardInterrupt:
+        interrupted = True
+    _write(search_as_json(trying, found, ended=not interrupted), options.json)
+    ranked = rank(found)
+    if found:
+        show_ranking(ranked, found, console)
+    if interrupted:
+        print(f"nmt-plan: interrupted after {len(found)} of at most {trying.most} programs", file=sys.stderr)
+        return INTERRUPTED
     if not ranked:
         print(f"nmt-plan: nothing that was tried of {recipe.name} fits {topology}: more devices", file=sys.stderr)
-        return TOO_LARGE
-    show_ranking(ranked, console)
-    return FITS
+    return FITS if ranked else TOO_LARGE
 
 
 def misfit(plan: Plan, recipe: Recipe, overflow: Overflow) -> str:
     """Return one line: by how much it does not fit, and what helps."""
     needed, available = overflow.needed, overflow.available
-    what = "temporaries alone" if overflow.temporaries_only else "the step"
+    program = "decoding" if plan.decode else "the step"
+    what = f"temporaries of {program} alone need" if overflow.temporaries_only else f"{program} needs"
     return (
-        f"{plan.recipe} does not fit {plan.topology}: {what} needs {needed / GIB:.2f} GiB of a device's "
+        f"{plan.recipe} does not fit {plan.topology}: {what} {needed / GIB:.2f} GiB of a device's "
         f"{available / GIB:.2f} GiB, {(needed - available) / GIB:.2f} GiB too much; what helps: "
         + "; ".join(knobs(plan, recipe))
     )

@@ -1,32 +1,45 @@
 """Trying meshes, rematerialisation and accumulation, each in a process of its own, and ranking what fits."""
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmt.config import Recipe
+from nmt.config import MeshConfig, Recipe
+from nmt.config.arguments import read_arguments
+from nmt.errors import UserError
+from nmt.plan.advice import REMAT, in_parts
 from nmt.plan.memory import EXACT
 from nmt.plan.topology import Topology
+from nmt.sharding import make_layout
+from nmt.sharding.presets import SIZED, SLICES, load_preset
 
-_REMAT = ("none", "moe", "local", "full")  # from the fastest to what needs the least memory
+_TRIED = ("none", "moe", "local", "full")  # of REMAT, from the fastest to what needs the least memory
+SEARCHED = ("model.remat", "train.accumulate")  # and the mesh
+_FSDP = 8  # neighbours among which dense weights are kept in parts
+_ERROR = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Interrupt)\b.*")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is tried, as arguments over those of the recipe."""
+    """What is tried, as arguments over those that are given."""
 
     mesh: tuple[str, ...]
     remat: str
     accumulate: int
+    fixed: frozenset[str] = frozenset()  # keys that are given, and so not said again
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The `key=value` arguments."""
-        return (*self.mesh, f"model.remat={self.remat}", f"train.accumulate={self.accumulate}")
+        said = (*self.mesh, f"model.remat={self.remat}", f"train.accumulate={self.accumulate}")
+        return tuple(argument for argument in said if argument.partition("=")[0] not in self.fixed)
 
 
 @dataclass(frozen=True)
@@ -34,8 +47,10 @@ class Found:
     """What became of a choice."""
 
     choice: Choice
-    plan: dict[str, Any] | None  # as `nmt.plan.planning.as_json`; None where it is impossible
-    reason: str = ""  # why it is
+    plan: dict[str, Any] | None  # as `nmt.plan.planning.as_json`; None where there is none
+    reason: str = ""  # why there is none
+    impossible: bool = False  # a mistake, such as a mesh that does not divide the model, and no failure of the compiler
+    took: float = 0.0  # seconds
 
     @property
     def fits(self) -> bool:
@@ -50,50 +65,158 @@ class Found:
         return float(roofline["step_seconds_at_most"] if roofline else self.plan["flops_per_device"])
 
 
-def meshes(recipe: Recipe, devices: int) -> list[tuple[str, ...]]:
-    """Return meshes worth a try: the recipe's own; experts over all devices, or over fewer and hidden units too."""
-    own: tuple[str, ...] = ()
-    found = [own]
-    experts = recipe.model.moe.experts if recipe.model.moe else 1
-    for model in (1, 2, 4, 8):
-        if devices % model or recipe.model.heads % model or recipe.model.hidden % model:
-            continue
-        expert = max(size for size in range(1, devices // model + 1) if devices // model % size == experts % size == 0)
-        data = devices // model // expert
-        found.append(("mesh.preset=expert", f"mesh.data={data}", f"mesh.expert={expert}", f"mesh.model={model}"))
-    if devices % 8 == 0:
-        found.append(("mesh.preset=expert_fsdp", "mesh.fsdp=8"))
-    return found
+class Search:
+    """A search for what fits, and is fast: meshes in the order of their likeliness, the recipe's own first.
 
-
-def search(recipe: Recipe, topology: Topology, arguments: Sequence[str], tell: Callable[[Found], None]) -> list[Found]:
-    """Try one choice after the other; return those that fit, the fastest first.
-
-    With one mesh less is kept from one attempt to the next until it fits, and only then the batch is computed in parts:
-    what keeps less than what fits is slower.
+    With each mesh the recipe's own rematerialisation comes first. If it fits, more and more is kept for as long as it
+    fits; if not, less and less until it does, and then the batch is computed in parts. What keeps less than what fits
+    is slower.
 
     Args:
       recipe: the recipe.
       topology: the devices.
-      arguments: those of nmt-plan that say recipe, topology and keys.
-      tell: told what became of every choice.
+      arguments: those of nmt-plan that say recipe, topology and keys. Keys of the mesh, `model.remat` and
+        `train.accumulate` stay as they are given.
     """
-    fitting, programs = [], set()
-    for mesh in meshes(recipe, topology.devices):
-        for choice in _ladder(recipe, mesh):
-            found = attempt(choice, arguments)
-            tell(found)
-            if found.plan is None:
-                break
-            program = (json.dumps(found.plan["mesh"]), choice.remat, choice.accumulate)
-            if program in programs:
-                break
-            programs.add(program)
-            if found.fits:
-                fitting.append(found)
-            if found.fits or _is_hopeless(found.plan):
-                break
-    return sorted(fitting, key=lambda found: found.seconds)
+
+    def __init__(self, recipe: Recipe, topology: Topology, arguments: Sequence[str]):
+        self.recipe, self.arguments = recipe, tuple(arguments)
+        keys = [argument for argument in arguments if not argument.startswith(("recipe=", "topology="))]
+        self.fixed = frozenset(".".join(path) for path in read_arguments(keys))
+        self.meshes = meshes(recipe, topology, self.fixed)
+
+    @property
+    def most(self) -> int:
+        """How many programs are compiled at most."""
+        return sum(len(self._levels(sizes)) for sizes in self.meshes.values())
+
+    def run(self) -> Iterator[Found]:
+        """Try one choice after the other and yield what became of each."""
+        for mesh, sizes in self.meshes.items():
+            yield from self._try(mesh, self._levels(sizes))
+
+    def _levels(self, sizes: dict[str, int]) -> list[tuple[str, int]]:
+        """Return what may be tried with a mesh, rematerialisation and parts, what keeps most first."""
+        model, now = self.recipe.model, self.recipe.train.accumulate
+        levels = [level for level in REMAT if level == model.remat or level in _TRIED]
+        if model.moe is None:
+            levels = [level for level in levels if level not in ("moe", "local") or level == model.remat]
+        if "model.remat" in self.fixed:
+            levels = [model.remat]
+        shards = math.prod(size for axis, size in sizes.items() if axis != "model")
+        more = [] if "train.accumulate" in self.fixed else [now * 2, now * 4, now * 8]
+        parts = [number for number in more if in_parts(self.recipe, number, shards)]
+        return [(level, now) for level in levels] + [(levels[-1], number) for number in parts]
+
+    def _try(self, mesh: tuple[str, ...], levels: list[tuple[str, int]]) -> Iterator[Found]:
+        def tried(level: tuple[str, int]) -> Found:
+            return attempt(Choice(mesh, *level, self.fixed), self.arguments)
+
+        own = levels.index((self.recipe.model.remat, self.recipe.train.accumulate))
+        found = tried(levels[own])
+        yield found
+        if found.impossible or (found.plan is not None and not found.fits and _is_hopeless(found.plan)):
+            return
+        keeping_more = found.fits
+        for level in reversed(levels[:own]) if keeping_more else levels[own + 1 :]:
+            found = tried(level)
+            yield found
+            if found.fits != keeping_more:
+                return
+
+
+def rank(found: Sequence[Found]) -> list[Found]:
+    """Return those that fit, the fastest first."""
+    return sorted((one for one in found if one.fits), key=lambda one: one.seconds)
+
+
+def search_as_json(search: Search, found: Sequence[Found], ended: bool) -> dict[str, Any]:
+    """Return what was found as what JSON can hold: what fits, the fastest first, and what became of every choice."""
+
+    def row(one: Found) -> dict[str, Any]:
+        plan = one.plan or {}
+        sizes = {name: plan[name] for name in ("needed_bytes", "available_bytes") if name in plan}
+        reason = {"reason": one.reason} if one.plan is None else {}
+        return {"arguments": list(one.choice.arguments), "fits": one.fits, "seconds": one.took} | sizes | reason
+
+    return {
+        "recipe": search.recipe.name,
+        "ended": ended,
+        "ranked": [{"arguments": list(one.choice.arguments), "plan": one.plan} for one in rank(found)],
+        "tried": [row(one) for one in found],
+    }
+
+
+def meshes(
+    recipe: Recipe, topology: Topology, fixed: frozenset[str] = frozenset()
+) -> dict[tuple[str, ...], dict[str, int]]:
+    """Return meshes worth a try, as arguments, with the sizes of their axes; the likeliest first, none twice.
+
+    They are the recipe's own; experts over all devices of a slice, or over fewer and hidden units too; dense weights in
+    parts. Those that are not as the keys `fixed` say are left out.
+    """
+    own = recipe.mesh
+    found: dict[tuple[str, ...], dict[str, int]] = {}
+    seen: set[tuple[Any, ...]] = set()
+    for mesh in ({}, *_generated(recipe, topology)):
+        config = own if not mesh else MeshConfig.model_validate(own.model_dump() | mesh)
+        try:
+            sizes = _sizes(config, topology)
+        except UserError:
+            if not mesh:
+                raise
+            continue
+        if any(_differs(key.removeprefix("mesh."), own, config, sizes) for key in fixed if key.startswith("mesh.")):
+            continue
+        key = (config.preset, *sorted((axis, size) for axis, size in _splits(recipe, sizes).items() if size > 1))
+        if key not in seen:
+            seen.add(key)
+            found[tuple(f"mesh.{name}={'null' if value is None else value}" for name, value in mesh.items())] = sizes
+    return found
+
+
+def _splits(recipe: Recipe, sizes: dict[str, int]) -> dict[str, int]:
+    """Return the sizes of axes that make a difference: without experts their axis splits rows, as data does."""
+    if recipe.model.moe is not None or "expert" not in sizes:
+        return sizes
+    return sizes | {"data": sizes.get("data", 1) * sizes["expert"], "expert": 1}
+
+
+def _sizes(config: MeshConfig, topology: Topology) -> dict[str, int]:
+    """Return the sizes of the axes of a mesh; the devices need not be there, but then they do not tell their slices."""
+    if SLICES in load_preset(config.preset).axes.values():
+        config = config.model_copy(update={"slices": config.slices or topology.slices})
+    return dict(make_layout(config, topology.devices).mesh.shape)
+
+
+def _differs(name: str, own: MeshConfig, config: MeshConfig, sizes: dict[str, int]) -> bool:
+    """Return whether a key of the mesh that is given is another in a configuration, whose axes have these sizes."""
+    value = getattr(own, name)
+    if name == "preset":
+        return bool(value != config.preset)
+    return name in SIZED and value not in (None, -1, sizes.get(name, 1))
+
+
+def _generated(recipe: Recipe, topology: Topology) -> Iterator[dict[str, Any]]:
+    model, devices = recipe.model, topology.devices
+    experts = model.moe.experts if model.moe else 1
+    inside = devices // topology.slices
+    # What the recipe says of an axis that another preset does not have would be a mistake.
+    unset = {axis: None for axis in SIZED if getattr(recipe.mesh, axis) is not None}
+
+    def most(of: int, over: int) -> int:
+        """Return the most devices of a number that some experts can be spread over, in groups of `over`."""
+        return max(
+            size for size in range(1, of + 1) if of % size == 0 and (experts == 1 or experts % (size * over) == 0)
+        )
+
+    for over in (1, 2, 4, 8):
+        if inside % over == 0 and model.heads % over == model.hidden % over == 0:
+            expert = 1 if experts == 1 else most(inside // over, 1)
+            yield unset | {"preset": "expert", "data": devices // over // expert, "expert": expert, "model": over}
+        if over == 1 and inside % _FSDP == 0 and (experts == 1 or experts % _FSDP == 0):
+            expert = 1 if experts == 1 else most(inside // _FSDP, _FSDP)
+            yield unset | {"preset": "expert_fsdp", "data": devices // _FSDP // expert, "fsdp": _FSDP, "expert": expert}
 
 
 def _is_hopeless(plan: dict[str, Any]) -> bool:
@@ -102,24 +225,21 @@ def _is_hopeless(plan: dict[str, Any]) -> bool:
     return plan["hbm_bytes"] is not None and before > plan["hbm_bytes"]
 
 
-def _ladder(recipe: Recipe, mesh: tuple[str, ...]) -> Iterator[Choice]:
-    moe = recipe.model.moe is not None
-    levels = [level for level in _REMAT if moe or level not in ("moe", "local")]
-    for level in levels:
-        yield Choice(mesh, level, recipe.train.accumulate)
-    for more in (2, 4, 8):
-        parts = recipe.train.accumulate * more
-        if recipe.rows % parts == 0:
-            yield Choice(mesh, levels[-1], parts)
-
-
 def attempt(choice: Choice, arguments: Sequence[str]) -> Found:
-    """Plan a choice in a process of its own, whose memory is given back."""
-    given = [argument for argument in arguments if not argument.startswith(("mesh.", "model.remat=", "train.accum"))]
-    kept = [argument for argument in arguments if argument.startswith("mesh.")] if not choice.mesh else []
-    command = [sys.executable, "-m", "nmt.cli.plan", *given, *kept, *choice.arguments, "--json", "-"]
+    """Plan a choice in a process of its own, whose memory is given back, and whose end is not ours."""
+    command = [sys.executable, "-m", "nmt.cli.plan", *arguments, *choice.arguments, "--json", "-"]
+    began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=False)
+    took = time.monotonic() - began
     if done.returncode in (0, 1) and done.stdout.strip():
-        return Found(choice, json.loads(done.stdout))
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return Found(choice, None, lines[-1].removeprefix("nmt-plan: error: ") if lines else "no reason given")
+        return Found(choice, json.loads(done.stdout), took=took)
+    return Found(choice, None, _reason(done), impossible=done.returncode == 2, took=took)
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Return why a process has no plan, in one line."""
+    if done.returncode < 0:
+        return f"ended by signal {-done.returncode}, as for want of this machine's memory"
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("nmt-plan: error: ") or _ERROR.match(line)] or lines
+    return told[-1].removeprefix("nmt-plan: error: ")[:300] if told else f"exit status {done.returncode}"

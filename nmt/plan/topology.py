@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    # What is compiled for devices that are not here cannot be read back from JAX's cache: it would only warn.
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
 }
 _DEFAULTS = {
     "TPU_WORKER_HOSTNAMES": "localhost",
