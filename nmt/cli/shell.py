@@ -24,7 +24,7 @@ _TUNABLES = {
     "glibc.malloc.trim_threshold": str(32 << 30),
 }
 _RESTARTED = "NMT_RESTARTED"
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR", "NO_GCE_CHECK": "true"}
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
 _FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
 
