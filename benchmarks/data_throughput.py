@@ -101,7 +101,7 @@ def _write(folder: Path, sizes: list[int]) -> Corpus:
     """Write a store of random ids whose lengths are log-normal, as those of sentences are, and return its pairs."""
     from etils import epath
 
-    from nmt.data.records import ShardWriter, encode_record
+    from nmt.data.records import ShardWriter
     from nmt.data.store import _STATS_TYPE, DirectionStats, RowLengths, SplitStats, Stats
 
     rng, corpus, directions = np.random.default_rng(1), [], {}
@@ -112,9 +112,8 @@ def _write(folder: Path, sizes: list[int]) -> Corpus:
         ends = np.cumsum(np.stack([source, target], 1).reshape(-1)).tolist()
         starts = [0, *ends]
         pairs = [(ids[starts[2 * i] : ends[2 * i]], ids[starts[2 * i + 1] : ends[2 * i + 1]]) for i in range(size)]
-        with contextlib.closing(ShardWriter(epath.Path(folder) / "train" / f"x{number}-en", 10**6)) as writer:
-            for pair in pairs:
-                writer.write(encode_record(*pair, 2))
+        with contextlib.closing(ShardWriter(epath.Path(folder) / "train" / f"x{number}-en", 10**7, 2)) as writer:
+            writer.write([source for source, _ in pairs], [target for _, target in pairs])
         split = SplitStats(size, int(source.sum()), int(target.sum()), [size])
         directions[f"x{number}-en"] = DirectionStats(4, {}, {"train": split})
         corpus.append(pairs)

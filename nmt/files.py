@@ -74,6 +74,19 @@ def is_remote(path: os.PathLike[str] | str) -> bool:
     return "://" in os.fspath(path)
 
 
+def allow_open_files(count: int) -> None:
+    """Let this process have so many more files open, as far as the system lets it; a mapped file is an open one."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 1024
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
 @contextmanager
 def atomic_write(path: os.PathLike[str] | str) -> Iterator[epath.Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if it fails."""

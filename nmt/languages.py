@@ -81,6 +81,11 @@ class Direction(NamedTuple):
     def __str__(self) -> str:
         return f"{self.source}-{self.target}"
 
+    @property
+    def denoises(self) -> bool:
+        """Whether this is no translation, but what is learnt from text of one language: de-de."""
+        return self.source == self.target
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -235,6 +240,18 @@ def parse_direction(text: str) -> Direction:
     if same:
         raise UserError(f"direction {text!r} has the same language on both sides")
     raise UserError(_unreadable(text, splits, known))
+
+
+def parse_stream(text: str) -> Direction:
+    """Return the direction written SOURCE-TARGET, or that of denoising, written LANGUAGE-LANGUAGE.
+
+    Raises:
+      UserError: as `parse_direction`.
+    """
+    half = text[: len(text) // 2]
+    if text == f"{half}-{half}" and (language := registry().find(half, _ANY_REGION)):
+        return Direction(language.code, language.code)
+    return parse_direction(text)
 
 
 def _unreadable(text: str, splits: Sequence[tuple[str, str]], known: Registry) -> str:

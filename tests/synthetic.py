@@ -115,8 +115,9 @@ class Playground:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the commands: a cache of its own, no network."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "NMT_", "JAX_"))}
+        """The environment of the commands: a cache of its own, no network, and nothing that tests are run with."""
+        ours = ("PIP_", "NMT_", "JAX_", "XLA_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
         return kept | {
             "PATH": path,
@@ -152,3 +153,19 @@ class Playground:
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
+
+
+def written(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return when every file below a folder was last written, and its size."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+
+
+def one_line(done: subprocess.CompletedProcess[str], command: str) -> str:
+    """Return the line with which a command refuses what it is asked."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    line = done.stderr.removesuffix("\n")
+    assert "\n" not in line
+    assert line.startswith(f"{command}: error: ")
+    return line

@@ -67,14 +67,6 @@ OPTIONS = {
 each = pytest.mark.parametrize("name", OPTIONS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Compile in a third of the time what runs for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def oracle(name):
     return oracles.Model(toy.flat(toy.weights(OPTIONS[name])[1]), OPTIONS[name])

@@ -271,7 +271,7 @@ def test_unreadable_tables_are_reported(place: Path, tmp_path: Path) -> None:
     output = io.StringIO()
     corpus = load_pairs([write_spec(tmp_path, values_of(path))], [DE_EN], CLEAN, Console(file=output, width=300))
     assert corpus.unreadable == ("toy: toy/abode/strings/de.json",)
-    assert output.getvalue() == "warning: 1 unreadable tables left out: toy: toy/abode/strings/de.json\n"
+    assert output.getvalue() == "warning: 1 unreadable table left out: toy: toy/abode/strings/de.json\n"
 
 
 def test_the_digest_follows_what_determines_the_pairs_and_nothing_else(toy: str, wheel: Path) -> None:

@@ -20,6 +20,7 @@ from nmt.sharding import make_mesh
 from nmt.train.curriculum import Curriculum
 from nmt.train.loop import Data, Outcome, train
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 DIRECTIONS = [Direction("de", "en"), Direction("en", "de")]
 
 

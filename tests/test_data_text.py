@@ -188,3 +188,55 @@ def _alive(process: int) -> bool:
         return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+
+
+def test_what_could_not_be_read_is_told(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
+    lines = [b"eins zwei drei vier\tone two three four\n", b"zu kurz\n", b"\xff\n", b"\xfe\n"]
+    (tmp_path / "pairs.tsv").write_bytes(b"".join(lines))
+    values = {
+        "name": "pairs",
+        "licence": "CC0-1.0",
+        "obtain": {"kind": "files", "folder": str(tmp_path)},
+        "read": {"kind": "tsv", "files": "pairs.tsv", "columns": {"de": 0, "en": 1}},
+        "split": {"by": "text", "test": 0, "dev": 0},
+    }
+    path = write_spec(tmp_path, values, "pairs.yaml")
+    _, out, err = data("fetch", path)
+    assert "warning: left out of pairs: line that is not UTF-8 (2 times)\n" in err
+    assert "warning: left out of pairs: line with too few columns (1 times)\n" in err
+    for _ in "again":
+        _, out, err = data("stats", path)
+        assert "1 direction " in out
+        assert "warning: left out of pairs: line that is not UTF-8 (2 times)\n" in err
+    _, out, _ = data("stats", path, "--json")
+    assert json.loads(out)["skipped"] == {
+        "pairs: line that is not UTF-8": 2, "pairs: line with too few columns": 1
+    }  # fmt: skip
+
+
+def test_monolingual_text_is_shown_and_exported(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "news.de.txt").write_text("eins zwei drei vier\nfünf sechs sieben acht\nzu kurz\n")
+    values = {
+        "name": "news",
+        "licence": "CC0-1.0",
+        "obtain": {"kind": "files", "folder": str(tmp_path)},
+        "read": {"kind": "text", "files": "news.{language}.txt"},
+        "monolingual": True,
+    }
+    path = write_spec(tmp_path, values, "news.yaml")
+    status, out, _ = data("stats", path, "--json")
+    entry = json.loads(out)["directions"]["de-de"]
+    assert (status, entry["read"], entry["rejected"]) == (0, 3, {"too_short": 1})
+    assert entry["splits"]["train"] == {
+        "pairs": 2, "source_words": 8, "target_words": 0, "source_characters": 41, "target_characters": 0
+    }  # fmt: skip
+    assert data("preview", path)[1] == "de-de\n  eins zwei drei vier\n\n  fünf sechs sieben acht\n\n"
+    assert "  'zu kurz'\n" in data("preview", path, "--pair", "de-de", "--rejected", "too_short")[1]
+    contents = {"moses": "eins zwei drei vier\n", "tsv": "eins zwei drei vier\n"}
+    for form, name in (("moses", "train.de-de.de"), ("tsv", "train.de-de.tsv"), ("jsonl", "train.de-de.jsonl")):
+        _, out, _ = data("export", path, "--pair", "de-de", "--out", str(tmp_path / "out"), "--format", form)
+        assert out.startswith("2 texts in ")
+        first = (tmp_path / "out" / name).read_text().splitlines(keepends=True)[0]
+        assert first == contents.get(form, '{"text": "eins zwei drei vier"}\n')

@@ -27,14 +27,6 @@ FORBIDDEN = frozenset({0, 3, TAG})
 FEW_LAYERS = {"encoder_layers": 2, "decoder_layers": 2}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Compile in a third of the time what runs for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @cache
 def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
     config = model_config(**FEW_LAYERS, dtype=dtype, moe=moe_config() if sparse else None)
@@ -375,9 +367,8 @@ def test_eight_devices_translate_as_one(alone):
         [sys.executable, "-c", _SEVERAL_DEVICES],
         env=os.environ
         | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         },
         cwd=Path(__file__).parent.parent,
         capture_output=True,

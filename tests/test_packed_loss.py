@@ -20,14 +20,6 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Compile in a third of the time what runs for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def results(config, batch, phase=Phase.TRAIN):
     """The loss, the metrics and the gradients by path."""
     graph, parameters = toy.weights(config)

@@ -132,16 +132,14 @@ def test_packed_rows_hold_what_was_put_in(shapes, rows):
     assert 1 <= used <= len(shapes)
     for r in range(rows):
         assert np.all(lengths[:used][row == r].sum(axis=0) <= limits)
-    order = np.argsort(row, kind="stable")
-    pieces = [[np.full(shapes[i][side], base + i) for i in order] for side, base in ((1, 50), (2, 90))]
-    examples = Examples(
-        row[order],
-        np.array([shapes[i][0] for i in order]),
-        np.concatenate(pieces[0]),
-        np.array([len(some) for some in pieces[0]]),
-        np.concatenate(pieces[1]),
-        np.array([len(some) for some in pieces[1]]),
-    )
+    words, first = [], []  # the pairs lie in an order of their own, as they do when they are read shard by shard
+    for i in np.random.default_rng(rows).permutation(used):
+        first.append((i, len(words)))
+        words += [50 + i] * shapes[i][1] + [90 + i] * shapes[i][2]
+    source = np.array([place for _, place in sorted(first)])
+    pieces = lengths[:used] - [2, 1]
+    stream = np.array([d for d, _, _ in shapes[:used]])
+    examples = Examples(row, stream, np.array(words, np.uint16), source, source + pieces[:, 0], pieces)
     tags = [[TAGS[direction.target]] for direction in DIRECTIONS]
     batch = assemble(examples, rows, limits, Prefixes(tags, np.full(4, 1), np.arange(4)))
     put = [(d, (50 + i,) * source, (90 + i,) * target) for i, (d, source, target) in enumerate(shapes[:used])]
@@ -484,10 +482,18 @@ def test_no_store(tmp_path):
         train_batches(tmp_path, DIRECTIONS, DATA, rows=8, seed=1)
 
 
-def test_a_damaged_shard_is_reported_by_the_iterator(tmp_path):
-    pairs = {DIRECTIONS[0]: {"train": [("50 51", "52")] * 9}}
+@pytest.mark.parametrize("damage", ["empty", "longer"])
+def test_a_damaged_shard_is_reported_by_the_iterator(tmp_path, damage):
+    pairs = {DIRECTIONS[0]: {"train": [("50 51", "52")] * 40}}
     prepare(pairs, Vocabularies.shared(Numbers()), tmp_path, digests={}, lengths=RowLengths(64, 64))
-    (tmp_path / "train" / "de-en" / "00000.array_record").write_bytes(b"")
+    folder = tmp_path / "train" / "de-en"
+    if damage == "empty":
+        (folder / "00000.tokens.npy").write_bytes(b"")
+    else:
+        bounds = np.load(folder / "00000.bounds.npy")
+        bounds[20] += 80
+        bounds[21:] = np.maximum(bounds[21:], bounds[20])
+        np.save(folder / "00000.bounds.npy", bounds)
     iterator = train_batches(tmp_path, DIRECTIONS[:1], DATA, rows=8, seed=1)
     with pytest.raises(UserError, match="is damaged"):
         next(iterator)

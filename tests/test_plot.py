@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from rich.console import Console
-from synthetic import Playground
 from toy_evaluation import RECIPE, FakeTranslator, write_set
 
 import nmt.cli.plot as command
@@ -318,13 +317,3 @@ def test_damaged_files_are_mistakes(run: Path, nmt_plot) -> None:
     assert "experts/20.npz is damaged" in one_mistake(nmt_plot("toy", "--what", "experts"))
     (run / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n[]\n')
     assert "metrics.jsonl:2 is damaged" in one_mistake(nmt_plot("toy", "--what", "run"))
-
-
-def test_a_finished_run_has_its_pictures(trained: Playground, nmt_plot) -> None:
-    step = max(int(path.name) for path in (trained.run / "evaluation").iterdir())
-    folder = trained.run / "evaluation" / str(step) / "test"
-    assert (folder / "experts.svg").read_text().count("<image") == 3  # encoder, decoder, scale of colours
-    status, out, err = nmt_plot(str(trained.run), "--output", str(trained.folder / "drawn"))
-    assert (status, err) == (0, "")
-    assert "encoder 1" in out
-    assert {path.name for path in (trained.folder / "drawn").iterdir()} == {"run.svg", f"experts-{step}.svg"}

@@ -1,6 +1,7 @@
 """The models of the papers: as many parameters as published, and recipes that train them as published."""
 
 import csv
+import functools
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from nmt.config import ModelConfig, Recipe, VocabularySizes, load_recipe
 from nmt.files import declarations
 from nmt.models.activations import gated
-from nmt.recipes.size import measure
+from nmt.recipes.size import Size, measure
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = list(csv.DictReader((ROOT / "tests/golden/published_models.tsv").open(), delimiter="\t"))
@@ -26,12 +27,18 @@ M4 = {
 }
 
 
+@functools.cache
 def with_model(name: str) -> Recipe:
     return load_recipe("quickstart", [f"model.base={name}"])
 
 
 def vocabulary(row: dict[str, str]) -> VocabularySizes:
     return VocabularySizes(int(row["source_vocabulary"]), int(row["target_vocabulary"]))
+
+
+@functools.cache
+def size_of(name: str, sizes: VocabularySizes) -> Size:
+    return measure(with_model(name), sizes)
 
 
 def closed_form(model: ModelConfig, sizes: VocabularySizes, experts: int | None = None) -> int:
@@ -58,19 +65,19 @@ def closed_form(model: ModelConfig, sizes: VocabularySizes, experts: int | None 
 @pytest.mark.parametrize("row", PUBLISHED, ids=NAMES)
 class TestAModel:
     def test_has_the_published_parameters_within_half_a_percent(self, row: dict[str, str]) -> None:
-        found = measure(with_model(row["model"]), vocabulary(row)).parameters
+        found = size_of(row["model"], vocabulary(row)).parameters
         assert found == pytest.approx(float(row["parameters"]), rel=0.005)
 
     def test_has_as_many_as_a_count_by_hand_in_all_and_for_a_token(self, row: dict[str, str]) -> None:
         recipe = with_model(row["model"])
-        found = measure(recipe, vocabulary(row))
+        found = size_of(row["model"], vocabulary(row))
         assert found.parameters == closed_form(recipe.model, vocabulary(row))
         used = None if recipe.model.moe is None else recipe.model.moe.top_k
         assert found.active == closed_form(recipe.model, vocabulary(row), used)
 
     def test_says_so_where_its_file_begins(self, row: dict[str, str]) -> None:
         head = (ROOT / "models" / f"{row['model']}.yaml").read_text().split("\n\n")[0]
-        size = measure(with_model(row["model"]), vocabulary(row))
+        size = size_of(row["model"], vocabulary(row))
         numbers = re.search(r"Parameters: ([\d.,]+[MB])(?: in all, ([\d.,]+[MB]))?", head)
         assert numbers is not None
         assert numbers[1] == spelt(size.parameters)

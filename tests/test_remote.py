@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nmt.config import load_recipe
 from nmt.config.runs import read_run_recipe, save_recipe
-from nmt.data.records import ShardWriter, TokenPairs, encode_record
+from nmt.data.records import ShardWriter, TokenPairs
 from nmt.errors import UserError
 from nmt.evaluate.plot import save_figure
 from nmt.files import atomic_write, is_remote
@@ -109,15 +109,14 @@ def test_tables_of_experts_come_back(bucket):
 
 
 def test_token_ids_are_read_from_copies(bucket, tmp_path):
-    writer = ShardWriter(RUN / "data" / "train" / "de-en", 2)
-    for number in range(3):
-        writer.write(encode_record([number], [number, 7], 2))
+    writer = ShardWriter(RUN / "data" / "train" / "de-en", 2, 2)
+    writer.write([[number] for number in range(3)], [[number, 7] for number in range(3)])
     writer.close()
     pairs = TokenPairs(RUN / "data" / "train" / "de-en", writer.counts)
     assert [pair.source.tolist() for pair in pairs.__getitems__([2, 0, 1])] == [[2], [0], [1]]
-    copies = list((tmp_path / "cache" / "shards").rglob("*.array_record"))
-    assert len(copies) == 2
-    (bucket / "runs" / "x" / "data" / "train" / "de-en" / "00001.array_record").unlink()
+    copies = list((tmp_path / "cache" / "shards").rglob("*.npy"))
+    assert len(copies) == 4
+    (bucket / "runs" / "x" / "data" / "train" / "de-en" / "00001.tokens.npy").unlink()
     with pytest.raises(UserError, match="is damaged"):
         TokenPairs(RUN / "data" / "train" / "de-en", writer.counts)[2]
 

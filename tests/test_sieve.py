@@ -49,8 +49,9 @@ def corpora_of(*rows: Sequence[Row]) -> Any:
     return SimpleNamespace(
         sources=[
             SimpleNamespace(
-                rows=lambda wanted, rows=rows: iter(rows), spec=SimpleNamespace(split=RULE, name=f"x{number}"),
-                provenance=(), unreadable=(),
+                rows=lambda wanted, rows=rows: iter(rows),
+                spec=SimpleNamespace(split=RULE, name=f"x{number}", monolingual=False),
+                provenance=(), unreadable=(), skipped={},
             )
             for number, rows in enumerate(rows)
         ],

@@ -1,15 +1,19 @@
 import json
 import pickle
+import subprocess
+import sys
+import tempfile
 
+import numpy as np
 import pytest
 from etils import epath
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.config import VocabConfig
 from nmt.data import records
 from nmt.data.clean import Reason
-from nmt.data.records import ShardWriter, TokenPairs, decode_record, encode_record
+from nmt.data.records import ShardWriter, TokenPairs
 from nmt.data.store import RowLengths, digests, is_prepared, load_stats, open_pairs, prepare, read_text
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import Vocabularies
@@ -54,34 +58,58 @@ def prepare_some(store, pairs=None, vocabularies=None, **changes):
     return prepare(pairs, vocabularies or NUMBERS, store, **arguments)
 
 
-# Records
+# Shards
 
 
-def test_record_format():
-    assert encode_record([1, 258], [3], 2) == bytes([1, 2, 0, 0, 2, 0, 0, 0, 1, 0, 2, 1, 3, 0])
-    assert encode_record([], [70000], 4) == bytes([1, 4, 0, 0, 0, 0, 0, 0, 0x70, 0x11, 1, 0])
-    with pytest.raises(OverflowError):
-        encode_record([70000], [], 2)
-    with pytest.raises(ValueError, match="unknown record format 9"):
-        decode_record(bytes([9, 2, 0, 0, 0, 0, 0, 0]))
-    with pytest.raises(ValueError, match="unknown record format 1 with 3 bytes"):
-        decode_record(bytes([1, 3, 0, 0, 0, 0, 0, 0]))
+def read_slowly(folder, shard):
+    """Read a shard one word at a time, as the format says, and check its check words."""
+    words, bounds = (np.load(folder / f"{shard:05d}.{name}.npy").tolist() for name in ("tokens", "bounds"))
+    pairs = []
+    for i in range(len(bounds) // 2):
+        source, target, end = bounds[2 * i : 2 * i + 3]
+        assert sum(words[source:end]) % 2**16 == 0x5A5A
+        pairs.append((words[source:target], words[target : end - 1]))
+    assert bounds[-1] == len(words)
+    return pairs
 
 
-@given(st.data(), st.sampled_from([2, 4]))
-def test_record_round_trip(data, token_bytes):
-    ids = st.lists(st.integers(0, 2 ** (8 * token_bytes - token_bytes // 4) - 1), max_size=40)
-    source, target = data.draw(ids), data.draw(ids)
-    pair = decode_record(encode_record(source, target, token_bytes))
-    assert (pair.source.tolist(), pair.target.tolist()) == (source, target)
-    assert pair.source.dtype.itemsize == token_bytes
+@settings(max_examples=30, deadline=None)
+@given(st.data(), st.sampled_from([2, 4]), st.integers(1, 9))
+def test_shards_hold_what_was_written_and_are_read_in_any_order(data, token_bytes, shard_pairs):
+    ids = st.lists(st.integers(0, 2**16 - 1 if token_bytes == 2 else 2**31 - 1), max_size=12)
+    pairs = data.draw(st.lists(st.tuples(ids, ids), max_size=25))
+    with tempfile.TemporaryDirectory() as name:
+        folder = epath.Path(name)
+        writer, left = ShardWriter(folder, shard_pairs, token_bytes), list(pairs)
+        while left:
+            count = data.draw(st.integers(1, len(left)))
+            writer.write([s for s, _ in left[:count]], [t for _, t in left[:count]])
+            left = left[count:]
+        writer.close()
+        assert sum(writer.counts) == len(pairs)
+        assert all(count == shard_pairs for count in writer.counts[:-1])
+        if token_bytes == 2:
+            assert [pair for shard in range(len(writer.counts)) for pair in read_slowly(folder, shard)] == pairs
+        shards = TokenPairs(folder, writer.counts)
+        order = data.draw(st.lists(st.integers(0, len(pairs) - 1), max_size=40)) if pairs else []
+        found = shards.__getitems__(order)
+        assert [(pair.source.tolist(), pair.target.tolist()) for pair in found] == [pairs[i] for i in order]
+        assert all(side.dtype.itemsize == token_bytes for pair in found for side in pair)
+        lengths = shards.locate(np.array(order, np.int64)).lengths
+        assert lengths.tolist() == [[len(pairs[i][0]), len(pairs[i][1])] for i in order]
+
+
+@pytest.mark.parametrize(("token_bytes", "wrong"), [(2, 70000), (2, -1), (4, 2**31)])
+def test_ids_that_do_not_fit(tmp_path, token_bytes, wrong):
+    writer = ShardWriter(epath.Path(tmp_path / "x"), 4, token_bytes)
+    with pytest.raises(OverflowError, match=f"{wrong}.* do not fit {token_bytes} bytes"):
+        writer.write([[5]], [[5, wrong]])
 
 
 @pytest.fixture
 def shards(tmp_path):
-    writer = ShardWriter(epath.Path(tmp_path / "shards"), shard_pairs=4)
-    for i in range(10):
-        writer.write(encode_record([i], [i, i + 1], 2))
+    writer = ShardWriter(epath.Path(tmp_path / "shards"), 4, 2)
+    writer.write([[i] for i in range(10)], [[i, i + 1] for i in range(10)])
     writer.close()
     assert writer.counts == [4, 4, 2]
     return TokenPairs(tmp_path / "shards", writer.counts)
@@ -90,7 +118,7 @@ def shards(tmp_path):
 def test_random_access_over_several_shards(shards, tmp_path):
     assert len(shards) == 10
     assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == [
-        f"0000{i}.{suffix}" for i in range(3) for suffix in ("array_record", "lengths.npy")
+        f"0000{i}.{name}.npy" for i in range(3) for name in ("bounds", "tokens")
     ]
     order = [9, 0, 4, 3, 7, 8, 0]
     assert [pair.source.tolist() for pair in shards.__getitems__(order)] == [[i] for i in order]
@@ -101,6 +129,26 @@ def test_random_access_over_several_shards(shards, tmp_path):
             shards[outside]
 
 
+def test_folders_are_joined(shards, tmp_path):
+    writer = ShardWriter(epath.Path(tmp_path / "other"), 4, 2)
+    writer.write([[7]], [[8]])
+    writer.close()
+    other, empty = TokenPairs(tmp_path / "other", [1]), TokenPairs(tmp_path / "nothing", [])
+    joined = TokenPairs.joined([shards, empty, other, shards])
+    assert len(joined) == 21
+    assert [joined[i].target.tolist() for i in (9, 10, 11)] == [[9, 10], [8], [0, 1]]
+
+
+def test_a_shard_ends_where_its_offsets_would_be_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_MOST_WORDS", 9)
+    writer = ShardWriter(epath.Path(tmp_path), 100, 2)
+    for i in range(4):
+        writer.write([[i]], [[i, i]])
+    writer.close()
+    assert writer.counts == [2, 2]
+    assert [pair.target.tolist() for pair in TokenPairs(tmp_path, writer.counts)] == [[i, i] for i in range(4)]
+
+
 def test_reader_is_picklable_after_use(shards):
     assert shards[5].source.tolist() == [5]
     copy = pickle.loads(pickle.dumps(shards))
@@ -108,32 +156,41 @@ def test_reader_is_picklable_after_use(shards):
     assert repr(copy) == repr(shards)
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "overwritten"])
-def test_damaged_shards_are_noticed(shards, tmp_path, damage):
-    shard = tmp_path / "shards" / "00001.array_record"
-    content = bytearray(shard.read_bytes())
+@pytest.mark.parametrize("file", ["tokens", "bounds"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "overwritten", "zeroed", "foreign", "other"])
+def test_damaged_shards_are_noticed(shards, tmp_path, damage, file):
+    shard = tmp_path / "shards" / f"00001.{file}.npy"
+    content = shard.read_bytes()
     shard.unlink()
-    if damage == "overwritten":
-        place = content.index(encode_record([5], [5, 6], 2))
-        content[place : place + 8] = b"garbage!"
+    pair = 2 * 4 if file == "tokens" else 4 * 2  # bytes of a pair, behind the header
+    place = len(content) - (3 * pair if file == "tokens" else 3 * pair + 4)
+    damaged = {
+        "empty": b"",
+        "cut": content[: len(content) - 6],
+        "overwritten": content[:place] + b"garbage!" + content[place + 8 :],
+        "zeroed": content[:place] + bytes(8) + content[place + 8 :],
+        "foreign": b"PK" + content[2:],
+        "other": (tmp_path / "shards" / f"00002.{file}.npy").read_bytes(),
+    }
     if damage != "missing":
-        shard.write_bytes({"empty": b"", "cut": content[: len(content) // 2]}.get(damage, content))
+        shard.write_bytes(damaged[damage])
     assert shards[0].source.tolist() == [0]
-    with pytest.raises(UserError, match=r"00001\.array_record is damaged \(.*\); delete the prepared data"):
+    with pytest.raises(UserError, match=r"00001\.(tokens|bounds)\.npy is damaged \(.*\); delete the prepared data"):
         shards[5]
 
 
 def test_shards_for_remote_storage_are_written_here_and_copied(tmp_path, monkeypatch):
-    opened = []
+    folder = epath.Path(tmp_path / "far")
     monkeypatch.setattr(records, "is_remote", lambda path: True)
-    make = records.ArrayRecordWriter
-    monkeypatch.setattr(records, "ArrayRecordWriter", lambda path, *rest: opened.append(path) or make(path, *rest))
-    writer = ShardWriter(epath.Path(tmp_path / "far"), shard_pairs=2)
-    for i in range(3):
-        writer.write(encode_record([i], [i], 2))
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
+    writer = ShardWriter(folder, 2, 2)
+    writer.write([[0]], [[0]])
+    assert list(folder.iterdir()) == []
+    writer.write([[1], [2]], [[1], [2]])
+    assert len(list(folder.iterdir())) == 2  # the first shard, which is full
     writer.close()
-    assert not any(path.startswith(str(tmp_path)) for path in opened)
-    assert [pair.source.tolist() for pair in TokenPairs(tmp_path / "far", writer.counts)] == [[0], [1], [2]]
+    assert len(list(folder.iterdir())) == 4
+    assert [pair.source.tolist() for pair in TokenPairs(folder, writer.counts)] == [[0], [1], [2]]
 
 
 # The store
@@ -234,9 +291,7 @@ def test_half_written_leftovers_are_cleaned(tmp_path):
         load_stats(store)
     prepare_some(store)
     files = {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
-    shards = {
-        f"{split}/de-en/00000.{suffix}" for split in ("dev", "train") for suffix in ("array_record", "lengths.npy")
-    }
+    shards = {f"{split}/de-en/00000.{suffix}" for split in ("dev", "train") for suffix in ("bounds.npy", "tokens.npy")}
     assert files == {"stats.json", "dev/de-en.jsonl", "test/de-en.jsonl", *shards}
 
 
@@ -264,3 +319,34 @@ def test_damaged_stats_and_missing_parts(tmp_path):
         (store / "stats.json").write_text(content)
         with pytest.raises(UserError, match=r"stats\.json is damaged or of another version; delete .*data"):
             load_stats(store)
+
+
+def test_a_store_of_another_format_is_counted_but_not_read(tmp_path):
+    store = tmp_path / "data"
+    prepare_some(store)
+    written = json.loads((store / "stats.json").read_text())
+    (store / "stats.json").write_text(json.dumps({**written, "format": 1}))
+    stats = load_stats(store)
+    assert stats.directions["de-en"].splits["train"].pairs == 1
+    assert read_text(store, "test", DE_EN) == [("15", "16 17")]
+    message = r"data was prepared by another version \(format 1 of the store, not 2\); delete that folder"
+    with pytest.raises(UserError, match=message):
+        is_prepared(store, {"corpus": "c"})
+    with pytest.raises(UserError, match=message):
+        open_pairs(store, "train", DE_EN, stats)
+
+
+def test_more_shards_than_files_that_may_be_open(tmp_path):
+    """In a process of its own, since it lowers the limit."""
+    prepare_some(tmp_path, {DE_EN: {"train": [(str(10 + i), "12") for i in range(120)]}}, shard_pairs=1)
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+from nmt.config import DataConfig
+from nmt.data.pipeline import train_batches
+from nmt.languages import Direction
+data = DataConfig(corpora=("x",), directions=("de-en",), source_length=12, target_length=10)
+print(next(train_batches({str(tmp_path)!r}, [Direction("de", "en")], data, 64, 1)).src.shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout == "(64, 12)\n"

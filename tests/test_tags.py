@@ -33,14 +33,6 @@ NLLB = DATA.model_copy(update={"tags": "nllb"})
 DENSE = toy.model_config(encoder_layers=1, decoder_layers=1, dropout=0.0, moe=None)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Compile in a third of the time what runs for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 # Batches.
 
 

@@ -35,6 +35,10 @@ from nmt.train.preemption import Preemption
 from nmt.train.step import make_trainer
 from nmt.train.usage import Usage, read_usage, usage_steps, write_usage
 
+# All runs of this file share what is compiled, those in other processes too.
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
 # The objective
 
 
@@ -203,23 +207,6 @@ def lines(run):
     return [
         {key: value for key, value in line.items() if key not in ("seconds", "tokens_per_second")} for line in parsed
     ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """All runs of this file share what is compiled, those in other processes too."""
-    folder = tmp_path_factory.mktemp("compiled")
-    names = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")

@@ -43,14 +43,6 @@ SENTENCES = {
 TEXT = ["The house is old.", "The dog sleeps.", "We go home, the light is off."]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Compile in a third of the time what runs for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A run whose model was never trained, with two checkpoints."""
@@ -408,7 +400,7 @@ def test_a_terminal_is_answered_line_by_line(run_dir, loaded, translator, monkey
 
 
 def command_of(*arguments, given_=b""):
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "NMT_COMPILATION_CACHE": "0"}
+    environment = os.environ | {"NMT_COMPILATION_CACHE": "0"}
     script = [sys.executable, "-m", "nmt.cli.translate", *map(str, arguments)]
     return subprocess.run(script, input=given_, capture_output=True, env=environment, check=False)
 

@@ -51,14 +51,6 @@ SIZES = VocabularySizes(61, 43)
 DENSE = toy.model_config(encoder_layers=1, decoder_layers=1, dropout=0.0, moe=None)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Compile in a third of the time what runs for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def variant(**changes):
     return DENSE.model_copy(update=changes)
 
@@ -235,9 +227,10 @@ def kept(folder, pairs):
     ]
     source = SimpleNamespace(
         rows=lambda wanted: iter(rows),
-        spec=SimpleNamespace(split=SplitRule(test=0, dev=0), name="x"),
+        spec=SimpleNamespace(split=SplitRule(test=0, dev=0), name="x", monolingual=False),
         provenance=(),
         unreadable=(),
+        skipped={},
     )
     corpora = SimpleNamespace(sources=[source], failures={})
     clean = CleanConfig(duplicates="keep", copies=False, min_words=1, max_overlap=None)

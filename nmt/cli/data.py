@@ -127,6 +127,10 @@ def _fetch(request: FetchRequest) -> None:
         ("corpus", "licence", "files", "MB", "languages", "pairs", "source"),
         [_summary(spec, outcomes[spec.name], counts.get(spec.name)) for spec in specs],
     )
+    for name, found in counts.items():
+        if not isinstance(found, UserError):
+            for what, times in found.left_out.items():
+                _note(console, f"warning: left out of {name}: {what} ({times:,} times)")
     failures = {
         spec.name: str(result)
         for spec in specs

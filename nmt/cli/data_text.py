@@ -118,13 +118,15 @@ def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpu
     from nmt.config.directions import expand_directions
     from nmt.data.corpora.load import clean_corpora
     from nmt.data.inspect import cleaning, default_directions
-    from nmt.languages import parse_directions
+    from nmt.languages import parse_stream
 
     config, console = cleaning(clean), Console(stderr=True)
     if directions is None:
         return clean_corpora([name], default_directions(name, console), config, console)
     wanted = [one.strip() for text in directions for one in text.split(",") if one.strip()]
-    return clean_corpora([name], parse_directions(expand_directions(wanted, [name])), config, console)
+    return clean_corpora(
+        [name], list(dict.fromkeys(map(parse_stream, expand_directions(wanted, [name])))), config, console
+    )
 
 
 def _stats(request: StatsRequest) -> None:
@@ -146,9 +148,9 @@ def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction
     from rich.console import Console
 
     from nmt.data.inspect import default_directions
-    from nmt.languages import parse_direction
+    from nmt.languages import parse_stream
 
-    direction = parse_direction(pair)
+    direction = parse_stream(pair)
     default = direction in default_directions(name, Console(stderr=True))
     return _corpus(name, None if default else [str(direction)], clean), direction
 
@@ -170,10 +172,12 @@ def _preview(request: PreviewRequest) -> None:
     for direction in directions:
         out.print(f"{direction}{f', rejected as {request.rejected}' if request.rejected else ''}")
         for source, target in samples(corpus, direction, request.most, request.rejected):
-            out.print(f"  {source!r}\n  {target!r}\n" if request.rejected else f"  {source}\n  {target}\n")
+            sides = (source,) if direction.denoises else (source, target)
+            out.print("".join(f"  {side!r}\n" if request.rejected else f"  {side}\n" for side in sides))
 
 
 def _export(request: ExportRequest) -> None:
+    from nmt.data.corpora.opening import counted
     from nmt.data.inspect import export as write
 
     corpus, direction = _of_pair(request.name, request.pair, request.clean)
@@ -181,5 +185,5 @@ def _export(request: ExportRequest) -> None:
         paths = write(corpus, direction, request.split, request.out, request.form, request.compress)
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise UserError(f"cannot write to {request.out}: {error.strerror}") from None
-    count = len(corpus.pairs[direction][request.split])
-    print(f"{count:,} pairs in {' and '.join(map(str, paths))}")
+    count = counted(len(corpus.pairs[direction][request.split]), "text" if direction.denoises else "pair")
+    print(f"{count} in {' and '.join(map(str, paths))}")

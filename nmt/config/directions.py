@@ -1,4 +1,8 @@
-"""Directions written as patterns: `*-en` is every language that the corpora cover, into English."""
+"""Directions written as patterns: `*-en` is every language that the corpora cover, into English.
+
+What parallel corpora cover and what monolingual ones do is told apart: directions are of the former, denoising is of
+the latter.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,6 +33,23 @@ def expand_directions(directions: Sequence[str], corpora: Sequence[str]) -> tupl
     return tuple(expanded)
 
 
+def expand_languages(languages: Sequence[str], corpora: Sequence[str]) -> tuple[str, ...]:
+    """Return the languages of denoising with `*` spelt out, each once, in order.
+
+    Raises:
+      UserError: there is a `*`, and no monolingual corpus says what it covers; or a corpus is unknown.
+    """
+    if ANY not in languages:
+        return tuple(languages)
+    covered = [code for name in corpora for code in _covered(name, monolingual=True)]
+    if not covered:
+        raise UserError(
+            f"data.denoise.languages={','.join(languages)}: no declaration of a monolingual corpus among "
+            f"{', '.join(corpora)} has a list covers: of languages, so they are to be written one by one"
+        )
+    return tuple(dict.fromkeys(code for one in languages for code in (covered if one == ANY else [one])))
+
+
 def _is_pattern(direction: str) -> bool:
     return direction.startswith(f"{ANY}-") or direction.endswith(f"-{ANY}")
 
@@ -46,8 +67,9 @@ def _expand(direction: str, covered: Sequence[str]) -> Iterator[str]:
                 yield f"{source}-{target}"
 
 
-def _covered(corpus: str) -> list[str]:
+def _covered(corpus: str, monolingual: bool = False) -> list[str]:
     values = read_document(find_declaration("data", corpus)).values
-    if codes := values.get("covers"):
+    # What a mixture covers is about its directions.
+    if (codes := values.get("covers")) and bool(values.get("monolingual")) == monolingual:
         return [str(code) for code in codes]
-    return [code for part in values.get("mixture") or () for code in _covered(str(part))]
+    return [code for part in values.get("mixture") or () for code in _covered(str(part), monolingual)]

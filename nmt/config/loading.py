@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from nmt.config.arguments import Given, read_arguments
-from nmt.config.directions import expand_directions
+from nmt.config.directions import expand_directions, expand_languages
 from nmt.config.documents import Document, KeyPath, read_document
 from nmt.config.keys import describe, keys_by_name, unknown_key
 from nmt.config.presets import expanded
@@ -101,11 +101,13 @@ def _resolved(settings: _Settings) -> Recipe:
         recipe = Recipe.model_validate(values, strict=True)
     except ValidationError as error:
         raise UserError("\n".join(_explain(mistake, settings) for mistake in error.errors())) from None
-    directions = expand_directions(recipe.data.directions, recipe.data.corpora)
+    data = recipe.data
+    directions = expand_directions(data.directions, data.corpora)
+    denoise = data.denoise.model_copy(update={"languages": expand_languages(data.denoise.languages, data.corpora)})
     return recipe.model_copy(
         update={
             "run_dir": recipe.run_dir.replace("{name}", recipe.name),
-            "data": recipe.data.model_copy(update={"directions": directions}),
+            "data": data.model_copy(update={"directions": directions, "denoise": denoise}),
         }
     )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import Field
 
 from nmt.config.schema_augment import AugmentConfig
+from nmt.config.schema_denoise import DenoiseConfig
 from nmt.config.schema_mixture import MixtureConfig
 from nmt.config.section import Fraction, Positive, Section
 
@@ -115,8 +116,14 @@ class DataConfig(Section):
     target_length: Positive = Field(64, description="Tokens in one packed row on the target side (T).")
     shuffle_window: Positive = Field(8192, description="Examples among which the mixed stream is shuffled once more.")
     augment: AugmentConfig = AugmentConfig()
+    denoise: DenoiseConfig = DenoiseConfig()
     mixture: MixtureConfig = MixtureConfig()
     clean: CleanConfig = CleanConfig()
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of what examples are counted by: the directions, then those of denoising, such as de-de."""
+        return (*self.directions, *(f"{language}-{language}" for language in self.denoise.languages))
 
 
 class VocabConfig(Section):

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nmt.config.section import Positive, Section
+from nmt.config.section import Fraction, Positive, Section
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
 _SHARED = re.compile(rf"([^=\s]+)={_NUMBER}")
@@ -34,6 +34,7 @@ class StageConfig(Section):
 
     directions: tuple[str, ...] = Field((), description="Directions or patterns that are drawn; none: all.")
     temperature: float | None = Field(None, gt=0.0, description="Sampling temperature; null: that of the mixture.")
+    denoise: Fraction | None = Field(None, description="Share of denoising; null: data.denoise.share.")
     weights: tuple[Weight, ...] = Field((), description="Weights that follow those of the mixture.")
     steps: Positive | None = Field(None, description="The stage ends at the first checkpoint after so many steps.")
     patience: Positive | None = Field(
@@ -68,7 +69,9 @@ class MixtureConfig(Section):
         (), description="Directions or patterns that are evaluated but never learnt from (zero-shot)."
     )
     stages: tuple[StageConfig, ...] = Field(
-        (), description="Stages of a curriculum, each a section of directions, temperature, weights, steps, patience."
+        (),
+        description="Stages of a curriculum, each a section of directions, temperature, denoise, weights, steps, "
+        "patience.",
     )
 
     @property

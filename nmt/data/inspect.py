@@ -18,7 +18,7 @@ from nmt.config.arguments import read_arguments
 from nmt.data.clean import Reason
 from nmt.data.corpora import SPLITS, Corpus, Split
 from nmt.data.corpora.cleaned import NOTHING, Size
-from nmt.data.corpora.opening import open_corpora
+from nmt.data.corpora.opening import counted, open_corpora
 from nmt.data.corpora.sieve import Pair
 from nmt.errors import UserError
 from nmt.files import atomic_write
@@ -30,6 +30,8 @@ FORMATS = ("moses", "tsv", "jsonl")
 def default_directions(name: str, console: Console | None = None) -> tuple[Direction, ...]:
     """Return the directions from every language of a corpus or mixture into its key language.
 
+    Of monolingual corpora, those of denoising.
+
     Raises:
       UserError: it cannot be had, or it has one language only.
     """
@@ -39,7 +41,7 @@ def default_directions(name: str, console: Console | None = None) -> tuple[Direc
             for source in corpora.sources
             for code in source.languages
             if code != source.key_language and source.has(code, source.key_language)
-        }
+        } | {Direction(code, code) for source in corpora.sources for code in source.languages if source.has(code, code)}
     if not found:
         raise UserError(f"corpus {name} has no language but its key language; name directions with --directions")
     return tuple(sorted(found))
@@ -56,6 +58,7 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
         "rows": corpus.rows,
         "sources": [vars(source) for source in corpus.provenance],
         "unreadable": list(corpus.unreadable),
+        "skipped": corpus.skipped,
         "failures": corpus.failures,
         "digest": corpus.digest,
     }
@@ -70,7 +73,7 @@ def statistics_table(corpus: Corpus) -> Table:
         table.add_row(*_line(str(direction), sizes, corpus.rejections[direction]))
     table.add_section()
     rejected = sum(corpus.rejections.values(), Counter())
-    table.add_row(*_line(f"{len(corpus.sizes)} directions", _total(corpus), rejected))
+    table.add_row(*_line(counted(len(corpus.sizes), "direction"), _total(corpus), rejected))
     return table
 
 
@@ -128,19 +131,21 @@ def export(
       direction: one of its directions.
       split: which pairs.
       folder: where the files go; made if it is not there.
-      form: moses (SPLIT.de-en.de and SPLIT.de-en.en), tsv (source<TAB>target) or jsonl ({"source", "target"}).
+      form: moses (SPLIT.de-en.de and SPLIT.de-en.en), tsv (source<TAB>target) or jsonl ({"source", "target"}). Of
+        monolingual text there is one side: SPLIT.de-de.de, one column, or {"text"}.
       compress: with gzip, as NAME.gz.
       progress: called with the number of pairs done since the last call.
     """
     root = epath.Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     stem, suffix = f"{split}.{direction}", ".gz" if compress else ""
-    names = [f"{stem}.{language}" for language in direction] if form == "moses" else [f"{stem}.{form}"]
+    languages = dict.fromkeys(direction)  # monolingual text has one side
+    names = [f"{stem}.{language}" for language in languages] if form == "moses" else [f"{stem}.{form}"]
     paths = [root / f"{name}{suffix}" for name in names]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(_written(path, compress)) for path in paths]
         for pair in corpus.pairs[direction][split]:
-            for file, line in zip(files, _lines(pair, form), strict=True):
+            for file, line in zip(files, _lines(pair[: len(languages)], form), strict=True):
                 file.write(f"{line}\n".encode())
             progress(1)
     return paths
@@ -157,11 +162,12 @@ def _written(path: epath.Path, compress: bool) -> Iterator[Any]:
             yield packed
 
 
-def _lines(pair: Pair, form: str) -> Sequence[str]:
+def _lines(sides: Sequence[str], form: str) -> Sequence[str]:
     if form == "jsonl":
-        return (json.dumps({"source": pair[0], "target": pair[1]}, ensure_ascii=False),)
+        names = ("source", "target") if len(sides) > 1 else ("text",)
+        return (json.dumps(dict(zip(names, sides, strict=True)), ensure_ascii=False),)
     # Cleaned text has neither tabs nor line breaks.
-    return pair if form == "moses" else ("\t".join(pair),)
+    return sides if form == "moses" else ("\t".join(sides),)
 
 
 def _entry(sizes: dict[Split, Size], rejected: Counter[Reason]) -> dict[str, Any]:

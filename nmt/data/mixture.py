@@ -2,7 +2,8 @@
 
     n^(1/T)  x  weights  ->  shares of groups  ->  floors and caps within each group
 
-Directions that are held out, and those outside the stage, have weight 0.
+Directions that are held out, and those outside the stage, have weight 0. Of all examples, denoising has a share of its
+own, divided among its languages; what follows is about the rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from nmt.config import DataConfig
 from nmt.config.schema_mixture import StageConfig
-from nmt.data.store import SOURCE_EXTRA, TARGET_EXTRA, Stats
+from nmt.data.store import SOURCE_EXTRA, TARGET_EXTRA, SplitStats, Stats
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_direction
 
@@ -55,19 +56,33 @@ def probabilities(pairs: Mapping[Direction, int], temperature: float) -> dict[Di
     return {direction: weight / total for direction, weight in weights.items()}
 
 
+def denoised(data: DataConfig) -> tuple[Direction, ...]:
+    """Return the directions of denoising of a recipe, such as de-de, in its order.
+
+    Raises:
+      UserError: an unknown language, or one that is given twice.
+    """
+    codes = [get(language).code for language in data.denoise.languages]
+    if twice := [code for place, code in enumerate(codes) if code in codes[:place]]:
+        raise UserError(f"data.denoise.languages: {twice[0]} is given twice")
+    return tuple(Direction(code, code) for code in codes)
+
+
 class Mixture:
     """The share of every direction at every step of every stage.
 
     Args:
       pairs: training pairs by direction.
-      data: temperature and `data.mixture`.
+      data: temperature, `data.mixture` and `data.denoise`.
+      texts: training texts of each language of denoising [L].
 
     Raises:
       UserError: a pattern fits no direction, bounds that no shares keep, or a stage without training pairs.
     """
 
-    def __init__(self, pairs: Mapping[Direction, int], data: DataConfig):
+    def __init__(self, pairs: Mapping[Direction, int], data: DataConfig, texts: Sequence[int] = ()):
         self.directions = tuple(pairs)
+        self._denoised = _shares_of(np.array(texts, np.float64), data) if len(texts) else np.zeros(0)
         self.stages: tuple[StageConfig, ...] = data.mixture.stages or (StageConfig(),)
         self._data = data
         self._counts = np.array(list(pairs.values()), np.float64)
@@ -101,6 +116,12 @@ class Mixture:
             self._cache = {key: self._shares(*key)}
         return self._cache[key]
 
+    def all_shares(self, step: int, stage: int = 0) -> Shares:
+        """Return the probability of every direction and of every language of denoising [D + L]."""
+        own = self.stages[stage].denoise
+        share = (self._data.denoise.share if own is None else own) * self._denoised.any()
+        return np.concatenate([(1 - share) * self.shares(step, stage), share * self._denoised])
+
     def members(self, stage: int) -> list[Direction]:
         """Return the directions that are drawn in a stage."""
         return [d for d, share in zip(self.directions, self.shares(0, stage), strict=True) if share > 0]
@@ -111,9 +132,9 @@ class Mixture:
         return int(np.searchsorted(ends, step, side="right"))
 
     def mean(self, steps: int) -> Shares:
-        """Return the shares [D], mean over the steps of a run."""
+        """Return the shares [D + L], mean over the steps of a run."""
         points = np.linspace(0, steps, min(steps, _POINTS), endpoint=False).astype(int)
-        return np.mean([self.shares(int(step), self.stage_at(int(step))) for step in points], axis=0)
+        return np.mean([self.all_shares(int(step), self.stage_at(int(step))) for step in points], axis=0)
 
     def _shares(self, temperature: float, stage: int) -> Shares:
         drawn = self._trained & (self._factors[stage] > 0)
@@ -180,7 +201,7 @@ class Mixture:
 def mixing_table(
     stats: Stats, directions: Sequence[Direction], data: DataConfig, rows: int, steps: int
 ) -> list[MixtureRow]:
-    """Return what a run of `steps` batches of `rows` rows draws from every direction.
+    """Return what a run of `steps` batches of `rows` rows draws from every direction, those of denoising last.
 
     Pairs in a batch are estimated from the mean number of tokens of a pair and the usual fill of packed rows. A stage
     of a curriculum is taken to last as long as its `steps` allow.
@@ -188,17 +209,51 @@ def mixing_table(
     Raises:
       UserError: as `Mixture`.
     """
-    train = [stats.direction(direction).splits["train"] for direction in directions]
+    streams = (*directions, *denoised(data))
+    train = [stats.direction(direction).splits["train"] for direction in streams]
     pairs = [split.pairs for split in train]
-    shares = Mixture(dict(zip(directions, pairs, strict=True)), data).mean(steps)
-    drawn = [(share, split) for share, split in zip(shares, train, strict=True) if share > 0]
-    source = sum(share * (split.source_tokens / split.pairs + SOURCE_EXTRA) for share, split in drawn)
-    target = sum(share * (split.target_tokens / split.pairs + TARGET_EXTRA) for share, split in drawn)
+    texts = pairs[len(directions) :]
+    shares = Mixture(dict(zip(directions, pairs[: len(directions)], strict=True)), data, texts).mean(steps)
+    drawn = [
+        (share, *_tokens(direction, split, data))
+        for share, direction, split in zip(shares, streams, train, strict=True)
+        if share > 0
+    ]
+    source = sum(share * tokens for share, tokens, _ in drawn)
+    target = sum(share * tokens for share, _, tokens in drawn)
     examples = steps * rows * max(1.0, _FILL * min(data.source_length / source, data.target_length / target))
     return [
         MixtureRow(direction, count, float(share), share * examples, share * examples / count if count else 0.0)
-        for direction, count, share in zip(directions, pairs, shares, strict=True)
+        for direction, count, share in zip(streams, pairs, shares, strict=True)
     ]
+
+
+def _shares_of(texts: Shares, data: DataConfig) -> Shares:
+    """Return the share of each language of denoising [L], from their texts [L]: n^(1/T) times weights; 0 without any.
+
+    Raises:
+      UserError: a weight is of a language that is not learnt from.
+    """
+    config, languages = data.denoise, [direction.source for direction in denoised(data)]
+    weights = np.zeros(len(texts))
+    there = texts > 0
+    weights[there] = texts[there] ** (1 / (config.temperature or data.temperature))
+    for weight in config.weights:
+        language, _, factor = weight.rpartition("=")
+        if (code := get(language).code) not in languages:
+            raise UserError(f"data.denoise.weights: {language} is none of data.denoise.languages {','.join(languages)}")
+        weights[languages.index(code)] *= float(factor)
+    return weights / weights.sum() if weights.any() else weights
+
+
+def _tokens(direction: Direction, split: SplitStats, data: DataConfig) -> tuple[float, float]:
+    """Return the mean tokens of an example on both sides."""
+    source, target = split.source_tokens / split.pairs, split.target_tokens / split.pairs
+    if direction.denoises:
+        # Before anything is prepared, the text is counted once.
+        target = target or source
+        source = 1 + target * (1 - data.denoise.mask * (1 - min(1.0, 1 / data.denoise.span)))
+    return source + SOURCE_EXTRA, target + TARGET_EXTRA
 
 
 def _fits(pattern: str, direction: Direction) -> bool:

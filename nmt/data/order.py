@@ -17,7 +17,7 @@ Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 # Rounds of the shuffle: after r of them an element has stayed in its place with probability 2^-r.
 _ROUNDS = 32
-_GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
 
 
@@ -62,7 +62,7 @@ def draw_window(shares: Shares, counts: Ints, sizes: Ints, keys: Words, size: in
     by_stream = np.argsort(stream, kind="stable")
     occurrence[by_stream] = np.arange(size) + (counts - starts)[stream[by_stream]]
     epoch, place = np.divmod(occurrence, sizes[stream])
-    return Window(stream, permuted(place, sizes[stream], _mixed(keys[stream] + epoch.astype(np.uint64))), occurrence)
+    return Window(stream, permuted(place, sizes[stream], mixed(keys[stream] + epoch.astype(np.uint64))), occurrence)
 
 
 def permuted(index: Ints, size: Ints, key: Words) -> Ints:
@@ -73,15 +73,15 @@ def permuted(index: Ints, size: Ints, key: Words) -> Ints:
     """
     x, n = index.astype(np.uint64), size.astype(np.uint64)
     for number in range(_ROUNDS):
-        word = _mixed(key + np.uint64(((2 * number + 1) * _GOLDEN) & _WORD))
+        word = mixed(key + np.uint64(((2 * number + 1) * GOLDEN) & _WORD))
         pivot = word % n
         partner = np.where(pivot >= x, pivot - x, pivot + n - x)
-        swap = _mixed(np.maximum(x, partner) ^ (word + np.uint64(_GOLDEN))) >> np.uint64(63)
+        swap = mixed(np.maximum(x, partner) ^ (word + np.uint64(GOLDEN))) >> np.uint64(63)
         x = np.where(swap.astype(bool), partner, x)
     return x.astype(np.int64)
 
 
-def _mixed(word: Words) -> Words:
+def mixed(word: Words) -> Words:
     """Return words with all bits mixed: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -15,17 +15,17 @@ _HOPED_FILL = 0.99
 
 
 class Examples(NamedTuple):
-    """N examples in packed order: those of a row follow each other.
+    """N examples in any order; those of a row are put into it in this order.
 
     What stands around the pieces is the same for all examples of a stream; see `Prefixes`.
     """
 
-    row: np.ndarray  # [N] rising
+    row: np.ndarray  # [N]
     stream: np.ndarray  # [N]
-    source: np.ndarray  # pieces of all sources, one after the other
-    source_lengths: np.ndarray  # [N] pieces
-    target: np.ndarray
-    target_lengths: np.ndarray  # [N]
+    words: np.ndarray  # the pieces of all examples
+    source: np.ndarray  # [N] where in them the pieces of each source begin
+    target: np.ndarray  # [N]
+    lengths: np.ndarray  # [N,2] pieces of both sides
 
 
 class Prefixes(NamedTuple):
@@ -84,66 +84,98 @@ def _first_fit(lengths: np.ndarray, rows: int, limits: RowLengths) -> np.ndarray
     return placed
 
 
-def assemble(examples: Examples, rows: int, lengths: RowLengths, prefixes: Prefixes) -> Batch:
+def assemble(examples: Examples, rows: int, limits: RowLengths, prefixes: Prefixes) -> Batch:
     """Return packed examples as a batch.
 
     Args:
       examples: what the rows hold; a row without examples is all padding.
       rows: B.
-      lengths: S and T.
+      limits: S and T.
       prefixes: what stands before the pieces, by stream.
     """
+    order = np.argsort(examples.row, kind="stable")
+    stream = examples.stream[order]
     most = max(map(len, prefixes.source))
     table = np.array([[*tags, *[-1] * (most - len(tags))] for tags in prefixes.source], np.int32)
-    tags, begin = list(table[examples.stream].T), [prefixes.begin[examples.stream]]
-    extras = prefixes.extras[examples.stream]
-    source = _Side(examples.row, examples.source_lengths + extras[:, 0], (rows, lengths.source))
-    target = _Side(examples.row, examples.target_lengths + extras[:, 1], (rows, lengths.target))
-    direction = prefixes.direction[examples.stream]
+    lengths = examples.lengths[order] + prefixes.extras[stream]
+    source = _Side(examples.row[order], lengths[:, 0], (rows, limits.source))
+    target = _Side(examples.row[order], lengths[:, 1], (rows, limits.target))
+    tags = table[stream]
+    src = source.tokens(examples.words, examples.source[order] - (tags >= 0).sum(axis=1))
+    source.put(src, tags)
+    tgt_out = target.tokens(examples.words, examples.target[order])
     return Batch(
-        src=source.place(source.surround(examples.source, tags, END)),
-        src_segment=source.place(source.segment),
-        src_position=source.place(source.position),
-        tgt_in=target.place(target.surround(examples.target, begin)),
-        tgt_out=target.place(target.surround(examples.target, [], END)),
-        tgt_segment=target.place(target.segment),
-        tgt_position=target.place(target.position),
-        direction=target.place(np.repeat(direction, target.lengths)),
+        src=src,
+        src_segment=source.segment,
+        src_position=source.position(),
+        tgt_in=target.shifted(tgt_out, prefixes.begin[stream]),
+        tgt_out=tgt_out,
+        tgt_segment=target.segment,
+        tgt_position=target.position(),
+        direction=target.spread(prefixes.direction[stream]),
     )
 
 
 class _Side:
-    """Where the tokens of one side go: everything is computed for all tokens of a batch at once."""
+    """Where the tokens of one side go.
+
+    All slots of all rows, one after the other, are runs: those of a row's N pairs, then its padding. What is the same
+    in a run is repeated, which needs no index per token.
+    """
 
     def __init__(self, row: np.ndarray, lengths: np.ndarray, shape: tuple[int, int]):
         """Take the row of every pair, rising, the tokens of every pair, and the shape of the batch."""
-        self.lengths = lengths
+        rows, width = shape
         self._shape = shape
-        self._last = np.cumsum(lengths) - 1
-        self._first = self._last + 1 - lengths
-        counts = np.bincount(row, minlength=shape[0])
-        first_pair = np.repeat(np.cumsum(counts) - counts, counts)
-        row_start = self._first[first_pair]
-        self.segment = np.repeat(np.arange(len(row)) - first_pair + 1, lengths)
-        self.position = np.arange(lengths.sum()) - np.repeat(self._first, lengths)
-        self._slot = np.repeat(row * shape[1] + self._first - row_start, lengths) + self.position
+        self._run = np.arange(len(row)) + row
+        ends = np.cumsum(np.bincount(row, minlength=rows))
+        padding = ends + np.arange(rows)
+        self._sizes = np.zeros(len(row) + rows, np.int64)
+        self._sizes[self._run] = lengths
+        filled = np.concatenate([[0], np.cumsum(lengths)])[ends]
+        self._sizes[padding] = width - np.diff(filled, prepend=0)
+        starts = np.cumsum(self._sizes) - self._sizes
+        self._first, self._last = starts[self._run], starts[self._run] + lengths - 1
+        self._padded = starts[padding[self._sizes[padding] > 0]]  # the first slot of each row's padding
+        first_pair = (ends - np.bincount(row, minlength=rows))[row]
+        self.segment = self.spread(np.arange(len(row)) - first_pair + 1)
 
-    def surround(self, pieces: np.ndarray, heads: list[np.ndarray], last: int | None = None) -> np.ndarray:
-        """Return the tokens of all pairs: the heads that are not -1, the pieces, and a last token."""
-        tokens = np.empty(len(self._slot), np.int32)
-        inner = np.ones(len(self._slot), bool)
-        for place, head in enumerate(heads):
-            has = head >= 0
-            tokens[self._first[has] + place] = head[has]
-            inner[self._first[has] + place] = False
-        if last is not None:
-            tokens[self._last] = last
-            inner[self._last] = False
-        tokens[inner] = pieces
+    def spread(self, values: np.ndarray) -> IntArray:
+        """Return the value of every pair [N] in all its slots, 0 in padding."""
+        return self._spread(values, np.int32).reshape(self._shape)
+
+    def position(self) -> IntArray:
+        """Return the position of every slot in its pair, 0 in padding."""
+        slots = np.arange(self._shape[0] * self._shape[1], dtype=np.int32)
+        position = slots.reshape(self._shape) - self.spread(self._first)
+        position *= self.segment > 0
+        return position
+
+    def tokens(self, words: np.ndarray, first: np.ndarray) -> IntArray:
+        """Return the words of every pair in its slots, the first of them at `first` [N], and END in its last slot."""
+        slots = np.arange(self._shape[0] * self._shape[1])
+        slots += self._spread(first - self._first, np.int64)
+        found = words.take(slots, mode="clip") if len(words) else np.zeros(len(slots), np.int32)
+        tokens = found.reshape(self._shape) * (self.segment > 0).astype(np.int32)
+        tokens.reshape(-1)[self._last] = END
         return tokens
 
-    def place(self, values: np.ndarray) -> IntArray:
-        """Return the values of all tokens in their rows, 0 elsewhere."""
-        rows = np.zeros(self._shape, np.int32)
-        rows.reshape(-1)[self._slot] = values
-        return rows
+    def put(self, tokens: IntArray, heads: np.ndarray) -> None:
+        """Put the heads of every pair that are not -1 [N,K] into its first slots."""
+        for place, head in enumerate(heads.T):
+            has = head >= 0
+            tokens.reshape(-1)[self._first[has] + place] = head[has]
+
+    def shifted(self, tokens: IntArray, begin: np.ndarray) -> IntArray:
+        """Return the tokens of every pair moved by one slot, behind what it begins with [N]."""
+        moved = np.empty_like(tokens)
+        flat = moved.reshape(-1)
+        flat[1:] = tokens.reshape(-1)[:-1]
+        flat[self._padded] = 0
+        flat[self._first] = begin
+        return moved
+
+    def _spread(self, values: np.ndarray, dtype: type[np.signedinteger[Any]]) -> np.ndarray:
+        runs = np.zeros(len(self._sizes), dtype)
+        runs[self._run] = values
+        return np.repeat(runs, self._sizes)

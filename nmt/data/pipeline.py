@@ -9,6 +9,7 @@ batch that one host would have, and the state is the same on all of them.
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import grain
@@ -17,11 +18,12 @@ import numpy as np
 from nmt.config import DataConfig
 from nmt.data.augment import Augmenter
 from nmt.data.batch import Batch
-from nmt.data.mixture import Mixture
+from nmt.data.denoising import Denoiser
+from nmt.data.mixture import Mixture, denoised
 from nmt.data.order import Window, derived, draw_window
 from nmt.data.packing import fit_rows
-from nmt.data.streams import Streams, open_streams
-from nmt.data.vocab import BACK_TRANSLATED
+from nmt.data.streams import Found, Streams, open_streams
+from nmt.data.vocab import BACK_TRANSLATED, MASK
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -53,12 +55,14 @@ def train_batches(
 
     Args:
       store_dir: the prepared store, RUN/data.
-      directions: the recipe's directions, in its order: `Batch.direction` counts them from 0.
+      directions: the recipe's directions, in its order: `Batch.direction` counts them from 0, then the languages of
+        denoising.
       data: row lengths, mixture and shuffle window.
       rows: rows of a batch of all hosts (B).
       seed: the recipe's seed.
       host: which host, of `hosts`; it gets rows [host * B / hosts, (host + 1) * B / hosts) of every batch.
-      vocabularies: those of the run; needed for augmentation only, which makes every host read every pair.
+      vocabularies: those of the run; needed for denoising, and for augmentation, which makes every host read every
+        pair.
 
     Raises:
       UserError: there is no such store, it lacks a direction, has no pairs or was made for longer rows; the mixture
@@ -72,7 +76,13 @@ def train_batches(
             raise ValueError("augmentation needs the vocabularies")
         augmenter = Augmenter(vocabularies, data.augment, derived(seed, "augment"))
     streams = open_streams(store_dir, "train", directions, data, augmenter)
-    order = GlobalOrder(directions, streams.sizes, data, seed, streams.prefixes.direction[len(directions) :])
+    if texts := denoised(data):
+        if vocabularies is None:
+            raise ValueError("denoising needs the vocabularies")
+        first, mask = len(streams.sizes) - len(texts), vocabularies.source.symbol(MASK)
+        streams = replace(streams, denoiser=Denoiser(first, mask, data.denoise, derived(seed, "denoise")))
+    made = streams.prefixes.direction[len(directions) : len(streams.sizes) - len(texts)]
+    order = GlobalOrder(directions, streams.sizes, data, seed, made)
     packed = _PackedBatches(order, streams, rows, (host, hosts))
     return iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=_READY_BATCHES))
 
@@ -101,14 +111,16 @@ def dev_batches(
     examples = Window(stream, record, record).at(np.lexsort((stream, record)))
     block, begun = _block_rows(rows), 0
     while begun < len(stream):
-        some = examples.at(slice(begun, begun + _most_examples(block, streams)))
-        used, row = fit_rows(streams.lengths_of(some), block, streams.limits)
+        some = streams.find(examples.at(slice(begun, begun + _most_examples(block, streams))))
+        used, row = fit_rows(some.lengths, block, streams.limits)
         begun += used
+        filled = int(row.max()) + 1
         # The fullest rows come first: in their order, the first batches would have the longest pairs.
-        row = np.random.default_rng(used).permutation(int(row.max()) + 1)[row]
-        for first in range(0, int(row.max()) + 1, rows):
-            chosen = np.flatnonzero((row >= first) & (row < first + rows))
-            yield streams.batch(row[chosen] - first, some.at(chosen), rows)
+        row = np.random.default_rng(used).permutation(filled)[row]
+        batches = -(-filled // rows)
+        packed = streams.batch(row, some.at(slice(used)), batches * rows)
+        for number in range(batches):
+            yield _rows(packed, number * rows, rows)
 
 
 class Position(NamedTuple):
@@ -126,7 +138,7 @@ class GlobalOrder:
 
     Args:
       directions: by stream.
-      sizes: training pairs by stream [D + K].
+      sizes: training pairs by stream [D + K + L]; the last are of denoising.
       data: mixture and shuffle window.
       seed: the recipe's seed.
       made: direction (its number) of each further stream of back-translated pairs [K].
@@ -136,11 +148,13 @@ class GlobalOrder:
         self, directions: Sequence[Direction], sizes: np.ndarray, data: DataConfig, seed: int, made: np.ndarray = _NONE
     ):
         pairs = sizes[: len(directions)].copy()
-        np.add.at(pairs, made, sizes[len(directions) :])
-        self._mixture = Mixture(dict(zip(directions, pairs.tolist(), strict=True)), data)
+        last = len(directions) + len(made)
+        np.add.at(pairs, made, sizes[len(directions) : last])
+        self._mixture = Mixture(dict(zip(directions, pairs.tolist(), strict=True)), data, sizes[last:].tolist())
         self._made, self._made_share = made, data.mixture.back_translated or 0.0
         self._sizes = np.maximum(sizes, 1)
         names = [*map(str, directions), *(f"{directions[number]}{BACK_TRANSLATED}" for number in made)]
+        names += map(str, denoised(data))
         self._keys = np.array([derived(seed, name) << 32 for name in names], np.uint64)
         self._size = data.shuffle_window
         self._seed = derived(seed, "window")
@@ -160,18 +174,19 @@ class GlobalOrder:
         """Return the window that a position is in."""
         at = position._replace(offset=0)
         if self._last is None or self._last[0] != at:
-            shares = self._split(self._mixture.shares(at.drawn_at, at.stage))
+            shares = self._split(self._mixture.all_shares(at.drawn_at, at.stage))
             counts = np.array(at.counts, np.int64)
             seed = [self._seed, at.window]
             self._last = at, draw_window(shares, counts, self._sizes, self._keys, self._size, seed)
         return self._last[1]
 
     def _split(self, shares: np.ndarray) -> np.ndarray:
-        """Return the shares of all streams [D + K] from those of directions [D]."""
+        """Return the shares of all streams [D + K + L] from those of directions and denoising [D + L]."""
         made = self._made_share * shares[self._made]
         genuine = shares.copy()
         genuine[self._made] -= made
-        return np.concatenate([genuine, made])
+        directions = len(self._mixture.directions)
+        return np.concatenate([genuine[:directions], made, genuine[directions:]])
 
     def next_window(self, position: Position, step: int, stage: int) -> Position:
         """Return the beginning of the next window; of this one, nothing after the position will be used."""
@@ -190,6 +205,11 @@ class GlobalOrder:
             parts.append((position, here))
             position, count = position._replace(offset=position.offset + here), count - here
         return parts, Window(*(np.concatenate(columns) for columns in zip(*taken, strict=True)))
+
+
+def _rows(batch: Batch, first: int, count: int) -> Batch:
+    """Return some rows of a batch, without a copy."""
+    return Batch(*(getattr(batch, field.name)[first : first + count] for field in fields(batch)))
 
 
 def _block_rows(rows: int) -> int:
@@ -218,10 +238,9 @@ class _PackedBatches(grain.IterDataset):
 
 
 class _Block(NamedTuple):
-    """Rows that were packed together, and where the order goes on behind them."""
+    """A host's rows of those that were packed together, and where the order goes on behind them."""
 
-    row: np.ndarray  # [N] of the examples
-    examples: Window
+    rows: Batch
     after: Position
 
 
@@ -239,18 +258,17 @@ class _PackedIterator(grain.DatasetIterator):
         self._host_rows = rows // hosts
         self._block: _Block | None = None
         self._began = 0
+        self._guess = 4 * _block_rows(rows)  # examples that fill a block; it decides nothing but how much is looked up
         self._set(order.start, 0, 0)
 
     def __next__(self) -> Batch:
         if self._block is None:
             self._block = self._pack()
-        block = self._block
-        first = self._batch * self._rows + self._host * self._host_rows
-        chosen = np.flatnonzero((block.row >= first) & (block.row < first + self._host_rows))
-        batch = self._streams.batch(block.row[chosen] - first, block.examples.at(chosen), self._host_rows)
+        after = self._block.after
+        batch = _rows(self._block.rows, self._batch * self._host_rows, self._host_rows)
         self._batch += 1
         if self._batch * self._rows == _block_rows(self._rows):
-            after, step = block.after, self._step + self._batch
+            step = self._step + self._batch
             if self._next_stage != after.stage:
                 after = self._order.next_window(after, step, self._next_stage)
             self._set(after, step, 0)
@@ -287,24 +305,30 @@ class _PackedIterator(grain.DatasetIterator):
 
     def _pack(self) -> _Block:
         rows = _block_rows(self._rows)
-        examples, lengths, parts = self._enough(rows)
-        used, row = fit_rows(lengths, rows, self._streams.limits)
+        examples, parts = self._enough(rows)
+        used, row = fit_rows(examples.lengths, rows, self._streams.limits)
         # First fit leaves the most room in the last rows: in their order, every block would end with a poor batch.
-        order = np.random.default_rng([self._position.window, self._position.offset]).permutation(rows)
+        row = np.random.default_rng([self._position.window, self._position.offset]).permutation(rows)[row]
         left = used
         for position, count in parts:
             after = position._replace(offset=position.offset + min(left, count))
             if left <= count:
                 break
             left -= count
-        return _Block(order[row], examples.at(slice(used)), after)
+        self._guess = used + used // 16
+        batch, row = np.divmod(row, self._rows)
+        host, row = np.divmod(row, self._host_rows)
+        mine = np.flatnonzero(host == self._host)
+        local = batch[mine] * self._host_rows + row[mine]
+        batches = rows // self._rows
+        return _Block(self._streams.batch(local, examples.at(mine), batches * self._host_rows), after)
 
-    def _enough(self, rows: int) -> tuple[Window, np.ndarray, list[tuple[Position, int]]]:
-        """Return examples that fill more than so many rows, their lengths, and where they come from."""
-        limits, guess = np.array(self._streams.limits), 4 * rows
+    def _enough(self, rows: int) -> tuple[Found, list[tuple[Position, int]]]:
+        """Return examples that fill more than so many rows, and where they come from."""
+        limits, guess = np.array(self._streams.limits), self._guess
         while True:
-            parts, examples = self._order.take(self._position, guess, self._step)
-            lengths = self._streams.lengths_of(examples)
-            if (lengths.sum(axis=0) > rows * limits).any():
-                return examples, lengths, parts
-            guess *= 2
+            parts, window = self._order.take(self._position, guess, self._step)
+            examples = self._streams.find(window)
+            if (examples.lengths.sum(axis=0) > rows * limits).any():
+                return examples, parts
+            guess += guess // 4 + 1

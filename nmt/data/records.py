@@ -1,41 +1,38 @@
-"""Pairs of token ids in ArrayRecord shards: the record format, its writer and its random-access reader.
+"""Pairs of token ids in flat files that are mapped into memory: their layout, their writer and their reader.
 
-A record is a header of 8 bytes, then the source's pieces, then the target's, all little-endian:
+A shard of N pairs is two arrays of NumPy, little-endian, which `numpy.load(..., mmap_mode="r")` opens as well:
 
-    byte 0     version of the format, 1
-    byte 1     bytes of a token id: 2 (unsigned, vocabularies of up to 65536 ids) or 4 (signed)
-    bytes 2-3  zero
-    bytes 4-7  number of source tokens (unsigned)
+    00000.tokens.npy   pair after pair, the ids of the source, those of the target and a check word: unsigned 16-bit
+                       (vocabularies of up to 65536 ids) or signed 32-bit
+    00000.bounds.npy   [2N+1] where each source and each target begins in them, and where the last pair ends: unsigned
+                       32-bit
 
-Records hold pieces only: tags, begin and end are added when a batch is packed.
+The words of a pair sum up to 0x5A5A, modulo the range of a word. Pairs have pieces only: tags, begin and end are added
+when a batch is packed.
 """
 
-import array
-import bisect
 import contextlib
 import hashlib
-import io
 import itertools
+import operator
 import os
-import struct
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, Self, SupportsIndex
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 
 from nmt.errors import UserError
 from nmt.files import atomic_write, cache_dir, is_remote
 
-_FORMAT = 1
-_HEADER = struct.Struct("<BBxxI")
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
 _DTYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<i4")}
-# One record a group is what random access wants; records are too short for compression to gain anything.
-_WRITER_OPTIONS = "group_size:1,uncompressed"
-_READER_OPTIONS = "readahead_buffer_size:0"
-_READER_BUFFER = 4096
+_BOUND = np.dtype("<u4")
+# Not 0: what a disk has lost it mostly gives back as zeros.
+_CHECK = 0x5A5A
+_MOST_WORDS = np.iinfo(_BOUND).max
 
 
 class TokenPair(NamedTuple):
@@ -45,163 +42,276 @@ class TokenPair(NamedTuple):
     target: np.ndarray
 
 
-def encode_record(source: Sequence[int], target: Sequence[int], token_bytes: int) -> bytes:
-    """Return the record of a pair; `token_bytes` is 2 or 4."""
-    tokens = np.array([*source, *target], _DTYPES[token_bytes])
-    return _HEADER.pack(_FORMAT, token_bytes, len(source)) + tokens.tobytes()
+class Located(NamedTuple):
+    """Where pairs are [N]: the number of the shard, and where source and target begin in it and the pair ends [N,3]."""
+
+    shard: np.ndarray
+    bounds: Ints
+
+    @property
+    def lengths(self) -> Ints:
+        """The pieces of both sides [N,2]."""
+        return np.diff(self.bounds, axis=1) - np.array([0, 1])
+
+    def at(self, places: Any) -> "Located":
+        """Return the pairs at some places: indices, a mask or a slice."""
+        return Located(self.shard[places], self.bounds[places])
 
 
-def decode_record(record: bytes) -> TokenPair:
-    """Return the pair of a record.
+def words_of(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], token_bytes: int
+) -> tuple[np.ndarray, Ints]:
+    """Return N pairs as they are stored: their words, and where each source and each target begins and the last ends.
+
+    Args:
+      sources: ids of the sources [N].
+      targets: ids of the targets [N].
+      token_bytes: 2 or 4.
 
     Raises:
-      ValueError: the record has another format.
+      OverflowError: an id needs more bytes.
     """
-    version, token_bytes, source_tokens = _HEADER.unpack_from(record)
-    if version != _FORMAT or token_bytes not in _DTYPES:
-        raise ValueError(f"unknown record format {version} with {token_bytes} bytes a token")
-    tokens = np.frombuffer(record, _DTYPES[token_bytes], offset=_HEADER.size)
-    return TokenPair(tokens[:source_tokens], tokens[source_tokens:])
+    sides = [*itertools.chain.from_iterable(zip(sources, targets, strict=True))]
+    lengths = np.fromiter(map(len, sides), np.int64, len(sides))
+    ids = np.fromiter(itertools.chain.from_iterable(sides), np.int64, int(lengths.sum()))
+    dtype = _DTYPES[token_bytes]
+    if len(ids) and not 0 <= ids.min() <= ids.max() <= np.iinfo(dtype).max:
+        raise OverflowError(f"token ids from {ids.min()} to {ids.max()} do not fit {token_bytes} bytes")
+    lengths[1::2] += 1
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    words = np.zeros(bounds[-1], dtype)
+    is_id = np.ones(len(words), bool)
+    is_id[bounds[2::2] - 1] = False
+    words[is_id] = ids
+    words[bounds[2::2] - 1] = np.array(_CHECK, dtype) - _sums(words, bounds[:-1:2])
+    return words, bounds
 
 
 class ShardWriter:
-    """Writes records to folder/00000.array_record and so on, each of at most `shard_pairs` records.
+    """Writes pairs to folder/00000.tokens.npy and so on, each shard of at most `shard_pairs` pairs and 2^32 words."""
 
-    Beside each shard, 00000.lengths.npy has the pieces of both sides of every record [N,2]: what packing needs to know
-    of pairs that another host reads.
-    """
-
-    def __init__(self, folder: epath.Path, shard_pairs: int):
-        """Make the folder; nothing else is written before the first record."""
+    def __init__(self, folder: epath.Path, shard_pairs: int, token_bytes: int):
+        """Make the folder; nothing else is written before the first pair. A token id takes 2 or 4 bytes."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.counts: list[int] = []  # records in every shard
+        self.counts: list[int] = []  # pairs in every shard
         self._folder = folder
         self._shard_pairs = shard_pairs
+        self._token_bytes = token_bytes
         self._shard = contextlib.ExitStack()
-        self._writer: Any = None
-        self._lengths = array.array("I")  # of the records of the last shard
+        self._arrays: tuple[_GrowingArray, _GrowingArray] | None = None
 
-    def write(self, record: bytes) -> None:
-        """Append a record."""
-        if not self.counts or self.counts[-1] == self._shard_pairs:
-            self.close()
-            self._writer = self._shard.enter_context(_open_writer(_shard_path(self._folder, len(self.counts))))
-            self.counts.append(0)
-        self._writer.write(record)
-        self._lengths.extend(_lengths_of(record))
-        self.counts[-1] += 1
+    def write(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> None:
+        """Append pairs, better thousands than one; raises as `words_of`."""
+        begun = 0
+        while begun < len(sources):
+            room = self._shard_pairs - self.counts[-1] if self._arrays else self._shard_pairs
+            end = begun + room
+            words, bounds = words_of(sources[begun:end], targets[begun:end], self._token_bytes)
+            if room and (not self._arrays or len(self._arrays[0]) + len(words) <= _MOST_WORDS):
+                self._append(words, bounds)
+                begun = end
+            else:
+                self.close()
 
     def close(self) -> None:
         """Finish the last shard."""
         self._shard.close()
-        if self._lengths:
-            lengths = np.array(self._lengths, np.uint32).reshape(-1, 2)
-            small = lengths.max() <= np.iinfo(np.uint16).max
-            path = _lengths_path(self._folder, len(self.counts) - 1)
-            with atomic_write(path) as temporary, temporary.open("wb") as file:
-                np.save(file, lengths.astype(np.uint16) if small else lengths)
-            self._lengths = array.array("I")
+        self._arrays = None
+
+    def _append(self, words: np.ndarray, bounds: Ints) -> None:
+        if not self._arrays:
+            paths, dtypes = _paths(self._folder, len(self.counts)), (_DTYPES[self._token_bytes], _BOUND)
+            files = [self._shard.enter_context(_open_for_writing(path)) for path in paths]
+            tokens, ends = (_GrowingArray(*both) for both in zip(files, dtypes, strict=True))
+            for array in (tokens, ends):
+                self._shard.callback(array.finish)
+            ends.append(np.zeros(1, np.int64))
+            self._arrays = tokens, ends
+            self.counts.append(0)
+        tokens, ends = self._arrays
+        ends.append(bounds[1:] + len(tokens))
+        tokens.append(words)
+        self.counts[-1] += len(bounds) // 2
 
 
 class TokenPairs:
-    """Random access to the pairs of a folder of shards: a data source for Grain.
+    """Random access to the pairs of any number of shards, one after the other.
 
     Picklable; files are opened when they are first read from.
     """
 
     def __init__(self, folder: os.PathLike[str] | str, counts: Sequence[int]):
-        """Take the folder and the number of records in every shard, as in stats.json."""
-        self._folder = epath.Path(folder)
-        self._ends = list(itertools.accumulate(counts))
-        self._readers: dict[int, Any] = {}
+        """Take the folder and the number of pairs in every shard, as in stats.json."""
+        self._set([_paths(epath.Path(folder), shard) for shard in range(len(counts))], list(counts))
+
+    @classmethod
+    def joined(cls, parts: Sequence["TokenPairs"]) -> Self:
+        """Return all pairs of several folders, in this order."""
+        whole = cls.__new__(cls)
+        whole._set([paths for part in parts for paths in part._paths], [n for part in parts for n in part._counts])
+        return whole
+
+    def _set(self, paths: list[tuple[epath.Path, epath.Path]], counts: list[int]) -> None:
+        self._paths, self._counts = paths, counts
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        self._shards: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    @property
+    def files(self) -> int:
+        """How many files there are, each of which stays open once it was read from."""
+        return 2 * len(self._paths)
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def __repr__(self) -> str:
-        return f"TokenPairs({str(self._folder)!r}, {len(self)} pairs)"
+        return f"TokenPairs({', '.join(dict.fromkeys(str(path.parent) for path, _ in self._paths))}; {len(self)} pairs)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_readers": {}}
+        return {**self.__dict__, "_shards": {}}
 
     def __getitem__(self, index: SupportsIndex) -> TokenPair:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[TokenPair]:
-        """Return several pairs at once; raises as `records`."""
-        return [decode_record(record) for record in self.records(list(map(int, indices)))]
+        """Return several pairs at once; raises as `locate` and `words`."""
+        return self.read(self.locate(np.array([operator.index(index) for index in indices], np.int64)))
 
-    def records(self, indices: Sequence[int]) -> list[bytes]:
-        """Return several records at once: ArrayRecord fetches them in parallel, as remote storage needs.
+    def read(self, located: Located) -> list[TokenPair]:
+        """Return pairs that were located; raises as `words`."""
+        words, first = self.words(located)
+        words.flags.writeable = False
+        ends = (first[:, None] + np.cumsum(located.lengths, axis=1)).tolist()
+        return [
+            TokenPair(words[begin:middle], words[middle:end])
+            for begin, (middle, end) in zip(first.tolist(), ends, strict=True)
+        ]
+
+    def locate(self, indices: Ints) -> Located:
+        """Return where pairs are, and so how long, by their numbers [N].
 
         Raises:
-          IndexError: an index is not in [0, len).
+          IndexError: a number is not in [0, len).
           UserError: a shard is missing or damaged.
         """
-        if indices and not 0 <= min(indices) <= max(indices) < len(self):
-            raise IndexError(f"{min(indices)} or {max(indices)} is not in [0, {len(self)})")
-        if len(self._ends) == 1:
-            return self._read(0, list(indices))
-        wanted: dict[int, list[tuple[int, int]]] = {}
-        for place, index in enumerate(indices):
-            shard = bisect.bisect_right(self._ends, index)
-            wanted.setdefault(shard, []).append((index - (self._ends[shard - 1] if shard else 0), place))
-        found: list[bytes] = [b""] * len(indices)
-        for shard, positions in wanted.items():
-            for (_, place), record in zip(positions, self._read(shard, [i for i, _ in positions]), strict=True):
-                found[place] = record
-        return found
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"{indices.min()} or {indices.max()} is not in [0, {len(self)})")
+        shard = np.searchsorted(self._ends, indices, side="right").astype(np.uint32)
+        inside = indices - (self._ends - self._counts)[shard]
+        order, parts = _by_shard(shard)
+        places = (2 * inside[order][:, None] + np.arange(3)).reshape(-1)
+        found, most = np.empty(len(places), _BOUND), np.empty(len(indices), np.int64)
+        for number, part in parts:
+            tokens, bounds = self._shard(number)
+            here = slice(3 * part.start, 3 * part.stop)
+            bounds.take(places[here], out=found[here], mode="clip")
+            most[part] = len(tokens)
+        sorted_bounds = found.reshape(-1, 3).astype(np.int64)
+        source, target, end = sorted_bounds.T
+        if not (good := (source <= target) & (target < end) & (end <= most)).all():
+            raise self.damaged(shard[order][~good][0], 1, "where its pairs are makes no sense")
+        bounds = np.empty_like(sorted_bounds)
+        bounds[order] = sorted_bounds
+        return Located(shard, bounds)
 
-    def lengths(self) -> list[np.ndarray]:
-        """Return the pieces of both sides of every record [N,2], shard by shard; local files are mapped, not read.
+    def words(self, located: Located) -> tuple[np.ndarray, Ints]:
+        """Read pairs: return all their words, in any order, and where in them each pair begins [N].
+
+        The source comes first, then the target, then the check word.
 
         Raises:
-          UserError: a file is missing or damaged.
+          UserError: a shard is missing or damaged.
         """
-        return [self._lengths(shard) for shard in range(len(self._ends))]
+        order, parts = _by_shard(located.shard)
+        bounds = located.bounds[order]
+        sizes = bounds[:, 2] - bounds[:, 0]
+        first = np.cumsum(sizes) - sizes
+        places = np.repeat(bounds[:, 0] - first, sizes) + np.arange(sizes.sum())
+        words = np.zeros(len(places), self._dtype(parts))
+        ends = np.append(first, len(places)).tolist()
+        for number, part in parts:
+            here = slice(ends[part.start], ends[part.stop])
+            self._shard(number)[0].take(places[here], out=words[here], mode="clip")
+        if len(words) and not (good := _sums(words, first) == np.array(_CHECK, words.dtype)).all():
+            raise self.damaged(located.shard[order][~good][0], 0, "tokens are not those that were written")
+        begins = np.empty_like(first)
+        begins[order] = first
+        return words, begins
 
-    def _lengths(self, shard: int) -> np.ndarray:
-        path = _lengths_path(self._folder, shard)
-        count = self._ends[shard] - (self._ends[shard - 1] if shard else 0)
-        try:
-            lengths: np.ndarray
-            if is_remote(path):
-                lengths = np.load(io.BytesIO(path.read_bytes()))
-            else:
-                lengths = np.load(os.fspath(path), mmap_mode="r")
-            if lengths.shape != (count, 2):
-                raise ValueError(f"{len(lengths)} records instead of {count}")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete the prepared data to prepare it again") from None
-        return lengths
+    def _dtype(self, parts: list[tuple[int, slice]]) -> np.dtype[Any]:
+        return self._shard(parts[0][0])[0].dtype if parts else _DTYPES[2]
 
-    def _read(self, shard: int, positions: list[int]) -> list[bytes]:
-        path = _shard_path(self._folder, shard)
-        try:
-            if shard not in self._readers:
-                self._readers[shard] = self._open(shard, path)
-            records: list[bytes] = self._readers[shard].read(positions)
-        except RuntimeError as error:
-            raise UserError(f"{path} is damaged ({error}); delete the prepared data to prepare it again") from None
-        return records
+    def _shard(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens and the bounds of a shard, mapped."""
+        if shard not in self._shards:
+            tokens, bounds = (_mapped(path) for path in self._paths[shard])
+            if tokens.dtype not in _DTYPES.values() or tokens.ndim != 1:
+                raise self.damaged(shard, 0, f"unknown ids {tokens.dtype}")
+            if bounds.dtype != _BOUND or bounds.shape != (2 * self._counts[shard] + 1,):
+                raise self.damaged(shard, 1, f"{len(bounds) // 2} pairs instead of {self._counts[shard]}")
+            if bounds[-1] != len(tokens):
+                raise self.damaged(shard, 0, f"{len(tokens)} tokens instead of {bounds[-1]}")
+            self._shards[shard] = tokens, bounds
+        return self._shards[shard]
 
-    def _open(self, shard: int, path: epath.Path) -> Any:
-        reader = ArrayRecordReader(os.fspath(_near(path)), _READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER)
-        expected = self._ends[shard] - (self._ends[shard - 1] if shard else 0)
-        # A missing or cut file is no error to ArrayRecord: it has no records.
-        if (found := reader.num_records()) != expected:
-            raise RuntimeError(f"{found} records instead of {expected}")
-        return reader
+    def damaged(self, shard: int, file: int, reason: str) -> UserError:
+        """Return the error that a shard's file (0: tokens, 1: bounds) is damaged."""
+        return _damaged(self._paths[int(shard)][file], reason)
+
+
+class _GrowingArray:
+    """A .npy file of one dimension that is written piece by piece."""
+
+    def __init__(self, file: Any, dtype: np.dtype[Any]):
+        self._file, self._dtype, self._count = file, dtype, 0
+        self._write_header()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, values: np.ndarray) -> None:
+        self._file.write(values.astype(self._dtype, copy=False).tobytes())
+        self._count += len(values)
+
+    def finish(self) -> None:
+        """Write the header once more, which has room for any length."""
+        self._file.seek(0)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._count,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _sums(words: np.ndarray, first: Ints) -> np.ndarray:
+    """Return the sum of the words of each pair, modulo their range."""
+    return np.add.reduceat(words, first, dtype=words.dtype) if len(first) else words
+
+
+def _by_shard(shard: np.ndarray) -> tuple[Ints, list[tuple[int, slice]]]:
+    """Return an order that goes by shard, and each shard that occurs with its part of that order."""
+    narrow = shard.astype(np.uint16) if len(shard) and shard.max() < 1 << 16 else shard  # these are sorted faster
+    order = np.argsort(narrow, kind="stable")
+    cuts = np.flatnonzero(np.diff(narrow[order], prepend=-1, append=-1)).tolist()
+    return order, [(int(shard[order[a]]), slice(a, b)) for a, b in itertools.pairwise(cuts)]
+
+
+def _mapped(path: epath.Path) -> np.ndarray:
+    try:
+        return np.asarray(np.lib.format.open_memmap(os.fspath(_near(path)), mode="r"))
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: epath.Path, reason: str) -> UserError:
+    return UserError(f"{path} is damaged ({reason}); delete the prepared data to prepare it again")
 
 
 def _near(path: epath.Path) -> epath.Path:
-    """Return a shard as a file of this machine: out of an object store, it is copied into the cache."""
+    """Return a file of a shard as one of this machine: out of an object store, it is copied into the cache."""
     if not is_remote(path):
         return path
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise RuntimeError(str(error)) from None
+    found = path.stat()
     identity = hashlib.sha256(f"{path} {found.length} {found.mtime}".encode()).hexdigest()[:16]
     copy = epath.Path(cache_dir("shards", identity)) / path.name
     if not copy.exists():
@@ -210,51 +320,19 @@ def _near(path: epath.Path) -> epath.Path:
     return copy
 
 
-def _lengths_of(record: bytes) -> tuple[int, int]:
-    _, token_bytes, source = _HEADER.unpack_from(record)
-    return source, (len(record) - _HEADER.size) // token_bytes - source
-
-
-def tokens_of(records: Sequence[bytes], source_lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pieces of all sources, one after the other, and those of all targets.
-
-    Args:
-      records: records of one store, whose token ids have one size.
-      source_lengths: the pieces of each source [N].
-
-    Raises:
-      ValueError: the records have another format.
-    """
-    if not records:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32)
-    heads = {record[:2] for record in records}
-    version, token_bytes = records[0][:2]
-    if len(heads) > 1 or version != _FORMAT or token_bytes not in _DTYPES:
-        raise ValueError(f"unknown record formats {sorted(heads)}")
-    words = np.frombuffer(b"".join(records), _DTYPES[token_bytes])
-    header = _HEADER.size // token_bytes
-    sizes = np.fromiter(map(len, records), np.int64, len(records)) // token_bytes
-    parts = np.stack([np.full(len(records), header), source_lengths, sizes - header - source_lengths], axis=1)
-    part = np.repeat(np.tile([0, 1, 2], len(records)), parts.reshape(-1))
-    return words[part == 1], words[part == 2]
-
-
-def _lengths_path(folder: epath.Path, shard: int) -> epath.Path:
-    return folder / f"{shard:05d}.lengths.npy"
-
-
-def _shard_path(folder: epath.Path, shard: int) -> epath.Path:
-    return folder / f"{shard:05d}.array_record"
+def _paths(folder: epath.Path, shard: int) -> tuple[epath.Path, epath.Path]:
+    """Return the files of a shard: tokens and bounds."""
+    return folder / f"{shard:05d}.tokens.npy", folder / f"{shard:05d}.bounds.npy"
 
 
 @contextlib.contextmanager
-def _open_writer(path: epath.Path) -> Iterator[Any]:
-    """Yield a writer; ArrayRecord reads from object stores but writes only local files, which are copied there."""
+def _open_for_writing(path: epath.Path) -> Iterator[Any]:
+    """Yield a file to write to in any order; object stores know none, so it is written here and copied there."""
     with contextlib.ExitStack() as stack:
         local = path
         if is_remote(path):
             local = epath.Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
-        with contextlib.closing(ArrayRecordWriter(os.fspath(local), _WRITER_OPTIONS)) as writer:
-            yield writer
+        with local.open("wb") as file:
+            yield file
         if local != path:
             local.copy(path)

@@ -1,7 +1,8 @@
-"""The prepared store: token ids in ArrayRecord shards, the held-out text, and stats.json.
+"""The prepared store: token ids in flat shards, the held-out text, and stats.json.
 
     RUN/data/stats.json                             written last: a folder without it is not prepared
-    RUN/data/train/de-en/00000.array_record         token ids, one record a pair; also dev/
+    RUN/data/train/de-en/00000.tokens.npy           token ids, pair after pair; also dev/
+    RUN/data/train/de-en/00000.bounds.npy           where each pair begins
     RUN/data/test/de-en.jsonl                       {"source": ..., "target": ...} a line; also dev.jsonl beside dev/
 
 The shards are described in nmt/data/records.py.
@@ -20,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nmt.data.clean import Reason
 from nmt.data.corpora.spec import SPLITS, Split
-from nmt.data.records import ShardWriter, TokenPairs, encode_record
+from nmt.data.records import ShardWriter, TokenPairs
 from nmt.data.vocab import BACK_TRANSLATED
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
@@ -35,9 +36,11 @@ TOO_MANY_TOKENS = "too_many_tokens"
 # What stands around the pieces in a packed row: tag and end, and end (or begin).
 SOURCE_EXTRA, TARGET_EXTRA = 2, 1
 
-_FORMAT = 1
+_FORMAT = 2
 _STATS = "stats.json"
 _ENCODED_AT_ONCE = 8192
+# Shards of about a gigabyte: each takes two open files, and 25 billion pairs are then in 2,500.
+_SHARD_PAIRS = 10_000_000
 _TWO_BYTES = 1 << 16
 
 
@@ -60,7 +63,7 @@ class SplitStats:
       pairs: pairs that are stored, as tokens where the split is tokenised, else as text.
       source_tokens: pieces on the source side of these pairs.
       target_tokens: pieces on the target side of these pairs.
-      shards: records in every shard.
+      shards: pairs in every shard.
     """
 
     pairs: int
@@ -140,11 +143,14 @@ def is_prepared(directory: os.PathLike[str] | str, digests: Mapping[str, str]) -
     """Say whether a folder holds a complete store made from these inputs.
 
     Raises:
-      UserError: it holds a store that was made from other inputs; the message says which differ.
+      UserError: it holds a store that was made from other inputs, and the message says which differ, or one of another
+        format.
     """
     if not is_stored(directory):
         return False
-    stored = load_stats(directory).digests
+    stats = load_stats(directory)
+    _check_format(stats, directory)
+    stored = stats.digests
     changed = [name for name in dict.fromkeys([*stored, *digests]) if stored.get(name) != digests.get(name)]
     if changed:
         raise UserError(
@@ -178,7 +184,7 @@ def prepare(
     lengths: RowLengths,
     rejected: Mapping[Direction, Mapping[Reason, int]] | None = None,
     corpora: Iterable[Mapping[str, Any]] = (),
-    shard_pairs: int = 1_000_000,
+    shard_pairs: int = _SHARD_PAIRS,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> Stats:
     """Write a store and return its statistics; whatever store the folder held before is removed first.
@@ -232,8 +238,22 @@ def read_text(directory: os.PathLike[str] | str, split: Split, direction: Direct
 
 
 def open_pairs(directory: os.PathLike[str] | str, split: Split, direction: Direction, stats: Stats) -> TokenPairs:
-    """Return the token ids of a tokenised split: train or dev."""
+    """Return the token ids of a tokenised split: train or dev.
+
+    Raises:
+      UserError: the store does not have the direction, or is of another format.
+    """
+    _check_format(stats, directory)
     return TokenPairs(epath.Path(directory) / split / str(direction), stats.direction(direction).splits[split].shards)
+
+
+def _check_format(stats: Stats, directory: os.PathLike[str] | str) -> None:
+    """Raise UserError if this version does not read the token ids; counts and texts it does."""
+    if stats.format != _FORMAT:
+        raise UserError(
+            f"{directory} was prepared by another version (format {stats.format} of the store, not {_FORMAT}); "
+            "delete that folder to prepare it again: the run then goes on where it was"
+        )
 
 
 class _Writer(NamedTuple):
@@ -254,7 +274,8 @@ class _Writer(NamedTuple):
         counts = {str(reason): count for reason, count in rejected.items()} | {TOO_MANY_TOKENS: 0}
         written: dict[Split, SplitStats] = {}
         back_translated = 0
-        for split in SPLITS:
+        # Denoising is learnt, and neither measured nor translated.
+        for split in SPLITS if not direction.denoises else ("train",):
             written[split], too_long, marked = self._split(direction, split, splits.get(split, ()))
             back_translated += marked if split == "train" else 0
             counts[TOO_MANY_TOKENS] += too_long
@@ -279,36 +300,41 @@ class _Writer(NamedTuple):
         with contextlib.ExitStack() as stack:
             shards = text = None
             if split in TOKENISED:
-                shards = stack.enter_context(contextlib.closing(ShardWriter(folder / str(direction), self.shard_pairs)))
+                writer = ShardWriter(folder / str(direction), self.shard_pairs, token_bytes)
+                shards = stack.enter_context(contextlib.closing(writer))
             if split in AS_TEXT:
                 text = stack.enter_context((folder / f"{direction}.jsonl").open("w", encoding="utf-8"))
-            for source_text, target_text, source, target in self._encoded(pairs):
+            for chunk, sources, targets in self._encoded(pairs):
                 if text:
-                    row = {"source": source_text, "target": target_text}
-                    text.write(json.dumps(row, ensure_ascii=False) + "\n")
-                if shards and not self.lengths.fit(len(source), len(target)):
-                    too_long += 1
-                    continue
+                    rows = ({"source": pair[0], "target": pair[1]} for pair in chunk)
+                    text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                 if shards:
-                    shards.write(encode_record(source, target, token_bytes))
-                kept += 1
-                back_translated += synthetic is not None and source[:1] == [synthetic]
-                source_tokens += len(source)
-                target_tokens += len(target)
+                    fit = [self.lengths.fit(len(one), len(other)) for one, other in zip(sources, targets, strict=True)]
+                    too_long += fit.count(False)
+                    sources, targets = ([*itertools.compress(side, fit)] for side in (sources, targets))
+                    shards.write(sources, targets)
+                kept += len(sources)
+                back_translated += synthetic is not None and [source[:1] for source in sources].count([synthetic])
+                source_tokens += sum(map(len, sources))
+                target_tokens += sum(map(len, targets))
         return (
             SplitStats(kept, source_tokens, target_tokens, shards.counts if shards else []),
             too_long,
             back_translated,
         )
 
-    def _encoded(self, pairs: Iterable[MarkedPair]) -> Iterator[tuple[str, str, list[int], list[int]]]:
+    def _encoded(
+        self, pairs: Iterable[MarkedPair]
+    ) -> Iterator[tuple[list[MarkedPair], list[list[int]], list[list[int]]]]:
+        """Yield pairs, some thousands at a time, and the ids of their sources and of their targets."""
+        source, target = self.vocabularies
         remaining = iter(pairs)
         while chunk := list(itertools.islice(remaining, _ENCODED_AT_ONCE)):
-            sources, targets = ([pair[side] for pair in chunk] for side in (0, 1))
-            source, target = self.vocabularies
-            marks = [[source.symbol(symbol) for symbol in pair[2:]] for pair in chunk]
-            encoded = [[*mark, *ids] for mark, ids in zip(marks, source.encode(sources), strict=True)]
-            yield from zip(sources, targets, encoded, target.encode(targets), strict=True)
+            sources, targets = (side.encode([pair[n] for pair in chunk]) for n, side in enumerate((source, target)))
+            if any(len(pair) > 2 for pair in chunk):
+                marks = [[source.symbol(symbol) for symbol in pair[2:]] for pair in chunk]
+                sources = [[*mark, *ids] for mark, ids in zip(marks, sources, strict=True)]
+            yield chunk, sources, targets
             self.progress(len(chunk))
 
 

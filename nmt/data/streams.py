@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,85 +12,100 @@ from nmt.config import DataConfig
 from nmt.data.augment import Augmenter, Pair
 from nmt.data.batch import Batch
 from nmt.data.corpora.spec import Split
+from nmt.data.denoising import Denoiser
+from nmt.data.mixture import denoised
 from nmt.data.order import Window
 from nmt.data.packing import Examples, Prefixes, assemble
-from nmt.data.records import TokenPairs, decode_record, tokens_of
+from nmt.data.records import Located, TokenPairs
 from nmt.data.store import DirectionStats, RowLengths, load_stats, open_pairs
 from nmt.data.vocab import BEGIN
 from nmt.errors import UserError
+from nmt.files import allow_open_files
 from nmt.languages import Direction
+
+
+class Found(NamedTuple):
+    """Examples [N], where they are stored, and the tokens that they take in a row on both sides [N,2]."""
+
+    window: Window
+    located: Located
+    lengths: np.ndarray
+
+    def at(self, places: Any) -> "Found":
+        """Return the examples at some places: indices, a mask or a slice."""
+        return Found(self.window.at(places), self.located.at(places), self.lengths[places])
 
 
 @dataclass(frozen=True)
 class Streams:
-    """D streams of pairs, with the lengths of all pairs at hand and the pairs themselves on the disk."""
+    """D streams of pairs; the pairs and their lengths are on the disk."""
 
-    pairs: list[TokenPairs]
-    lengths: list[list[np.ndarray]]  # by stream and shard: pieces of both sides [N,2]
+    pairs: TokenPairs  # of all streams
     prefixes: Prefixes
     limits: RowLengths
-    offsets: np.ndarray  # [D] the record that a stream begins with
+    offsets: np.ndarray  # [D] the number of the pair that a stream begins with
     sizes: np.ndarray  # [D] pairs of every stream
     augmenter: Augmenter | None = None
+    denoiser: Denoiser | None = None
 
-    def lengths_of(self, window: Window) -> np.ndarray:
-        """Return the tokens that examples take in a row, on both sides [N,2]; reads them if they are augmented."""
-        if self.augmenter is None:
-            return self._stored_lengths(window)
-        changed = self._changed(window)
-        lengths = [(len(source), len(target)) for source, target in changed]
-        return np.array(lengths, np.int64).reshape(-1, 2) + self.prefixes.extras[window.stream]
+    def find(self, window: Window) -> Found:
+        """Look examples up; reads them too if they are augmented.
 
-    def batch(self, row: np.ndarray, window: Window, rows: int) -> Batch:
+        Raises:
+          UserError: a shard is missing or damaged.
+        """
+        located = self.pairs.locate(window.record + self.offsets[window.stream])
+        extras = self.prefixes.extras[window.stream]
+        lengths = located.lengths + extras
+        if (too_long := (lengths > self.limits).any(axis=1)).any():
+            raise self.pairs.damaged(located.shard[too_long][0], 1, "a pair is longer than any that was written")
+        if self.augmenter is not None:
+            lengths = _lengths(self._changed(window, located)) + extras
+        if self.denoiser is not None:
+            lengths[:, 0] = self.denoiser.lengths(window, lengths[:, 0] - extras[:, 0]) + extras[:, 0]
+        return Found(window, located, lengths)
+
+    def batch(self, row: np.ndarray, found: Found, rows: int) -> Batch:
         """Return a batch of `rows` rows with each example [N] in its row; reads what it holds."""
-        order = np.argsort(row, kind="stable")
-        row, window = row[order], window.at(order)
         if self.augmenter is None:
-            lengths = self._stored_lengths(window) - self.prefixes.extras[window.stream]
-            source, target = tokens_of(self._records(window), lengths[:, 0])
+            words, first = self.pairs.words(found.located)
+            lengths = found.located.lengths
         else:
-            changed = self._changed(window)
-            lengths = np.array([(len(s), len(t)) for s, t in changed], np.int64).reshape(-1, 2)
-            source, target = (
-                np.fromiter(itertools.chain.from_iterable(pair[side] for pair in changed), np.int32) for side in (0, 1)
-            )
-        examples = Examples(row, window.stream, source, lengths[:, 0], target, lengths[:, 1])
+            changed = self._changed(found.window, found.located)
+            ids = itertools.chain.from_iterable(itertools.chain.from_iterable(changed))
+            words, lengths = np.fromiter(ids, np.int32), _lengths(changed)
+            first = np.cumsum(lengths.sum(axis=1)) - lengths.sum(axis=1)
+        examples = Examples(row, found.window.stream, words, first, first + lengths[:, 0], lengths)
+        if self.denoiser is not None:
+            examples = self._masked(self.denoiser, found.window, examples)
         return assemble(examples, rows, self.limits, self.prefixes)
 
-    def _stored_lengths(self, window: Window) -> np.ndarray:
-        found = self.prefixes.extras[window.stream]
-        for number, at in _by_stream(window.stream):
-            shards, record = self.lengths[number], window.record[at] + self.offsets[number]
-            if len(shards) == 1:
-                found[at] += shards[0][record]
-                continue
-            ends = np.cumsum([len(shard) for shard in shards])
-            shard_of = np.searchsorted(ends, record, side="right")
-            for shard in np.unique(shard_of):
-                here = shard_of == shard
-                found[at[here]] += shards[shard][record[here] - (ends[shard] - len(shards[shard]))]
-        return found
+    def _masked(self, denoiser: Denoiser, window: Window, examples: Examples) -> Examples:
+        """Mask the sources of denoising; the masked ones come behind the words that there are."""
+        at = np.flatnonzero(denoiser.chooses(window))
+        words, source, lengths = examples.words, examples.source.copy(), examples.lengths.copy()
+        sizes = lengths[at, 0]
+        whole = np.repeat(source[at] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+        masked, now = denoiser.masked(window.at(at), words[whole], sizes)
+        source[at], lengths[at, 0] = len(words) + np.cumsum(now) - now, now
+        return examples._replace(words=np.concatenate([words, masked]), source=source, lengths=lengths)
 
-    def _records(self, window: Window) -> list[bytes]:
-        records = [b""] * len(window.stream)
-        for number, at in _by_stream(window.stream):
-            places = (window.record[at] + self.offsets[number]).tolist()
-            for place, found in zip(at.tolist(), self.pairs[number].records(places), strict=True):
-                records[place] = found
-        return records
-
-    def _changed(self, window: Window) -> list[Pair]:
+    def _changed(self, window: Window, located: Located) -> list[Pair]:
         assert self.augmenter is not None
         keys = list(zip(window.stream.tolist(), window.occurrence.tolist(), strict=True))
         pairs = [self.augmenter.known(*key) for key in keys]
         new = np.array([place for place, pair in enumerate(pairs) if pair is None], np.int64)
         most = np.array(self.limits) - self.prefixes.extras
-        for place, record in zip(new.tolist(), self._records(window.at(new)), strict=True):
+        for place, (source, target) in zip(new.tolist(), self.pairs.read(located.at(new)), strict=True):
             stream, occurrence = keys[place]
-            pair = decode_record(record)
             limits = RowLengths(*most[stream].tolist())
-            pairs[place] = self.augmenter.change(stream, occurrence, pair.source.tolist(), pair.target.tolist(), limits)
+            pairs[place] = self.augmenter.change(stream, occurrence, source.tolist(), target.tolist(), limits)
         return [pair for pair in pairs if pair is not None]
+
+
+def _lengths(pairs: Sequence[Pair]) -> np.ndarray:
+    """Return the pieces of both sides [N,2]."""
+    return np.array([(len(source), len(target)) for source, target in pairs], np.int64).reshape(-1, 2)
 
 
 def open_streams(
@@ -101,8 +117,8 @@ def open_streams(
 ) -> Streams:
     """Open a split of a store, with the directions in the order given.
 
-    Where back-translated pairs have a share of their own, each direction with both kinds has one more stream, at the
-    end.
+    Where back-translated pairs have a share of their own, each direction with both kinds has one more stream behind
+    these. Of the training split, the last streams are those of denoising, in the order of the recipe.
 
     Raises:
       UserError: there is no such store, it lacks a direction, is damaged, or was made for longer rows.
@@ -114,21 +130,27 @@ def open_streams(
             f"{store_dir} was prepared for rows of {stats.lengths.source} and {stats.lengths.target} tokens, "
             f"not {limits.source} and {limits.target}; delete that folder to prepare it again"
         )
-    pairs = [open_pairs(store_dir, split, direction, stats) for direction in directions]
-    sizes = np.array([len(one) for one in pairs], np.int64)
-    numbers, offsets = np.arange(len(pairs), dtype=np.int32), np.zeros(len(pairs), np.int64)
+    texts = denoised(data) if split == "train" else ()
+    everything = (*directions, *texts)
+    pairs = [open_pairs(store_dir, split, direction, stats) for direction in everything]
+    sizes = np.array([len(one) for one in pairs[: len(directions)]], np.int64)
+    numbers, offsets = np.arange(len(directions), dtype=np.int32), np.zeros(len(directions), np.int64)
     if split == "train" and data.mixture.back_translated is not None:
         made = np.array([stats.direction(direction).back_translated for direction in directions], np.int64)
         extra = np.flatnonzero((made > 0) & (made < sizes))
         sizes[extra] -= made[extra]
         offsets, sizes = np.concatenate([offsets, sizes[extra]]), np.concatenate([sizes, made[extra]])
         numbers = np.concatenate([numbers, extra]).astype(np.int32)
-    heads = [_tags(stats.direction(direction), data.tags, store_dir) for direction in directions]
+    last = np.arange(len(directions), len(pairs), dtype=np.int32)
+    numbers, offsets = np.concatenate([numbers, last]), np.concatenate([offsets, np.zeros(len(last), np.int64)])
+    sizes = np.concatenate([sizes, np.array([len(pairs[number]) for number in last], np.int64)])
+    heads = [_tags(stats.direction(direction), data.tags, store_dir) for direction in everything]
     tags, begin = [[tag] for tag, _ in heads], np.array([begin for _, begin in heads], np.int32)
     prefixes = Prefixes([tags[number] for number in numbers], begin[numbers], numbers)
-    lengths = [one.lengths() for one in pairs]
-    at = numbers.tolist()
-    return Streams([pairs[i] for i in at], [lengths[i] for i in at], prefixes, limits, offsets, sizes, augmenter)
+    first = np.concatenate([[0], np.cumsum([len(one) for one in pairs])])
+    joined = TokenPairs.joined(pairs)
+    allow_open_files(joined.files)
+    return Streams(joined, prefixes, limits, first[numbers] + offsets, sizes, augmenter)
 
 
 def _tags(direction: DirectionStats, style: str, store_dir: os.PathLike[str] | str) -> tuple[int, int]:
@@ -140,11 +162,3 @@ def _tags(direction: DirectionStats, style: str, store_dir: os.PathLike[str] | s
             f"{store_dir} was prepared without the tags that data.tags=nllb needs; start afresh with another run_dir"
         )
     return direction.source_tag, direction.target_tag
-
-
-def _by_stream(stream: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Return each stream that occurs, with the places where it does."""
-    order = np.argsort(stream, kind="stable")
-    ordered = stream[order]
-    cuts = np.flatnonzero(np.diff(ordered)) + 1
-    return [(int(stream[at[0]]), at) for at in np.split(order, cuts) if len(at)]

@@ -24,6 +24,7 @@ PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIALS = 4
 DOMAIN = "<domain:{}>"
 BACK_TRANSLATED = "<bt>"
+DENOISE, MASK = "<denoise>", "<mask>"
 _TAG = re.compile(r">>(.+)<<")
 # The learnt model depends on this number (sums of floats are split by thread), so it is not the machine's.
 _TRAINING_THREADS = 8

@@ -14,7 +14,7 @@ from etils import epath
 
 from nmt.evaluate.plot import save_figure
 from nmt.evaluate.specialisation import mutual_information
-from nmt.languages import parse_direction
+from nmt.languages import parse_stream
 from nmt.train.usage import Usage
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _MARGIN = 0.75  # inches for the title and the ticks of a panel
 
 def row_order(directions: tuple[str, ...], stack: str) -> list[int]:
     """Return the indices of directions as the rows of a stack's panels show them."""
-    named = [parse_direction(direction) for direction in directions]
+    named = [parse_stream(direction) for direction in directions]
     return sorted(range(len(named)), key=lambda i: named[i][::-1] if stack == "decoder" else named[i])
 
 

@@ -29,7 +29,7 @@ from nmt.evaluate.samples import hypotheses_file, read_samples
 from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, in_order, select, stored_set
 from nmt.evaluate.webpage import render_page
 from nmt.files import atomic_write
-from nmt.languages import Direction, parse_direction
+from nmt.languages import Direction, parse_stream
 
 Progress = Callable[[Direction, int, int], None]  # direction, sentences done, sentences of the direction
 
@@ -194,7 +194,8 @@ def _training_pairs(run: epath.Path) -> dict[Direction, int]:
         found = load_stats(run / "data").directions
     except UserError:
         return {}
-    return {parse_direction(name): stats.splits["train"].pairs for name, stats in found.items()}
+    pairs = {parse_stream(name): stats.splits["train"].pairs for name, stats in found.items()}
+    return {direction: count for direction, count in pairs.items() if not direction.denoises}
 
 
 def _checkpoint_hash(run: epath.Path, step: int) -> str:

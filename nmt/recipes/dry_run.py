@@ -65,10 +65,13 @@ def show_mixture(rows: Sequence[MixtureRow], recipe: Recipe, console: Console) -
         table.add_row(*cells)
     if hidden:
         table.add_section()
-        into = [row for row in rows if row.direction.target == "en"]
-        out_of = [row for row in rows if row.direction.source == "en"]
-        others = [row for row in rows if "en" not in row.direction]
-        for name, members in (("all to en", into), ("en to all", out_of), ("others", others), ("together", rows)):
+        texts = [row for row in rows if row.direction.denoises]
+        pairs = [row for row in rows if not row.direction.denoises]
+        into = [row for row in pairs if row.direction.target == "en"]
+        out_of = [row for row in pairs if row.direction.source == "en"]
+        others = [row for row in pairs if "en" not in row.direction]
+        sums = {"all to en": into, "en to all": out_of, "others": others, "denoising": texts, "together": rows}
+        for name, members in sums.items():
             if members:
                 table.add_row(*_cells(f"{name} ({len(members)})", members))
     console.print(table)

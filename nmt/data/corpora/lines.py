@@ -14,7 +14,7 @@ from nmt.data.corpora.spec_read import ParallelText
 from nmt.data.corpora.tree import UNREADABLE, Tree
 from nmt.errors import UserError
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "line that is not UTF-8"
 
 
@@ -30,7 +30,7 @@ class FilesSource(Source):
         self._tree = tree
         self.directions: set[frozenset[str]] = set()
 
-    def has(self, source: str, target: str) -> bool:
+    def _pairs(self, source: str, target: str) -> bool:
         """Return whether there is a file of a direction (canonical codes), in either order."""
         return frozenset((source, target)) in self.directions
 
@@ -38,7 +38,8 @@ class FilesSource(Source):
         """Note which languages stand side by side."""
         for group in groups:
             self.directions |= {frozenset((one, other)) for one in group for other in group if one != other}
-        self.languages = sorted({language for direction in self.directions for language in direction})
+        sides = groups if self.spec.monolingual else self.directions
+        self.languages = sorted({language for side in sides for language in side})
 
     def _check(self, patterns: tuple[str, ...], found: int) -> None:
         if not found:
@@ -120,7 +121,7 @@ class LinesSource(FilesSource):
 
     def _text(self, line: bytes, number: int) -> str | None:
         try:
-            return (line.removeprefix(_BOM) if number == 0 else line).decode("utf-8").rstrip("\r\n")
+            return (line.removeprefix(BOM) if number == 0 else line).decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             self.skipped[NOT_UTF8] += 1
             return None

@@ -18,7 +18,7 @@ from rich.console import Console
 from nmt.config import CleanConfig
 from nmt.data.corpora.build import build
 from nmt.data.corpora.cleaned import Corpus
-from nmt.data.corpora.opening import Corpora, identity, open_corpora
+from nmt.data.corpora.opening import Corpora, counted, identity, open_corpora, warn
 from nmt.data.corpora.read import Source
 from nmt.data.corpora.spec import CorpusSpec, load_specs
 from nmt.data.corpora.spill import room_in
@@ -159,7 +159,10 @@ def _check_left(corpus: Corpus) -> None:
 
 
 def _warn(corpus: Corpus, console: Console | None) -> None:
-    if (unreadable := corpus.unreadable) and console:
+    if console is None:
+        return
+    if unreadable := corpus.unreadable:
         shown = ", ".join(unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
-        warning = f"warning: {len(unreadable)} unreadable tables left out: {shown}"
-        console.print(warning, highlight=False, markup=False, soft_wrap=True)
+        warn(console, f"{counted(len(unreadable), 'unreadable table')} left out: {shown}")
+    for what, count in corpus.skipped.items():
+        warn(console, f"left out of {what} ({count:,} times)")

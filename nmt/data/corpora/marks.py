@@ -6,7 +6,7 @@ from typing import Self
 
 from nmt.data.corpora.cleaned import Pairs
 from nmt.data.corpora.spec import CorpusSpec, Split
-from nmt.data.vocab import BACK_TRANSLATED, DOMAIN
+from nmt.data.vocab import BACK_TRANSLATED, DENOISE, DOMAIN, MASK
 from nmt.errors import UserError
 from nmt.languages import Direction, get
 
@@ -18,14 +18,16 @@ class Marks:
     Attributes:
       domains: symbols of domains, such as <domain:legal>.
       synthetic: of corpora whose other texts a model made, the key language: the only one to be translated into.
+      denoise: whether there are directions of denoising.
     """
 
     domains: Mapping[str, str]
     synthetic: Mapping[str, str]
+    denoise: bool = False
 
     @classmethod
-    def of(cls, specs: Sequence[CorpusSpec], *, domains: bool) -> Self:
-        """Return the marks of corpora, with or without those of domains.
+    def of(cls, specs: Sequence[CorpusSpec], *, domains: bool, denoise: bool = False) -> Self:
+        """Return the marks of corpora, with or without those of domains and of denoising.
 
         Raises:
           UserError: those of domains are wanted, and no corpus has one.
@@ -34,12 +36,13 @@ class Marks:
         if domains and not found:
             names = ", ".join(spec.name for spec in specs)
             raise UserError(f"data.domain_tags=true, but no declaration among {names} says a domain")
-        return cls(found, {spec.name: get(spec.read.key_language).code for spec in specs if spec.synthetic})
+        return cls(found, {spec.name: get(spec.read.key_language).code for spec in specs if spec.synthetic}, denoise)
 
     @property
     def symbols(self) -> list[str]:
         """The control symbols that the vocabulary of sources needs, in order."""
-        return sorted({*self.domains.values()}) + [BACK_TRANSLATED] * bool(self.synthetic)
+        denoise = [DENOISE, MASK] if self.denoise else []
+        return sorted({*self.domains.values()}) + [BACK_TRANSLATED] * bool(self.synthetic) + denoise
 
     def of_direction(
         self, direction: Direction, splits: Mapping[Split, Pairs]
@@ -47,8 +50,10 @@ class Marks:
         """Return the pairs of a direction, those for training with the symbols of their corpora.
 
         Of synthetic corpora there are pairs for training only, after all others, and only in directions into their
-        key language.
+        key language. Of a direction of denoising both sides are the text: it is masked when it is drawn.
         """
+        if direction.denoises:
+            return {"train": ((text, text, DENOISE) for text, _ in splits["train"])}
         if not self.symbols:
             return splits
         return {split: self._marked(direction, split, pairs) for split, pairs in splits.items()}

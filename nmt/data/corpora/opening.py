@@ -18,6 +18,7 @@ from nmt.data.corpora.editions import SqliteSource
 from nmt.data.corpora.fetch import Outcome, fetch, fetch_all
 from nmt.data.corpora.lines import LinesSource
 from nmt.data.corpora.messages import GettextSource
+from nmt.data.corpora.monolingual import TextSource
 from nmt.data.corpora.pages import DescriptionsSource, HtmlSource
 from nmt.data.corpora.patterns import expand_variables
 from nmt.data.corpora.read import Provenance, Source
@@ -32,6 +33,7 @@ from nmt.data.corpora.spec_read import (
     JsonTables,
     ParallelText,
     Parquet,
+    PlainText,
     Read,
     Sqlite,
     TfdsDataset,
@@ -104,6 +106,11 @@ def warn(console: Console | None, message: str) -> None:
         console.print(f"warning: {message}", highlight=False, markup=False, soft_wrap=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 direction`, `2 directions`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def identity(spec: CorpusSpec) -> dict[str, Any]:
     """Return what determines a corpus's text: the declaration, and which files there are where a person has them.
 
@@ -152,6 +159,8 @@ def _source(spec: CorpusSpec, read: Read, tree: Tree, patterns: tuple[str, ...])
             return SqliteSource(spec, read, tree)
         case ParallelText():
             return LinesSource(spec, read, tree, patterns)
+        case PlainText():
+            return TextSource(spec, read, tree, patterns)
         case Tsv():
             return TsvSource(spec, read, tree, patterns)
         case Jsonl():

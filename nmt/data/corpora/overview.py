@@ -19,6 +19,7 @@ from nmt.data.corpora.spec_obtain import (
     DebianDescriptions,
     DebianPackages,
     LocalFiles,
+    MtdataSets,
     NpmPackage,
     PypiPackage,
     TfdsFolder,
@@ -32,7 +33,7 @@ class Counts:
     """What a corpus holds before cleaning."""
 
     rows: int  # texts of the key language
-    pairs: dict[str, int]  # texts that have a translation, by the language's canonical code
+    pairs: dict[str, int]  # texts that have a translation (of monolingual corpora: all), by the language's code
     unregistered: int  # codes of languages that the registry does not know
     unreadable: int  # files
     skipped: dict[str, int] = field(default_factory=dict)  # by kind
@@ -41,6 +42,11 @@ class Counts:
     def total(self) -> int:
         """All pairs with the key language."""
         return sum(self.pairs.values())
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What could not be read, by kind."""
+        return {**self.skipped, **({"unreadable file": self.unreadable} if self.unreadable else {})}
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,8 @@ def source_of(spec: CorpusSpec) -> str:
             return f"npm {package} {version}"
         case DebianPackages(packages=(first, *others)):
             return f"Debian {first}" + (f" and {len(others)} more" if others else "")
+        case MtdataSets(datasets=(first, *others)):
+            return f"mtdata {first}" + (f" and {len(others)} more" if others else "")
         case DebianDescriptions():
             return "Debian package descriptions"
         case obtain:
@@ -146,6 +154,8 @@ def count(spec: CorpusSpec) -> Counts:
         for row in source.rows(source.languages):
             rows += 1
             pairs.update(language for language, text in row.translations.items() if text)
+            if spec.monolingual:
+                pairs[row.language] += 1
         counts = Counts(
             rows, dict(pairs.most_common()), len(source.unregistered), len(source.unreadable), dict(source.skipped)
         )

@@ -65,10 +65,12 @@ class Source(ABC):
 
         Args:
           wanted: canonical codes; only the text of these and of the key language is read. A part of the corpus that
-            cannot be read is noted in `unreadable` or `skipped` and otherwise passed over.
+            cannot be read is noted in `unreadable` or `skipped` and otherwise passed over. Of a monolingual corpus
+            every text is a row of its own, without translations, and only that of these languages.
         """
         by_text = self.spec.split.by == "text"
-        for row in self._rows(frozenset(wanted)):
+        rows = self._alone(frozenset(wanted)) if self.spec.monolingual else self._rows(frozenset(wanted))
+        for row in rows:
             if self._replacements:
                 translations = {language: self._replaced(text) for language, text in row.translations.items()}
                 row = replace(row, text=self._replaced(row.text), translations=translations)
@@ -80,13 +82,22 @@ class Source(ABC):
         return text
 
     def has(self, source: str, target: str) -> bool:
-        """Return whether there may be text of a direction (canonical codes)."""
+        """Return whether there may be text of a direction (canonical codes); of one language: for denoising."""
+        if self.spec.monolingual or source == target:
+            return self.spec.monolingual and source == target and source in self.languages
+        return self._pairs(source, target)
+
+    def _pairs(self, source: str, target: str) -> bool:
         return source in self.languages and target in self.languages
 
     @property
     def key_language(self) -> str:
         """The canonical code of the language that all others are translated from."""
         return languages.get(self.spec.read.key_language).code
+
+    def _alone(self, wanted: frozenset[str]) -> Iterator[Row]:
+        """Yield the texts of a monolingual corpus; most forms read no row that has nothing but the key language."""
+        return alone(self._rows(frozenset(self.languages)), wanted)
 
     @abstractmethod
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]: ...
@@ -100,6 +111,14 @@ class Source(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def alone(rows: Iterable[Row], wanted: Collection[str]) -> Iterator[Row]:
+    """Yield a row without translations for every text of some languages."""
+    for row in rows:
+        for language, text in ((row.language, row.text), *row.translations.items()):
+            if text and language in wanted:
+                yield replace(row, language=language, text=text, translations={})
 
 
 @dataclass(frozen=True)

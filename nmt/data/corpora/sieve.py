@@ -22,7 +22,8 @@ from nmt.data.corpora.spec import SPLITS, NamedSplits, SplitRule
 from nmt.languages import Direction
 
 Pair = tuple[str, str]
-# Two languages, in alphabetical order: the two directions between them share their candidates.
+# Two languages, in alphabetical order: the two directions between them share their candidates. Monolingual text is of a
+# language and itself; its candidates have an empty second side.
 Couple = tuple[str, str]
 
 # What is remembered of a candidate: hashes of (language, text), bytes, characters and words of either side.
@@ -41,6 +42,9 @@ _CANDIDATE = struct.Struct("<QQIIHHHH")
 MEETING = np.dtype([("place", "<u8"), ("key", "<u8"), ("index", "<i8"), ("couple", "<i4")])
 _MEETING = struct.Struct("<QQqi")
 _MOST = 0xFFFF
+
+_TRAIN = SPLITS.index("train")
+_ALONE = "\0alone"  # in hashes, tells texts that stand alone from those of the key language
 
 SAMPLES = 20  # of rejected pairs, for each direction and reason
 
@@ -64,6 +68,7 @@ class Task(NamedTuple):
     rows: Sequence[Row]
     rule: SplitRule | NamedSplits
     corpus: int = 0  # its number
+    monolingual: bool = False
 
 
 class Chunk(NamedTuple):
@@ -115,7 +120,10 @@ class Cleaner:
         """Return what became of the rows of a task."""
         work = _Work()
         for row in task.rows:
-            self._row(row, task.rule, work)
+            if task.monolingual:
+                self._text(row, work)
+            else:
+                self._row(row, task.rule, work)
         return work.chunk(task.corpus)
 
     def _row(self, row: Row, rule: SplitRule | NamedSplits, work: "_Work") -> None:
@@ -147,12 +155,37 @@ class Cleaner:
                 work.meetings += _MEETING.pack(place, exact, work.add(number, *sides), number)
                 work.pairs += len(self._directions[number])
 
+    def _text(self, row: Row, work: "_Work") -> None:
+        """Clean a text that stands alone, by the checks of one side.
+
+        Like texts are looked for among those that stand alone, so that these never decide which pairs are kept, nor in
+        which split: `hold_out` and `decontaminate` take out what is held out.
+        """
+        language = row.language
+        if (number := self._number.get((language, language))) is None:
+            return
+        text = self._filters.normalise(row.text)
+        if reason := self._filters.key(text, language):
+            self._reject([number], {language: reason}, {language: row.text}, work)
+            return
+        place, exact = (text_hash(f"{language}{_ALONE}", one) for one in (self._alike(text), text))
+        work.meetings += _MEETING.pack(place, exact, _TRAIN, -1)
+        facts = _Facts.of(language, text)
+        # The other side would be the same: it is not stored, and has nothing to compare but the hash.
+        nothing = _Facts(facts.hash, b"", 0, 0)
+        work.meetings += _MEETING.pack(place, exact, work.add(number, facts, nothing), number)
+        work.pairs += len(self._directions[number])
+
     def _among(self, languages: Mapping[str, str]) -> list[int]:
         """Return the couples of some languages that directions ask for, in ascending order."""
         if len(languages) * (len(languages) - 1) // 2 < len(self._couples):
             found = (self._number.get(couple(*two)) for two in combinations(languages, 2))
             return sorted(number for number in found if number is not None)
-        return [i for i, (first, second) in enumerate(self._couples) if first in languages and second in languages]
+        return [
+            number
+            for number, (first, second) in enumerate(self._couples)
+            if first != second and first in languages and second in languages
+        ]
 
     def _reject(
         self, couples: Iterable[int], reasons: Mapping[str, Reason], raw: Mapping[str, str], work: "_Work"
@@ -161,7 +194,8 @@ class Cleaner:
             for number, (source, target) in self._directions[couple]:
                 reason = reasons.get(source) or reasons[target]
                 work.rejected[number, reason] += 1
-                work.samples[number, reason].append(Sample.of(number, raw[source], raw[target]))
+                other = "" if source == target else raw[target]
+                work.samples[number, reason].append(Sample.of(number, raw[source], other))
                 work.pairs += 1
 
 

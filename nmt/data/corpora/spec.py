@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from nmt.config import Section
 from nmt.config.documents import Document, read_document
-from nmt.data.corpora.spec_obtain import Obtain
+from nmt.data.corpora.spec_obtain import MtdataSets, Obtain
 from nmt.data.corpora.spec_read import Read
 from nmt.errors import UserError, did_you_mean
 from nmt.files import find_declaration
@@ -32,6 +32,7 @@ def _compiles(text: str) -> str:
 
 
 _Regex = Annotated[str, AfterValidator(_compiles)]
+_NOT_HELD_OUT = {"by": "text", "test": 0, "dev": 0}
 # What the kind of a section is called in the place of an error, and a person has not written there.
 _TAGS = {"obtain": "kind", "read": "kind", "split": "by"}
 
@@ -115,11 +116,61 @@ class CorpusSpec(Section):
         description="A model made the text of all languages but the key language (back-translation): its pairs train "
         "directions into the key language only, and <bt> follows the tag of their sources.",
     )
+    monolingual: bool = Field(
+        False,
+        description="Every text stands for itself, whatever it is a translation of: data.denoise learns from it. "
+        "Nothing of it is held out, so there is no `split`.",
+    )
     split: AnySplit = Field(description="How rows are held out.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_mtdata(cls, values: Any) -> Any:
+        """Spell out `obtain: {mtdata: [...]}`, and how its files are read."""
+        obtain = values.get("obtain") if isinstance(values, dict) else None
+        if not isinstance(obtain, dict):
+            return values
+        if "mtdata" in obtain and "kind" not in obtain:
+            others = {key: value for key, value in obtain.items() if key != "mtdata"}
+            values = {**values, "obtain": {"kind": "mtdata", "datasets": obtain["mtdata"], **others}}
+        if values["obtain"].get("kind") == "mtdata" and "read" not in values:
+            pairs = {"kind": "tsv", "files": "{source}-{target}/{component}.tsv"}
+            alone = {"kind": "text", "files": "{language}/{component}.txt"}
+            values = {**values, "read": alone if values.get("monolingual") else pairs}
+        return values
+
+    @model_validator(mode="after")
+    def _languages_of_mtdata(self) -> Self:
+        if isinstance(self.obtain, MtdataSets):
+            for dataset in self.obtain.datasets:
+                if (dataset.count("-") == 3) != self.monolingual:
+                    which = "one language: say monolingual: true" if dataset.count("-") == 3 else "two languages"
+                    raise ValueError(f"obtain.mtdata: {dataset} is of {which}")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, values: Any) -> Any:
+        if not (isinstance(values, dict) and values.get("monolingual") is True):
+            return values
+        if values.get("synthetic"):
+            raise ValueError("monolingual: true has no translations that could be synthetic")
+        if values.get("split") not in (None, _NOT_HELD_OUT):
+            raise ValueError("monolingual: true is text for training only: leave split out")
+        return {**values, "split": _NOT_HELD_OUT}
+
+    @model_validator(mode="after")
+    def _read_alone(self) -> Self:
+        kind = self.read.kind
+        if kind == "text" and not self.monolingual:
+            raise ValueError("read.kind: text has no translations: say monolingual: true")
+        if kind in ("parallel_text", "any") and self.monolingual:
+            raise ValueError(f"read.kind: {kind} is of pairs: monolingual text by lines is read.kind: text")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the text: the declaration, as it is written, without its descriptive keys."""
-        keys = {"name", "obtain", "read", "languages", "replace", "synthetic", "split"}
+        keys = {"name", "obtain", "read", "languages", "replace", "synthetic", "monolingual", "split"}
         return {"languages": {}, **self.model_dump(mode="json", include=keys, exclude_unset=True)}
 
 

@@ -10,6 +10,7 @@ _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
 _NpmName = Annotated[str, Field(pattern=r"^(@[a-z0-9][a-z0-9._~-]*/)?[a-z0-9][a-z0-9._~-]*$")]
 _DebianName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.*-]+$")]
 _LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}(_[A-Z]{2})?(@[a-z]+)?$")]
+_Dataset = Annotated[str, Field(pattern=r"^[^\s/-]+(-[^\s/-]+){3,4}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -58,6 +59,20 @@ class DebianDescriptions(Section):
     bytes: int = Field(ge=1, description="Size of the indexes, about, for the list and the room needed.")
 
 
+class MtdataSets(Section):
+    """Datasets by their identifiers in mtdata, which downloads them; in short: `obtain: {mtdata: [IDENTIFIER, ...]}`.
+
+    They are kept as {source}-{target}/{component}.tsv, those of one language (monolingual: true) as
+    {language}/{component}.txt, where the component is GROUP-NAME-VERSION; `read` may be left out.
+    """
+
+    kind: Literal["mtdata"] = Field(description="Where the corpus comes from.")
+    datasets: tuple[_Dataset, ...] = Field(
+        min_length=1, description="Identifiers, such as Statmt-news_commentary-16-deu-eng; `mtdata list -id` has all."
+    )
+    bytes: int = Field(1, ge=1, description="Size of all datasets, about, for the room needed.")
+
+
 class LocalFiles(Section):
     """Files that the person has, here or on gs://; nothing is copied."""
 
@@ -81,6 +96,6 @@ class TfdsFolder(Section):
 
 
 Obtain = Annotated[
-    PypiPackage | NpmPackage | DebianPackages | DebianDescriptions | LocalFiles | TfdsFolder,
+    PypiPackage | NpmPackage | DebianPackages | DebianDescriptions | MtdataSets | LocalFiles | TfdsFolder,
     Field(discriminator="kind"),
 ]

@@ -144,15 +144,22 @@ class ParallelText(_Reading):
         return self
 
 
+class PlainText(_Reading):
+    """Text of single languages, a text a line, each file for itself (monolingual: true)."""
+
+    kind: Literal["text"] = Field(description="How the corpus is read.")
+    key_language: str = Field("en", description="Language of files whose path has no {language}.")
+
+
 class _Columns(_Reading):
     """Files with a row a line (or record) and a column a language."""
 
     key_language: str = Field("en", description=_KEY_LANGUAGE + " Where it is no column, the first one.")
     columns: dict[str, _Column] = Field(
         {},
-        description="Column of each language: number from 0, name, or dotted path in JSON; `source` and `target` stand "
-        "for the languages of {source} and {target}. Empty: source 0 and target 1 (by name: those names), or, without "
-        "{source} and {target}, every column whose name is a language.",
+        description="Column of each language: number from 0, name, or dotted path in JSON; `source`, `target` and "
+        "`language` stand for the languages of {source}, {target} and {language}. Empty: source 0 and target 1 (by "
+        "name: those names), or, without {source} and {target}, every column whose name is a language.",
     )
     component: _Column | None = Field(
         None, description="Column of what is never divided among splits, such as the document. Null: every text alone."
@@ -207,6 +214,7 @@ Read = Annotated[
     | Descriptions
     | Sqlite
     | ParallelText
+    | PlainText
     | Tsv
     | Jsonl
     | Parquet

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 POLL_SECONDS = 0.2
 LONGEST_REASON = 200
@@ -15,6 +16,7 @@ def run_client(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     poll: Callable[[], None] = lambda: None,
+    output: IO[bytes] | None = None,
 ) -> tuple[int, str, str]:
     """Run a client to its end.
 
@@ -23,6 +25,7 @@ def run_client(
       environment: variables set besides those of this process.
       folder: its working directory; None: ours.
       poll: called every `POLL_SECONDS`; whatever it raises ends the client.
+      output: file that takes its standard output, which is then not returned.
 
     Returns:
       Exit status, standard output, standard error.
@@ -32,7 +35,7 @@ def run_client(
         env={**os.environ, **(environment or {})},
         cwd=folder,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output or subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
@@ -41,8 +44,8 @@ def run_client(
     with _ended(process):
         while True:
             try:
-                output, messages = process.communicate(timeout=POLL_SECONDS)
-                return process.returncode, output, messages
+                said, messages = process.communicate(timeout=POLL_SECONDS)
+                return process.returncode, said or "", messages
             except subprocess.TimeoutExpired:
                 poll()
 

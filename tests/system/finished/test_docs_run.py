@@ -1,0 +1,22 @@
+"""The documentation does what it says: marked blocks run.
+
+A block below a line `<!-- run -->` is run, after the marked ones above it in the same page, in a folder where
+`runs/quickstart` is a finished run of a small model.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic import Playground
+from test_docs import RUNNABLE, blocks
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
+def test_marked_blocks_run(page: Path, trained: Playground) -> None:
+    for block in blocks(page):
+        if not block.marked:
+            continue
+        program = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [sys.executable, "-c"]
+        done = trained.command(*program, block.text)
+        assert done.returncode == 0, f"{block}: {done.stderr}"
