@@ -20,7 +20,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 BUCKET = "bucket"
 _TIME = "2026-01-01T00:00:00.000Z"
-_OBJECT = re.compile(r"(?:/upload|/download)?/storage/v1/b/([^/]+)(?:/o(?:/([^/]+))?)?(?:/(\w+To)(?:/b/([^/]+))?/o/([^/]+))?")
+_OBJECT = re.compile(
+    r"(?:/upload|/download)?/storage/v1/b/([^/]+)(?:/o(?:/([^/]+))?)?(?:/(\w+To)(?:/b/([^/]+))?/o/([^/]+))?"
+)
 
 
 @dataclass
