@@ -187,6 +187,15 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, ("".join(parts) + "--b--\r\n").encode(), {"Content-Type": "multipart/mixed; boundary=b"}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that have been killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def _json(status: int, value: Any) -> tuple[int, bytes, dict[str, str]]:
     return status, json.dumps(value).encode(), {"Content-Type": "application/json"}
 
@@ -195,7 +204,7 @@ def _json(status: int, value: Any) -> tuple[int, bytes, dict[str, str]]:
 def serving(port: int = 0) -> Iterator[tuple[str, Store]]:
     """Yield the address of a server and the objects that it serves."""
     store = Store()
-    server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"store": store}))
+    server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"store": store}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
