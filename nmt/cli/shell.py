@@ -1,6 +1,7 @@
 """What all commands share: how they end, and how their process is prepared before JAX is imported."""
 
 import errno
+import logging
 import os
 import select
 import sys
@@ -44,6 +45,8 @@ def run_command(function: Callable[[], object], leave: Callable[[int], NoReturn]
     """
     for name, value in _STORES.items():
         os.environ.setdefault(name, value)
+    # It warns of a machine without Google's metadata server; whether that matters, the store's answer tells.
+    logging.getLogger("google.auth").setLevel(logging.ERROR)
     try:
         function()
         sys.stdout.flush()
