@@ -74,6 +74,30 @@ def is_remote(path: os.PathLike[str] | str) -> bool:
     return "://" in os.fspath(path)
 
 
+def check_store(folder: epath.Path) -> None:
+    """Check that a folder, if it is in an object store, can be looked into.
+
+    Raises:
+      UserError: it cannot, and what to install or to look after.
+    """
+    if not is_remote(folder):
+        return
+    try:
+        folder.exists()
+    except Exception as error:
+        raise store_problem("cannot look into", folder, error) from None
+
+
+def store_problem(what: str, folder: epath.Path, error: Exception) -> UserError:
+    """Return what to tell a person when an object store refuses something, whose clients raise errors of many kinds."""
+    if isinstance(error, ImportError):
+        return UserError(f"{folder} needs another package ({error}): for gs:// pip install 'nmt-moe[gcs]'")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        reason = "there is no such bucket"
+    return UserError(f"{what} {folder}: {reason}; check the bucket and this machine's credentials")
+
+
 def allow_open_files(count: int) -> None:
     """Let this process have so many more files open, as far as the system lets it; a mapped file is an open one."""
     try:

@@ -16,8 +16,8 @@ from nmt.config.runs import read_run_recipe, save_recipe
 from nmt.data.records import ShardWriter, TokenPairs
 from nmt.errors import UserError
 from nmt.evaluate.plot import save_figure
-from nmt.files import atomic_write, is_remote
-from nmt.recipes.lock import check_store, locked
+from nmt.files import atomic_write, check_store, is_remote
+from nmt.recipes.lock import locked
 from nmt.train.checkpoints import Progress
 from nmt.train.telemetry import Recorder
 from nmt.train.usage import Usage, read_usage, usage_steps, write_usage

@@ -410,6 +410,24 @@ def test_a_diverged_run_is_a_mistake_and_is_not_checkpointed(tmp_path, monkeypat
     assert checkpoint_steps(tmp_path) == [4]
 
 
+@pytest.mark.parametrize("place", ["initial", "step"])
+def test_what_does_not_fit_the_devices_is_told_in_one_line(tmp_path, monkeypatch, place):
+    def exhausted(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 2400000000000 bytes.\nBy: ...")
+
+    real = make_trainer
+    monkeypatch.setattr(
+        "nmt.train.loop.make_trainer",
+        lambda *arguments: replace(real(*arguments), **{place: exhausted}),
+    )
+    with pytest.raises(
+        UserError, match=r"^this does not fit .*allocating 2400000000000 bytes\.\): nmt-plan .*"
+    ) as told:
+        start(tmp_path)
+    assert "\n" not in str(told.value)
+    assert not checkpoint_steps(tmp_path)
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     start(tmp_path, steps=8, checkpoint_every=2, keep_checkpoints=2)
     assert checkpoint_steps(tmp_path) == [6, 8]

@@ -1,6 +1,7 @@
 """What all commands share: how they end, and how their process is prepared before JAX is imported."""
 
 import errno
+import logging
 import os
 import select
 import sys
@@ -24,7 +25,9 @@ _TUNABLES = {
     "glibc.malloc.trim_threshold": str(32 << 30),
 }
 _RESTARTED = "NMT_RESTARTED"
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR", "NO_GCE_CHECK": "true"}
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
+# What gcsfs has for zonal buckets asks for the type of a bucket at every turn, and warns each time if it may not.
+_STORES = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 _FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
 
@@ -40,6 +43,10 @@ def run_command(function: Callable[[], object], leave: Callable[[int], NoReturn]
     output has gone, which is no mistake (`| head`). Anything else is a bug of ours and keeps its traceback (status 1).
     A process whose run another host has left ends by itself with 75, see `nmt.sharding.hosts`.
     """
+    for name, value in _STORES.items():
+        os.environ.setdefault(name, value)
+    # It warns of a machine without Google's metadata server; whether that matters, the store's answer tells.
+    logging.getLogger("google.auth").setLevel(logging.ERROR)
     try:
         function()
         sys.stdout.flush()

@@ -1,5 +1,6 @@
 """The recipe of a run: kept in its folder, read from there by every command, and compared when the run goes on."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from nmt.config.keys import keys_by_name
 from nmt.config.loading import load_recipe_file
 from nmt.config.schema import Recipe
 from nmt.errors import UserError, did_you_mean
-from nmt.files import atomic_write
+from nmt.files import atomic_write, check_store
 
 RECIPE_FILE = "recipe.yaml"
 # Schedules that do not know how many steps there will be.
@@ -35,9 +36,11 @@ def read_run_recipe(run_dir: os.PathLike[str] | str) -> Recipe:
     """Return the recipe that RUN was started with.
 
     Raises:
-      UserError: `run_dir` is no run directory (names the runs that there are), or its recipe is damaged.
+      UserError: `run_dir` is no run directory (names the runs that there are), its recipe is damaged, or it is in an
+        object store that cannot be looked into.
     """
     folder = epath.Path(run_dir)
+    check_store(folder)
     if (file := folder / RECIPE_FILE).exists():
         return load_recipe_file(file)
     if not folder.exists():
@@ -96,7 +99,9 @@ def _arrow(name: str, before: Any, after: Any) -> str:
 def _other_runs(folder: epath.Path) -> str:
     """Return which run directories there are beside `folder` or under runs/, the nearest names if any are near."""
     places = dict.fromkeys([folder.parent, epath.Path("runs")])
-    known = [os.fspath(file.parent) for place in places for file in sorted(place.glob(f"*/{RECIPE_FILE}"))]
+    known: list[str] = []
+    with contextlib.suppress(FileNotFoundError):  # where the folder beside is a bucket that does not exist
+        known += [os.fspath(file.parent) for place in places for file in sorted(place.glob(f"*/{RECIPE_FILE}"))]
     if not known:
         return "; nmt-train makes one"
     return did_you_mean(os.fspath(folder), known) or f" (there are: {', '.join(known)})"

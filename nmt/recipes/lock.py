@@ -9,28 +9,10 @@ from collections.abc import Callable, Iterator
 from etils import epath
 
 from nmt.errors import UserError
-from nmt.files import is_remote
+from nmt.files import is_remote, store_problem
 
 _BUSY = (errno.EACCES, errno.EAGAIN)
-
-
-def check_store(folder: epath.Path) -> None:
-    """Check that a run's folder in an object store can be looked into.
-
-    Raises:
-      UserError: it cannot, and what to install or to look after.
-    """
-    if not is_remote(folder):
-        return
-    try:
-        folder.exists()
-    except ImportError as error:
-        raise UserError(f"{folder} needs another package ({error}): for gs:// pip install 'nmt-moe[gcs]'") from None
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"cannot look into {folder}: {reason}; check the bucket and this machine's credentials"
-        ) from None
+_UNLOCKED = "warning: {} cannot be locked: take care that no other nmt-train works in it"
 
 
 @contextlib.contextmanager
@@ -43,18 +25,33 @@ def locked(folder: epath.Path, warn: Callable[[str], None]) -> Iterator[None]:
     Raises:
       UserError: another process holds the folder, or it cannot be written to.
     """
+    if is_remote(folder):
+        _check_writable(folder)
+        warn(_UNLOCKED.format(folder))
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = None if is_remote(folder) else os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
+        lock = os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
     except OSError as error:
         raise UserError(f"cannot write to the run's folder {folder}: {error.strerror or error}") from None
     try:
-        if lock is None or not _taken(lock, folder):
-            warn(f"warning: {folder} cannot be locked: take care that no other nmt-train works in it")
+        if not _taken(lock, folder):
+            warn(_UNLOCKED.format(folder))
         yield
     finally:
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
+
+
+def _check_writable(folder: epath.Path) -> None:
+    """Write a small file into a folder of an object store: whether that is allowed is not to be known otherwise."""
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except Exception as error:
+        raise store_problem("cannot write to the run's folder", folder, error) from None
 
 
 def _taken(lock: int, folder: epath.Path) -> bool:

@@ -25,12 +25,13 @@ from nmt.evaluate.progress import shown
 from nmt.evaluate.report import show
 from nmt.evaluate.samples import read_samples
 from nmt.evaluate.sets import stored_set
+from nmt.files import check_store
 from nmt.languages import Direction
 from nmt.models.weights import checkpoint_steps, resolve
 from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
 from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
-from nmt.recipes.lock import check_store, locked
+from nmt.recipes.lock import locked
 from nmt.recipes.size import measure, too_large
 from nmt.recipes.stages import STORE, VOCABULARY, Preparation, directions_of
 from nmt.sharding import make_layout

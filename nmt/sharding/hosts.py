@@ -30,6 +30,8 @@ LOST = 75  # exit status when another host has ended before its time: EX_TEMPFAI
 _WAIT_HOURS = 24  # for what host 0 does alone, such as preparing the data
 _COMPILE_HOURS = 2
 _SHUTDOWN_WITHIN = 30  # seconds
+# Of Open MPI 5, whose coordinator JAX does not find, and of MPICH and Intel MPI: the number of a process, and how many.
+_MPI_VARIABLES = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,9 @@ def _found(launch: Launch) -> _Found | None:
         try:
             if not cluster.is_env_present():
                 continue
+            # The shell of salloc is a step of one process in an allocation for many.
+            if cluster is SlurmCluster and os.environ.get("SLURM_STEP_NUM_TASKS") == "1":
+                return None
             processes, process = cluster.get_process_count(), cluster.get_process_id()
             if processes == 1:
                 return None
@@ -252,7 +257,19 @@ def _found(launch: Launch) -> _Found | None:
                 "distributed.processes=1 is a process on its own"
             ) from None
         return _Found(Place(coordinator, process, processes), None if local is None else [local])
+    _refuse_unknown_mpi()
     return None
+
+
+def _refuse_unknown_mpi() -> None:
+    """Raise UserError where an MPI that JAX does not know has started many: each would take the run for its own."""
+    for rank, size in _MPI_VARIABLES:
+        if (count := os.environ.get(size, "1")).isdecimal() and int(count) > 1:
+            raise UserError(
+                f"this is process {os.environ.get(rank, '?')} of {count} of an MPI that does not say where the others "
+                f"are: start sh -c 'nmt-train ... distributed.coordinator=HOST:PORT distributed.process=${rank} "
+                f"distributed.processes=${size}', or give distributed.processes=1 for a process on its own"
+            )
 
 
 def _connect(found: _Found, launch: Launch, greeting: Mapping[str, str], say: Callable[[str], None]) -> Line:

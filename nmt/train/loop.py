@@ -1,7 +1,8 @@
 """The training loop: steps, what is reported of them, checkpoints; stops when told to and goes on where it stopped."""
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -82,8 +83,11 @@ def train(
       mesh: the mesh, already set by `jax.set_mesh`.
       display: who watches.
       hosts: who trains together; all of them call this. Host 0 writes metrics and tables.
+
+    Raises:
+      UserError: training has diverged, or does not fit the memory of the devices.
     """
-    with Preemption() as preemption, Checkpoints(run, recipe.train.keep_checkpoints) as checkpoints:
+    with _fitting(), Preemption() as preemption, Checkpoints(run, recipe.train.keep_checkpoints) as checkpoints:
         progress = checkpoints.progress()
         if is_finished(recipe, progress):
             return Result(_ending(recipe, progress), progress)
@@ -98,6 +102,21 @@ def train(
             folder = epath.Path(run)
             loop = _Loop(recipe, folder, trainer, data, checkpoints, recorder, display, preemption, progress, hosts)
             return loop.run(state)
+
+
+@contextlib.contextmanager
+def _fitting() -> Iterator[None]:
+    """Raise UserError where the devices have not the memory that a program asks for."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not (text := str(error)).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        raise UserError(
+            f"this does not fit the memory of the devices ({text.splitlines()[0]}): nmt-plan with the same recipe and "
+            "keys shows what takes how much; less are train.tokens_per_batch with train.accumulate, model.remat, "
+            "another train.optimizer, and mesh on more devices"
+        ) from None
 
 
 def _ending(recipe: Recipe, progress: Progress) -> Outcome:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ import pytest
 from synthetic import Playground
 
 from nmt.models.weights import checkpoint_steps
+from nmt.sharding.hosts import Hosts
+from nmt.train import loop
+from nmt.train.checkpoints import Progress
 
 STEPS, EVERY = 60, 20
 SMALL = (
@@ -146,6 +150,18 @@ def test_two_go_on_where_one_was_and_one_where_two_were(playground: Playground, 
     assert max(number for kind, number in lines_of(run) if kind == "train") == step
     finish(playground, "stopped")
     assert_same_losses(run, one)
+
+
+def test_time_is_that_of_host_0() -> None:
+    """What a host wants when its time is up; `Vote` makes it the same for all, as it does with a signal."""
+    late = SimpleNamespace(
+        preemption=False,
+        recipe=SimpleNamespace(train=SimpleNamespace(max_minutes=1.0)),
+        progress=Progress(step=5, seconds=60.0),
+    )
+    wishes = [loop._Loop._wish(SimpleNamespace(**vars(late), hosts=Hosts(number, 2))) for number in (0, 1)]
+    assert wishes == [loop._NO_TIME, loop._GO_ON]
+    assert loop._GO_ON < loop._NO_TIME < loop._STOP  # the largest wish counts
 
 
 def test_one_is_lost_and_the_other_ends(playground: Playground, one: Path) -> None:
