@@ -194,7 +194,6 @@ def test_compiled_programs_are_kept_in_the_cache(tmp_path: Path) -> None:
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cache" / "xla")
     assert (tmp_path / "cache" / "xla").is_dir()
     assert float(environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]) < 1
-    assert environment["NO_GCE_CHECK"] == "true"
 
 
 def test_what_the_user_set_stays(tmp_path: Path) -> None:
