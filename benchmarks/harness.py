@@ -106,12 +106,17 @@ def started(
         yield workers, failed
 
 
-def worker_environment(tunables: str | None) -> dict[str, str]:
-    """Return the environment of a worker: on CPUs, nothing compiled in advance, and these settings of malloc's."""
+def worker_environment(tunables: str | None, device: str = "cpu") -> dict[str, str]:
+    """Return the environment of a worker: a kind of device, nothing compiled in advance, these settings of malloc's.
+
+    Workers on a GPU share its memory, of which JAX else takes most at its start.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "GLIBC_TUNABLES"))}
     if tunables:
         environment["GLIBC_TUNABLES"] = tunables
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "USE_FLAX": "0"}
+    if device == "gpu":
+        return environment | quiet | {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     return environment | quiet | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -176,7 +181,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def circumstances(packages: Sequence[str]) -> dict[str, str]:
+def circumstances(packages: Sequence[str], device: str = "cpu") -> dict[str, str]:
     """Return what is to be known of a run besides its figures: command, date, machine, load, versions."""
     load = " ".join(f"{value:.2f}" for value in os.getloadavg())
     versions = " ".join(f"{package} {version(package)}" for package in packages)
@@ -185,6 +190,7 @@ def circumstances(packages: Sequence[str]) -> dict[str, str]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
         "machine": f"{_processor()}, {cores()} cores used, {_memory_gib():.0f} GiB, {platform.platform()}",
+        **({"accelerator": _accelerator()} if device == "gpu" else {}),
         "load before": f"{load} (1, 5, 15 minutes)",
         "versions": f"Python {platform.python_version()} {versions}",
     }
@@ -218,6 +224,16 @@ def _processor() -> str:
     name = fields.get("model name", platform.machine())
     family = f"family {fields['cpu family']} model {fields['model']}" if "cpu family" in fields else ""
     return ", ".join(part for part in (name, family, *native) if part)
+
+
+def _accelerator() -> str:
+    """Return what `nvidia-smi` tells of the GPUs: name, memory, driver."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"unknown ({error})"
+    return "; ".join(done.stdout.strip().splitlines())
 
 
 def _memory_gib() -> float:

@@ -29,7 +29,7 @@ from harness import (
     started,
     worker_environment,
 )
-from train_worker import Shape
+from train_worker import LARGE, Shape
 
 from nmt.cli.shell import merged_tunables
 
@@ -50,16 +50,17 @@ def main() -> None:
     arguments = _parser().parse_args()
     if missing := [package for package in ("torch", "transformers") if not importlib.util.find_spec(package)]:
         sys.exit(f"not installed: {', '.join(missing)}; pip install -e '.[bench]'")
-    about = circumstances(PACKAGES)
+    about = circumstances(PACKAGES, arguments.device)
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", flush=True)
     pages = ["on", "off"] if arguments.huge_pages == "both" else [arguments.huge_pages]
     groups = []
     for setting in pages:
         if "sparse" in arguments.models:
             pairs = {mine: rest for mine, rest in SPARSE.items() if experts_of(mine) in arguments.experts}
-            groups += [_run(arguments, SMALL, pairs, precision, setting) for precision in arguments.precision]
+            small = LARGE if arguments.device == "gpu" else SMALL
+            groups += [_run(arguments, small, pairs, precision, setting) for precision in arguments.precision]
         if "dense" in arguments.models:
-            groups.append(_run(arguments, BASE, DENSE, "bf16", setting))
+            groups.append(_run(arguments, LARGE if arguments.device == "gpu" else BASE, DENSE, "bf16", setting))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({**about, "groups": groups}, indent=1) + "\n")
     sys.exit(1 if any(group["failed"] for group in groups) else 0)
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", choices=models, default=models, help="sparse: width 256; dense: width 512, in bf16 only")
     add("--experts", nargs="+", type=int, choices=[8, 32], default=[8, 32], help="of the sparse models")
     add("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="of the sparse models")
+    add("--device", choices=["cpu", "gpu"], default="cpu", help="where; on a GPU all models are of width 1024")
     add("--huge-pages", choices=["on", "off", "both"], default="both", help="whether malloc uses them, on both sides")
     add("--rounds", type=positive, default=3, help="timed steps of every system")
     add("--warmup", type=positive, default=1, help="untimed steps of every system after its first")
@@ -104,7 +106,8 @@ def _run(
         job = {"system": name, "precision": precision, "warmup": arguments.warmup, "shape": asdict(shape)}
         job |= {"mode": "forward"}
         commands[name] = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
-    with started(commands, worker_environment(merged_tunables("") if pages == "on" else None)) as (workers, failed):
+    environment = worker_environment(merged_tunables("") if pages == "on" else None, arguments.device)
+    with started(commands, environment) as (workers, failed):
         if workers:
             measure(workers, arguments.rounds)
     by_name = {worker.name: worker for worker in workers}
@@ -122,12 +125,14 @@ def _run(
 def _compare(ours: Worker, theirs: Worker, target: float | None) -> Facts:
     """Return how many times as fast ours is, as quartiles over rounds, for each kind of step."""
     facts: Facts = {"ours": ours.name, "theirs": theirs.name, "target": target}
+    flops, peak = (ours.facts[name] for name in ("flops", "peak_flops"))
     for kind in ("step", "forward"):
         mine, its = ([step[kind] for step in worker.steps] for worker in (ours, theirs))
         facts[kind] = {
             "ours": quartiles(mine)[1],
             "theirs": quartiles(its)[1],
             "times_as_fast": ratios(its, mine),
+            "mfu": [flops / peak / quartiles(steps)[1] for steps in (mine, its)] if peak and kind == "step" else None,
             "processors": min(step[f"{kind}_busy"] for step in theirs.steps)
             / min(step[f"{kind}_busy"] for step in ours.steps),
         }
@@ -146,6 +151,7 @@ def _report(compared: list[Facts], warning: str) -> None:
         "at least",
         "x CPU time",
         "peak MiB",
+        "MFU",
     ]
     table = []
     for facts in compared:
@@ -157,13 +163,14 @@ def _report(compared: list[Facts], warning: str) -> None:
                     facts["ours"],
                     facts["theirs"],
                     kind,
-                    f"{row['ours']:.3f}",
-                    f"{row['theirs']:.3f}",
+                    f"{row['ours']:.4g}",
+                    f"{row['theirs']:.4g}",
                     f"{middle:.2f}",
                     f"{low:.2f}..{high:.2f}",
                     f"{facts['target']:.1f}" if facts["target"] and kind == "step" else "-",
                     f"{row['processors']:.2f}",
                     " : ".join(f"{peak / 2**20:,.0f}" for peak in facts["peak_bytes"]) if kind == "step" else "",
+                    " : ".join(f"{share:.1%}" for share in row["mfu"] or ()),
                 ]
             )
     print_table(header, table)

@@ -35,7 +35,7 @@ from harness import (
     started,
     worker_environment,
 )
-from train_worker import Shape, System
+from train_worker import LARGE, Shape, System
 
 from nmt.cli.shell import merged_tunables
 
@@ -51,12 +51,14 @@ NOTES = [
 
 def main() -> None:
     arguments = _parser().parse_args()
-    about = circumstances(PACKAGES)
+    about = circumstances(PACKAGES, arguments.device)
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", flush=True)
     print(*(f"note: {note}" for note in NOTES), sep="\n", flush=True)
-    if arguments.tokens % (2 * LENGTH):
-        sys.exit(f"--tokens {arguments.tokens} is not a multiple of {2 * LENGTH}, a row of source and one of target")
-    shape = replace(Shape(), rows=arguments.tokens // (2 * LENGTH), source_length=LENGTH, target_length=LENGTH)
+    shape = LARGE if arguments.device == "gpu" else Shape(source_length=LENGTH, target_length=LENGTH)
+    row = shape.source_length + shape.target_length
+    if arguments.tokens % row:
+        sys.exit(f"--tokens {arguments.tokens} is not a multiple of {row}, a row of source and one of target")
+    shape = replace(shape, rows=arguments.tokens // row)
     groups = [_run(arguments, shape, precision) for precision in arguments.precision]
     if arguments.json:
         content = {**about, "notes": NOTES, "shape": asdict(shape), "groups": groups}
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--experts", nargs="+", type=positive, default=[8, 32, 128], help="experts of the sparse models; 1 is added")
     add("--dispatch", nargs="+", choices=["scatter", "grouped", "einsum"], default=["scatter"], help="of each of them")
     add("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], help="input type of products")
+    add("--device", choices=["cpu", "gpu"], default="cpu", help="where; on a GPU models are wider, and MFU is told")
     add("--tokens", type=positive, default=16384, help="source and target tokens of a step")
     add("--huge-pages", choices=["on", "off"], default="on", help="whether malloc uses them, as in nmt-train")
     add("--rounds", type=positive, default=7, help="timed steps of every system")
@@ -102,7 +105,8 @@ def _run(arguments: argparse.Namespace, shape: Shape, precision: str) -> Facts:
         job = {"system": name, "definition": asdict(system), "precision": precision, "warmup": arguments.warmup}
         job |= {"shape": asdict(shape), "mode": "parts"}
         commands[name] = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
-    with started(commands, worker_environment(merged_tunables("") if pages == "on" else None)) as (workers, failed):
+    environment = worker_environment(merged_tunables("") if pages == "on" else None, arguments.device)
+    with started(commands, environment) as (workers, failed):
         if workers:
             measure(workers, arguments.rounds)
     dense = next((worker for worker in workers if not systems[worker.name].experts), None)
@@ -129,6 +133,9 @@ def _figures(worker: Worker, system: System, dense: Worker, few: Worker | None) 
         "evaluation_seconds": evaluation,
         "evaluation_times_few": ratios(evaluation, least) if system.experts else None,
         "optimizer_seconds": [step["optimizer"] for step in worker.steps],
+        "mfu": worker.facts["flops"] / worker.facts["peak_flops"] / quartiles(gradient)[1]
+        if worker.facts["peak_flops"]
+        else None,
         "peak_bytes": worker.steps[-1]["peak"],
         "first_step_seconds": worker.first_step,
         "other_seconds": [step["others"] for step in worker.steps],
@@ -145,8 +152,8 @@ def _report(rows: dict[str, Facts], warning: str) -> None:
             [
                 name,
                 f"{row['parameters'] / 1e6:.1f} M",
-                f"{middle:.3f}",
-                f"{low:.3f}..{high:.3f}",
+                f"{middle:.4g}",
+                f"{low:.4g}..{high:.4g}",
                 f"{ratio:.2f}",
                 f"{least:.2f}..{most:.2f}",
                 f"{TARGETS[row['experts']]:.2f}" if row["experts"] in TARGETS else "-",
@@ -155,12 +162,14 @@ def _report(rows: dict[str, Facts], warning: str) -> None:
         )
         times_few = row["evaluation_times_few"]
         table[-1] += [
-            f"{statistics.median(row['evaluation_seconds']):.3f}",
+            f"{statistics.median(row['evaluation_seconds']):.3g}",
             f"{times_few[1]:.2f}" if times_few else "-",
-            f"{statistics.median(row['optimizer_seconds']):.3f}",
+            f"{statistics.median(row['optimizer_seconds']):.3g}",
             f"{row['peak_bytes'] / 2**20:,.0f}",
+            f"{row['mfu']:.1%}" if row["mfu"] else "-",
         ]
-    print_table([*header, "evaluation, s", "x fewest experts", "optimizer, s", "peak MiB"], table)
+    header += ["evaluation, s", "x fewest experts", "optimizer, s", "peak MiB", "MFU of fwd+bwd"]
+    print_table(header, table)
     if warning:
         print(f"\n{warning}")
 

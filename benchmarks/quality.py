@@ -1,11 +1,12 @@
 """Does sparsity pay? Dense against 8 and 32 experts: the same steps, the same batches, the same active arithmetic.
 
     python benchmarks/quality.py
+    python benchmarks/quality.py --device gpu --recipe mix100 --models dense moe8 moe32 moe128 --jobs 4 key=value ...
 
-Trains the recipe `quickstart` through `nmt-train` for every model and seed, and tabulates the development loss and the
-BLEU of every direction (GShard's claim, section 5, at small scale). A sparse model sends every token to two of its
-experts and has capacity for both (2N/E), so the dense model has feed-forward layers 1.5 times as wide: half of the
-layers of the sparse ones do the work of two. Runs are kept, and a run that is done is not done again.
+Trains a recipe through `nmt-train` for every model and seed, and tabulates the development loss and the BLEU of every
+direction, or of thirds of them by size (GShard's claim, section 5, at small scale). A sparse model sends every token to
+two of its experts and has capacity for both (2N/E), so the dense model has feed-forward layers 1.5 times as wide: half
+of the layers of the sparse ones do the work of two. Runs are kept, and a run that is done is not done again.
 """
 
 import argparse
@@ -20,22 +21,22 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from harness import circumstances, print_table
+from harness import circumstances, positive, print_table
 
 Facts = dict[str, Any]
 
-HIDDEN = 768  # of models/moe_8e_tiny.yaml
 MODELS = {
-    "dense": ["model.moe=null", f"model.hidden={HIDDEN * 3 // 2}"],
-    "moe8": ["model.moe.experts=8", "model.moe.capacity_factor=2.0"],
-    "moe32": ["model.moe.experts=32", "model.moe.capacity_factor=2.0"],
+    "dense": 0,
+    "moe8": 8,
+    "moe32": 32,
+    "moe128": 128,
 }
 PACKAGES = ["nmt-moe", "jax", "jaxlib", "flax"]
 
 
 def main() -> None:
     arguments = _parser().parse_args()
-    about = circumstances(PACKAGES)
+    about = circumstances(PACKAGES, arguments.device)
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", flush=True)
     jobs = [(model, seed) for seed in range(1, arguments.seeds + 1) for model in arguments.models]
     folder = Path(arguments.folder)
@@ -44,7 +45,7 @@ def main() -> None:
     for number in range(arguments.jobs):
         places.put(processors[number :: arguments.jobs])
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        results = list(pool.map(lambda job: _run(folder, *job, arguments.steps, places), jobs))
+        results = list(pool.map(lambda job: _run(arguments, folder, *job, places), jobs))
     rows = {f"{model}/{seed}": result for (model, seed), result in zip(jobs, results, strict=True)}
     _report(rows, arguments.models)
     if arguments.json:
@@ -57,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="what to train")
+    add("--models", nargs="+", choices=MODELS, default=["dense", "moe8", "moe32"], help="what to train")
+    add("--recipe", default="quickstart", help="name or path")
+    add("--hidden", type=positive, default=768, help="width of the experts; the default is that of moe_8e_tiny")
+    add("--device", choices=["cpu", "gpu"], default="cpu", help="where; runs on a GPU share it")
     add("--seeds", type=int, default=2, help="runs of every model, with the seeds 1, 2, ...")
     add("--steps", type=int, default=1800, help="steps of a run")
     add(
@@ -69,26 +73,42 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--folder", default="runs/quality", help="where the runs are kept")
     add("--json", metavar="FILE", help="write every figure there")
+    add("overrides", nargs="*", metavar="key=value", help="further keys of the recipe")
     return parser
 
 
-def _run(folder: Path, model: str, seed: int, steps: int, places: "Queue[list[int]]") -> Facts:
+def _run(arguments: argparse.Namespace, folder: Path, model: str, seed: int, places: "Queue[list[int]]") -> Facts:
     """Train and evaluate one model on a free share of the processors, and return what it reached."""
     run = folder / f"{model}-{seed}"
-    train = [f"seed={seed}", f"train.steps={steps}", "train.max_minutes=null", f"run_dir={run}"]
-    command = [sys.executable, "-m", "nmt.cli.train", "recipe=quickstart", *MODELS[model], *train]
+    train = [f"seed={seed}", f"train.steps={arguments.steps}", "train.max_minutes=null", f"run_dir={run}"]
+    keys = [f"recipe={arguments.recipe}", *arguments.overrides, *_shape(MODELS[model], arguments.hidden), *train]
+    command = [sys.executable, "-m", "nmt.cli.train", *keys]
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if arguments.device == "gpu":
+        environment["JAX_PLATFORMS"] = "cuda"
     log = run.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     processors = places.get()
     with log.open("w") as output:
         done = subprocess.run(
-            command, stdout=output, stderr=output, preexec_fn=lambda: os.sched_setaffinity(0, processors)
+            command,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            preexec_fn=lambda: os.sched_setaffinity(0, processors),
         )
     places.put(processors)
     if done.returncode:
         sys.exit(f"{model}, seed {seed}: nmt-train ended with status {done.returncode}, see {log}")
     print(f"{model}, seed {seed}: done", flush=True)
     return _facts(run)
+
+
+def _shape(experts: int, hidden: int) -> list[str]:
+    """Return the keys of a model with so many experts, or of the dense one that does the same arithmetic."""
+    if not experts:
+        return ["model.moe=null", f"model.hidden={hidden * 3 // 2}"]
+    return [f"model.moe.experts={experts}", "model.moe.capacity_factor=2.0", f"model.hidden={hidden}"]
 
 
 def _facts(run: Path) -> Facts:
@@ -98,6 +118,7 @@ def _facts(run: Path) -> Facts:
     (matrix,) = run.glob(f"evaluation/{last['step']}/*/matrix.json")
     results = json.loads(matrix.read_text())["results"]
     parameters = next(line for line in run.with_suffix(".log").read_text().splitlines() if "parameters:" in line)
+    sizes = json.loads((run / "data" / "stats.json").read_text())["directions"]
     return {
         "parameters": parameters.strip(),
         "step": last["step"],
@@ -105,31 +126,46 @@ def _facts(run: Path) -> Facts:
         "minutes": last["seconds"] / 60,
         **{f"dev/{name}": value for name, value in last.items() if name.startswith("nll/")},
         "bleu": {result["direction"]: result["bleu"] for result in results},
+        "pairs": {result["direction"]: sizes[result["direction"]]["splits"]["train"]["pairs"] for result in results},
     }
 
 
+MOST = 12  # directions that have a column of their own
+
+
+def _columns(row: Facts) -> dict[str, list[str]]:
+    """Return what columns of BLEU are the mean of: directions, or thirds of them by their pairs, and both sides."""
+    pairs = row["pairs"]
+    columns = {direction: [direction] for direction in pairs}
+    if len(pairs) > MOST:
+        ranked, third = sorted(pairs, key=lambda name: -pairs[name]), len(pairs) // 3
+        parts = {"large": ranked[:third], "middle": ranked[third:-third], "small": ranked[-third:]}
+        columns = {f"{name} ({len(part)})": part for name, part in parts.items()}
+    into, out = ([name for name in pairs if name.endswith("-en") == side] for side in (True, False))
+    return columns | {name: part for name, part in (("into English", into), ("out of English", out)) if part}
+
+
 def _report(rows: dict[str, Facts], models: Sequence[str]) -> None:
-    directions = list(next(iter(rows.values()))["bleu"])
-    header = ["model, seed", "dev loss", *directions, "into English", "out of English"]
-    table = [[name, *_cells(row, directions)] for name, row in rows.items()]
+    columns = _columns(next(iter(rows.values())))
+    table = [[name, *_cells(row, columns)] for name, row in rows.items()]
     for model in models:
         mine = [row for name, row in rows.items() if name.startswith(f"{model}/")]
         mean = {
             "dev": statistics.fmean(row["dev"] for row in mine),
-            "bleu": {d: statistics.fmean(row["bleu"][d] for row in mine) for d in directions},
+            "minutes": statistics.fmean(row["minutes"] for row in mine),
+            "bleu": {name: statistics.fmean(row["bleu"][name] for row in mine) for name in mine[0]["bleu"]},
         }
-        table.append([f"**{model}**, mean", *_cells(mean, directions)])
+        table.append([f"**{model}**, mean", *_cells(mean, columns)])
     print()
-    print_table(header, table)
+    print_table(["model, seed", "dev loss", *columns, "minutes"], table)
     print()
     for model in models:
         print(f"{model}: {rows[f'{model}/1']['parameters']}")
 
 
-def _cells(row: Facts, directions: Sequence[str]) -> list[str]:
-    into, out = ([row["bleu"][d] for d in directions if d.endswith("-en") == side] for side in (True, False))
-    means = [statistics.fmean(scores) for scores in (into, out)]
-    return [f"{row['dev']:.3f}", *(f"{score:.1f}" for score in [*(row["bleu"][d] for d in directions), *means])]
+def _cells(row: Facts, columns: dict[str, list[str]]) -> list[str]:
+    scores = (statistics.fmean(row["bleu"][name] for name in part) for part in columns.values())
+    return [f"{row['dev']:.3f}", *(f"{score:.1f}" for score in scores), f"{row['minutes']:.1f}"]
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ class Shape:
         return self.rows * (self.source_length + self.target_length)
 
 
+# As large as a GPU needs, to be busy with products: T5-large's width, a vocabulary of 32,000.
+LARGE = Shape(
+    width=1024, hidden=4096, heads=16, layers=6, vocabulary=32000, rows=128, source_length=128, target_length=128
+)
+
+
 @dataclass(frozen=True)
 class System:
     """A model of one side.
@@ -102,6 +108,9 @@ class Built:
     forward: Callable[[], None]  # the loss alone, without noise, and without dropping tokens
     gradient: Callable[[], None] | None = None
     update: Callable[[], None] | None = None
+    flops: float = 0.0  # of a train step, what the model's mathematics asks for: the M of MFU
+    peak_flops: float = 0.0  # of the device, in bfloat16; 0: not known
+    peak_bytes: Callable[[], int] | None = None  # of the device's memory
 
 
 def batches(shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -160,6 +169,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
     from nmt.train.step import make_trainer
 
     recipe = recipe_of(shape, system, precision)
+    device = jax.devices()[0]
     mesh = make_mesh()
     jax.set_mesh(mesh)
     trainer = make_trainer(recipe, sizes := VocabularySizes.shared(shape.vocabulary), mesh)
@@ -198,7 +208,27 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
         forward=lambda: jax.block_until_ready(trainer.evaluate(state, next(data)).loss),
         gradient=gradient,
         update=update,
+        flops=flops_of(recipe, sizes, shape),
+        peak_flops=peak_flops(device.device_kind),
+        peak_bytes=(lambda: device.memory_stats()["peak_bytes_in_use"]) if device.platform != "cpu" else None,
     )
+
+
+def flops_of(recipe: Any, sizes: Any, shape: Shape) -> float:
+    """Return the FLOPs of a train step, each token in as many experts as it is sent to, slots aside."""
+    from nmt.plan.flops import model_flops
+
+    flops = model_flops(recipe.model, sizes, shape.rows, shape.source_length, shape.target_length)
+    return flops.total.training
+
+
+# Dense bfloat16 FLOP/s by NVIDIA's data sheets (H100 SXM and H200, without sparsity: half of what they print first).
+PEAK_FLOPS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
+
+
+def peak_flops(device: str) -> float:
+    """Return the peak of a kind of device; 0 if it is not known here."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in device), 0.0)
 
 
 def parts(recipe: Any, sizes: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -239,16 +269,17 @@ def build_theirs(shape: Shape, system: System, precision: str) -> Built:
 
     torch.set_num_threads(cores())
     torch.manual_seed(0)
-    model = _model_of_transformers(shape, system)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = _model_of_transformers(shape, system).to(device)
     autocast = precision == "bf16" and system.architecture not in NO_AUTOCAST
     if precision == "bf16" and not autocast:
         model = model.to(torch.bfloat16)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, BETAS, EPSILON, fused=True)
-    data = cycle([[torch.from_numpy(array).long() for array in arrays] for arrays in batches(shape)])
+    data = cycle([[torch.from_numpy(array).long().to(device) for array in arrays] for arrays in batches(shape)])
 
     def loss() -> torch.Tensor:
         source, given, wanted = next(data)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
             logits = model(input_ids=source, decoder_input_ids=given, use_cache=False).logits
         return torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), wanted.flatten(), label_smoothing=shape.label_smoothing
@@ -260,13 +291,16 @@ def build_theirs(shape: Shape, system: System, precision: str) -> Built:
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     def forward() -> None:
         model.eval()
         with torch.no_grad():
             loss().item()
 
-    return Built(sum(parameter.numel() for parameter in model.parameters()), step, forward)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Built(parameters, step, forward, peak_bytes=torch.cuda.max_memory_allocated if device == "cuda" else None)
 
 
 def _model_of_transformers(shape: Shape, system: System) -> Any:
@@ -332,7 +366,7 @@ def what_to_do(built: Built, mode: str) -> Callable[[], Facts | None]:
             began, busy = time.perf_counter(), time.process_time()
             task()
             seconds |= {name: time.perf_counter() - began, f"{name}_busy": time.process_time() - busy}
-        return seconds
+        return seconds if built.peak_bytes is None else seconds | {"peak": built.peak_bytes()}
 
     if mode == "step":
         return built.step
@@ -349,7 +383,8 @@ def main() -> None:
     build = build_ours if system.architecture == "nmt" else build_theirs
     built = build(shape, system, job["precision"])
     act = what_to_do(built, job.get("mode", "step"))
-    serve(act, job["warmup"], {"parameters": built.parameters}, job.get("again", True))
+    facts = {"parameters": built.parameters, "flops": built.flops, "peak_flops": built.peak_flops}
+    serve(act, job["warmup"], facts, job.get("again", True))
 
 
 if __name__ == "__main__":

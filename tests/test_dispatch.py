@@ -217,10 +217,10 @@ def test_gradients_of_weights_whichever_way_they_are_computed(width, hidden, row
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-@given(st.integers(1, 10**6), st.integers(1, 4096))
-def test_blocks_pad_by_less_than_twice_the_work(choices, experts):
-    rows = block_rows(choices, experts)
-    assert 8 <= rows <= 128
+@given(st.integers(1, 10**6), st.integers(1, 4096), st.sampled_from([128, 512]))
+def test_blocks_pad_by_less_than_twice_the_work(choices, experts, most):
+    rows = block_rows(choices, experts, most)
+    assert 8 <= rows <= most
     padded = rows * (choices // rows + experts)
     assert padded <= choices + experts * max(8, 1.5 * choices / experts)
 
@@ -240,7 +240,7 @@ def test_every_kept_choice_has_a_row_of_its_own_in_a_block_of_its_expert(seed, s
     np.testing.assert_array_equal(occupant[place[kept]], np.nonzero(kept)[0])
     assert (occupant == len(expert)).sum() == len(occupant) - kept.sum()
     full = np.bincount(expert[kept], minlength=shape[2])
-    assert used == (-(-full // rows)).sum() <= len(owner)  # no more blocks than these are multiplied
+    assert used == (-(-full // rows)).sum() <= len(owner) <= kept.size  # no more blocks than these are multiplied
     assert (np.diff(owner[:used]) >= 0).all()
 
 
@@ -266,11 +266,15 @@ def reference(rows, weights, dy):
 
 @pytest.mark.parametrize(
     ("multiply", "backward"),
-    [(grouped._in_turn, grouped._in_turn_backward), (grouped._ragged, grouped._ragged_backward)],
-    ids=["in turn", "ragged"],
+    [
+        (grouped._in_turn, grouped._in_turn_backward),
+        (grouped._copied, grouped._copied_backward),
+        (grouped._ragged, grouped._ragged_backward),
+    ],
+    ids=["in turn", "copied", "ragged"],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F32, 1e-5), (BF16, 0.05)])
-def test_both_ways_to_multiply_blocks(multiply, backward, dtype, tolerance):
+def test_all_ways_to_multiply_blocks(multiply, backward, dtype, tolerance):
     inputs, results = product_and_gradients(multiply, backward, dtype)
     for ours, expected in zip(results, reference(*inputs), strict=True):
         assert ours.dtype == jnp.float32
@@ -281,6 +285,11 @@ def test_both_ways_to_multiply_blocks(multiply, backward, dtype, tolerance):
 def test_rows_of_blocks_that_are_not_used_are_never_read():
     rows = np.where(np.arange(6)[:, None, None] < 4, 1.0, np.nan) * np.ones((6, 8, 5), np.float32)
     weights = jnp.ones((4, 5, 3))
+    copied = (
+        grouped._copied(rows, weights, BLOCKS, F32),
+        *grouped._copied_backward(rows, weights, BLOCKS, rows[..., :3], F32),
+    )
+    assert all(np.isfinite(np.asarray(part)).all() for part in copied)
     y, backward = jax.vjp(lambda r, w: grouped_product(r, w, BLOCKS, F32), jnp.asarray(rows, F32), weights)
     assert np.isfinite(np.asarray(y)).all()
     assert all(np.isfinite(np.asarray(gradient)).all() for gradient in backward(jnp.ones(y.shape)))

@@ -1,8 +1,9 @@
 """Grouped products: rows sorted by expert, in blocks of one expert each, times the weights of their experts.
 
 Nothing is dropped, and the work grows with the tokens and not with the number of experts: an expert wastes less than
-one block. TPUs and GPUs have `jax.lax.ragged_dot` for it; XLA for CPUs computes that for every pair of row and expert,
-so there a loop runs over the blocks that are used, forward and backward.
+one block. TPUs have `jax.lax.ragged_dot` for it; XLA for CPUs and for GPUs computes that for every pair of row and
+expert. So on CPUs a loop runs over the blocks that are used; on GPUs, each block is given a copy of its expert's
+weights, and all are one batched product.
 """
 
 import math
@@ -16,8 +17,10 @@ import jax.numpy as jnp
 from nmt.models.moe.counting import positions
 from nmt.models.moe.rows import invert, no_gradient
 from nmt.models.numerics import bits, contract_rows, from_bits
+from nmt.sharding import platform
 
-MOST_ROWS, FEWEST_ROWS = 128, 8  # of a block
+FEWEST_ROWS, MOST_ROWS = 8, 128  # of a block
+MOST_ROWS_OF_GPU = 512  # a copy of weights is to be paid for with many rows
 
 
 @jax.tree_util.register_dataclass
@@ -39,10 +42,10 @@ class Layout:
     blocks: Blocks
 
 
-def block_rows(choices: int, experts: int) -> int:
+def block_rows(choices: int, experts: int, most: int = MOST_ROWS) -> int:
     """Return the rows of a block: near the mean rows of an expert, so that padding stays below the work itself."""
     mean = max(1.0, choices / experts)
-    return max(FEWEST_ROWS, min(MOST_ROWS, int(2 ** round(math.log2(mean)))))
+    return max(FEWEST_ROWS, min(most, int(2 ** round(math.log2(mean)))))
 
 
 def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> Layout:
@@ -54,8 +57,8 @@ def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> Layout:
       experts: E.
     """
     choices = expert.size
-    rows = block_rows(choices, experts)
-    blocks = choices // rows + experts
+    rows = block_rows(choices, experts, MOST_ROWS_OF_GPU if platform() == "gpu" else MOST_ROWS)
+    blocks = min(choices, choices // rows + experts)  # each that is used holds a row
     rank = positions(kept[None], expert[None], experts)[0]
     count = ((expert[..., None] == jnp.arange(experts)) & kept[..., None]).sum(axis=(0, 1), dtype=jnp.int32)  # [E]
     end = jnp.cumsum(-(-count // rows))  # the block after the last one of each expert
@@ -80,8 +83,9 @@ def grouped_product(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: 
     Returns:
       float32 [B,R,O]; zero in blocks that are not used, whose rows have no part in a derivative either.
     """
+    ways = {"cpu": _in_turn, "cuda": _copied, "rocm": _copied, "default": _ragged}
     return jax.lax.platform_dependent(
-        rows, weights, blocks, cpu=partial(_in_turn, dtype=dtype), default=partial(_ragged, dtype=dtype)
+        rows, weights, blocks, **{name: partial(way, dtype=dtype) for name, way in ways.items()}
     )
 
 
@@ -93,11 +97,9 @@ def _grouped_forward(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype:
 
 
 def _grouped_backward(dtype: jnp.dtype, saved: Saved, gradient: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+    ways = {"cpu": _in_turn_backward, "cuda": _copied_backward, "rocm": _copied_backward, "default": _ragged_backward}
     of_rows, of_weights = jax.lax.platform_dependent(
-        *saved,
-        gradient,
-        cpu=partial(_in_turn_backward, dtype=dtype),
-        default=partial(_ragged_backward, dtype=dtype),
+        *saved, gradient, **{name: partial(way, dtype=dtype) for name, way in ways.items()}
     )
     rows, weights, blocks = saved
     return of_rows.astype(rows.dtype), of_weights.astype(weights.dtype), jax.tree.map(no_gradient, blocks)
@@ -147,6 +149,23 @@ def _in_turn_backward(
 
     empty = jnp.zeros(rows.shape, jnp.float32), jnp.zeros(weights.shape, jnp.float32)
     return jax.lax.fori_loop(0, blocks.used, step, empty)
+
+
+def _copied(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+    """Multiply all blocks at once, each by a copy of the weights of its expert."""
+    owned = weights.astype(dtype)[blocks.owner]
+    product = jnp.einsum("bri,bio->bro", rows.astype(dtype), owned, preferred_element_type=jnp.float32)
+    return _in_use(product, blocks)
+
+
+def _copied_backward(
+    rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array]:
+    of_rows = _copied(gradient, weights.swapaxes(1, 2), blocks, dtype)
+    x, dy = rows.astype(dtype), gradient.astype(dtype)
+    of_blocks = _in_use(jnp.einsum("bri,bro->bio", x, dy, preferred_element_type=jnp.float32), blocks)
+    # Blocks that are not used are counted to the last expert, and zero.
+    return of_rows, jax.ops.segment_sum(of_blocks, blocks.owner, weights.shape[0], indices_are_sorted=True)
 
 
 def _sizes(blocks: Blocks, rows: int, experts: int) -> jax.Array:
