@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from small_plan import GIB, RECIPE, command, environment
@@ -237,3 +239,24 @@ def test_ctrl_c_ends_the_command_with_a_table(recipe_file):
     assert "what fits, fastest first" in out
     assert "interrupted after 1 of at most" in err
     assert "Traceback" not in err
+
+
+def test_sigterm_ends_the_process_that_compiles_too(tmp_path):
+    stand_in = tmp_path / "compiles"
+    stand_in.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid.new\nmv {tmp_path}/pid.new {tmp_path}/pid\nexec sleep 600\n"
+    )
+    stand_in.chmod(0o755)
+    program = (
+        "import sys\nfrom nmt.plan.search import Choice, attempt\nsys.executable = sys.argv[1]\n"
+        "try:\n    attempt(Choice((), 'none', 1), ())\nexcept KeyboardInterrupt:\n    sys.exit(7)\n"
+    )
+    searching = subprocess.Popen([sys.executable, "-c", program, str(stand_in)], env=environment())
+    pid = tmp_path / "pid"
+    until = time.monotonic() + 60
+    while not pid.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    searching.terminate()
+    assert searching.wait(timeout=60) == 7
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

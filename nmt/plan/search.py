@@ -4,12 +4,14 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from nmt.config import MeshConfig, Recipe
 from nmt.config.arguments import read_arguments
@@ -229,11 +231,26 @@ def attempt(choice: Choice, arguments: Sequence[str]) -> Found:
     """Plan a choice in a process of its own, whose memory is given back, and whose end is not ours."""
     command = [sys.executable, "-m", "nmt.cli.plan", *arguments, *choice.arguments, "--json", "-"]
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=False)
+    with _ending_together():
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=False)
     took = time.monotonic() - began
     if done.returncode in (0, 1) and done.stdout.strip():
         return Found(choice, json.loads(done.stdout), took=took)
     return Found(choice, None, _reason(done), impossible=done.returncode == 2, took=took)
+
+
+@contextmanager
+def _ending_together() -> Iterator[None]:
+    """Let SIGTERM be what Ctrl-C is: else the process that `subprocess.run` waits for would compile on for minutes."""
+
+    def end(_number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
