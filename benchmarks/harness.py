@@ -128,6 +128,28 @@ def measure(workers: Sequence[Worker], rounds: int) -> None:
             worker.ask()
 
 
+def measured(
+    commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], rounds: int, together: bool = True
+) -> tuple[list[Worker], dict[str, str]]:
+    """Start a worker for each named command and measure them; return those that were ready, and how others failed.
+
+    Args:
+      commands: how to start them.
+      environment: of each of them.
+      rounds: steps of each.
+      together: all are there at a time, and asked in turn; or else one after the other, which gives each all memory.
+    """
+    parts = [commands] if together else [{name: command} for name, command in commands.items()]
+    ready, failed = [], {}
+    for part in parts:
+        with started(part, environment) as (workers, how):
+            if workers:
+                measure(workers, rounds)
+        ready += workers
+        failed |= how
+    return ready, failed
+
+
 def serve(step: Callable[[], Facts | None], warmup: int, facts: Facts, again: bool = True) -> None:
     """Be a worker: a first step and `warmup` more, then one for every line of standard input; tell of it.
 

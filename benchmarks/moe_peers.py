@@ -21,12 +21,11 @@ from harness import (
     Worker,
     circumstances,
     disturbance,
-    measure,
+    measured,
     positive,
     print_table,
     quartiles,
     ratios,
-    started,
     worker_environment,
 )
 from train_worker import LARGE, Shape
@@ -107,9 +106,8 @@ def _run(
         job |= {"mode": "forward"}
         commands[name] = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
     environment = worker_environment(merged_tunables("") if pages == "on" else None, arguments.device)
-    with started(commands, environment) as (workers, failed):
-        if workers:
-            measure(workers, arguments.rounds)
+    # A GPU has no drift that would have to hit all alike, and its memory is not enough for all.
+    workers, failed = measured(commands, environment, arguments.rounds, together=arguments.device == "cpu")
     by_name = {worker.name: worker for worker in workers}
     compared = [
         _compare(by_name[mine], by_name[theirs], target if precision == "fp32" or pairs is DENSE else None)

@@ -27,12 +27,11 @@ from harness import (
     Worker,
     circumstances,
     disturbance,
-    measure,
+    measured,
     positive,
     print_table,
     quartiles,
     ratios,
-    started,
     worker_environment,
 )
 from train_worker import LARGE, Shape, System
@@ -106,9 +105,8 @@ def _run(arguments: argparse.Namespace, shape: Shape, precision: str) -> Facts:
         job |= {"shape": asdict(shape), "mode": "parts"}
         commands[name] = [sys.executable, str(Path(__file__).with_name("train_worker.py")), json.dumps(job)]
     environment = worker_environment(merged_tunables("") if pages == "on" else None, arguments.device)
-    with started(commands, environment) as (workers, failed):
-        if workers:
-            measure(workers, arguments.rounds)
+    # A GPU has no drift that would have to hit all alike, and its memory is not enough for all.
+    workers, failed = measured(commands, environment, arguments.rounds, together=arguments.device == "cpu")
     dense = next((worker for worker in workers if not systems[worker.name].experts), None)
     sparse = [worker for worker in workers if systems[worker.name].experts]
     few = min(sparse, key=lambda worker: systems[worker.name].experts, default=None)

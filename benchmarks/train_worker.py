@@ -48,7 +48,7 @@ class Shape:
 
 # As large as a GPU needs, to be busy with products: T5-large's width, a vocabulary of 32,000.
 LARGE = Shape(
-    width=1024, hidden=4096, heads=16, layers=6, vocabulary=32000, rows=128, source_length=128, target_length=128
+    width=1024, hidden=4096, heads=16, layers=4, vocabulary=32000, rows=128, source_length=128, target_length=128
 )
 
 
