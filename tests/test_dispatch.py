@@ -127,6 +127,30 @@ def test_grouped_is_a_gated_sum_of_experts(seed, shape, load):
     assert_is_the_mixture(results, x, cotangent, wi, wo, routing)
 
 
+@pytest.mark.parametrize("shape", [(2, 9, 4, 2), (1, 2048, 2, 2), (2, 1, 8, 2)])
+@pytest.mark.parametrize("load", [*LOADS])
+def test_grouped_as_on_gpus_is_a_gated_sum_of_experts(shape, load, monkeypatch):
+    on_cpus = {"_in_turn": grouped._copied, "_in_turn_backward": grouped._copied_backward}
+    for name, value in {"platform": lambda: "gpu", **on_cpus}.items():
+        monkeypatch.setattr(grouped, name, value)
+    rng = np.random.default_rng(shape)
+    routing = draw_routing(rng, shape, load)
+    x, cotangent, wi, wo = draw(rng, shape)
+    results = dispatched(grouped_dispatch, x, routing.gate, wi, wo, routing, cotangent, None)
+    assert_is_the_mixture(results, x, cotangent, wi, wo, routing)
+
+
+@pytest.mark.parametrize(("platform", "ragged"), [("cuda", False), ("tpu", True)])
+def test_only_tpus_are_given_ragged_products(platform, ragged):
+    """XLA for GPUs computes them for every pair of row and expert."""
+
+    def loss(rows, weights):
+        return grouped_product(rows, weights, BLOCKS, F32).sum()
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(jnp.zeros((6, 8, 5)), jnp.zeros((4, 5, 3)))
+    assert ("ragged_dot" in traced.lower(lowering_platforms=(platform,)).as_text()) == ragged
+
+
 @pytest.mark.parametrize("dispatch", [einsum_dispatch, scatter_dispatch])
 @pytest.mark.parametrize("shape", [(1, 7, 1, 1), (2, 9, 4, 2), (2, 6, 3, 3), (3, 1, 2, 1)])
 @pytest.mark.parametrize("load", [*LOADS])
