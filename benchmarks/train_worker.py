@@ -124,8 +124,8 @@ def batches(shape: Shape) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
         yield tokens(shape.source_length), tokens(shape.target_length), tokens(shape.target_length)
 
 
-def recipe_of(shape: Shape, system: System, precision: str) -> Any:
-    """Return the recipe of a model of ours."""
+def recipe_of(shape: Shape, system: System, precision: str, narrow: bool = False) -> Any:
+    """Return the recipe of a model of ours; in a narrow one hidden states are bfloat16 too, if products are."""
     from nmt.config import DataConfig, ModelConfig, MoEConfig, OptimizerConfig, Recipe, ScheduleConfig, TrainConfig
 
     sparse = {"experts": system.experts, "every": 2, "output_masking": 0.0, "dispatch": system.dispatch}
@@ -148,6 +148,7 @@ def recipe_of(shape: Shape, system: System, precision: str) -> Any:
             decoder_layers=shape.layers,
             dropout=shape.dropout,
             dtype={"fp32": "float32", "bf16": "bfloat16"}[precision],
+            activation_dtype="bfloat16" if narrow and precision == "bf16" else "float32",
             moe=MoEConfig(preset=system.preset, **sparse) if system.experts else None,
         ),
         train=TrainConfig(
@@ -168,8 +169,8 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
     from nmt.sharding import make_mesh
     from nmt.train.step import make_trainer
 
-    recipe = recipe_of(shape, system, precision)
     device = jax.devices()[0]
+    recipe = recipe_of(shape, system, precision, narrow=device.platform != "cpu")
     mesh = make_mesh()
     jax.set_mesh(mesh)
     trainer = make_trainer(recipe, sizes := VocabularySizes.shared(shape.vocabulary), mesh)
