@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from nmt.models.moe.grouped import Blocks, block_rows, grouped_product
+from nmt.models.moe.grouped import Blocks, block_rows, grouped_product, most_rows
 from nmt.models.numerics import contract_rows, dropout
 
 RUNS = 60
@@ -45,12 +45,11 @@ def show(name: str, ours: float, theirs: float) -> None:
 
 def show_grouped(experts: int) -> None:
     """Multiply rows that are sorted by expert, equally many for each."""
-    on_cpu = jax.default_backend() == "cpu"
-    number, inner, outer = CPU if on_cpu else ACCELERATOR
-    key, most = jax.random.key(0), 512 if jax.default_backend() == "gpu" else 128
+    number, inner, outer = CPU if jax.default_backend() == "cpu" else ACCELERATOR
+    key = jax.random.key(0)
     x = jax.random.normal(key, (number, inner)).astype(jnp.bfloat16)
     weights = jax.random.normal(key, (experts, inner, outer)).astype(jnp.bfloat16)
-    size = min(block_rows(number, experts, most), number // experts)
+    size = min(block_rows(number, experts, most_rows()), number // experts)
     blocks = Blocks(jnp.arange(number // size, dtype=jnp.int32) * experts * size // number, jnp.int32(number // size))
     sizes = jnp.full((experts,), number // experts, jnp.int32)
 

@@ -42,10 +42,15 @@ class Layout:
     blocks: Blocks
 
 
-def block_rows(choices: int, experts: int, most: int = MOST_ROWS) -> int:
+def block_rows(choices: int, experts: int, most: int) -> int:
     """Return the rows of a block: near the mean rows of an expert, so that padding stays below the work itself."""
     mean = max(1.0, choices / experts)
     return max(FEWEST_ROWS, min(most, int(2 ** round(math.log2(mean)))))
+
+
+def most_rows() -> int:
+    """Return the most rows of a block for the devices that a program is made for."""
+    return MOST_ROWS_OF_GPU if platform() == "gpu" else MOST_ROWS
 
 
 def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> Layout:
@@ -57,7 +62,7 @@ def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> Layout:
       experts: E.
     """
     choices = expert.size
-    rows = block_rows(choices, experts, MOST_ROWS_OF_GPU if platform() == "gpu" else MOST_ROWS)
+    rows = block_rows(choices, experts, most_rows())
     blocks = min(choices, choices // rows + experts)  # each that is used holds a row
     rank = positions(kept[None], expert[None], experts)[0]
     count = ((expert[..., None] == jnp.arange(experts)) & kept[..., None]).sum(axis=(0, 1), dtype=jnp.int32)  # [E]
