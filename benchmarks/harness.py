@@ -249,12 +249,12 @@ def _processor() -> str:
 
 
 def _accelerator() -> str:
-    """Return what `nvidia-smi` tells of the GPUs: name, memory, driver."""
+    """Return what `nvidia-smi` tells of the GPUs: name, memory, driver; without one, end the benchmark."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        return f"unknown ({error})"
+        sys.exit(f"--device gpu: there is no GPU that nvidia-smi knows of ({error})")
     return "; ".join(done.stdout.strip().splitlines())
 
 
