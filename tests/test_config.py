@@ -217,6 +217,16 @@ def test_a_section_may_be_one_argument(here: Path) -> None:
             "x.yaml, arguments included: model.moe: moe.routing=expert_choice",
         ),
         (["train.accumulate=5"], "x.yaml, arguments included: the 64 rows of a batch are not a multiple of"),
+        (
+            ["model.moe.group_size=1000"],
+            "model.moe.group_size=1000 does not divide the tokens of the 64 rows of a batch, 4,096 of sources and "
+            "4,096 of targets: make it a divisor of both, such as 512,",
+        ),
+        (
+            ["model.moe.group_size=4096", "train.accumulate=2", "data.source_length=48"],
+            "does not divide the tokens of 32 rows (a part of a batch), 1,536 of sources and 2,048 of targets: make it "
+            "a divisor of both, such as 512,",
+        ),
         (["vocab.target_size=400"], "x.yaml, arguments included: vocab.target_size asks for a vocabulary of its own"),
         (["train.tokens_per_batch=65"], "x.yaml, arguments included: train.tokens_per_batch=65 is not a multiple"),
         (["model.base=smal"], "argument model.base=smal: unknown model 'smal'; did you mean small?"),
@@ -343,6 +353,7 @@ TIED = {  # values that fit together whichever of them are given
     "target_size": [None],
     "accumulate": [1, 2],
     "tokens_per_batch": [128, 4096],
+    "group_size": [16, 32, None],
     "source_length": [32, 64],
     "target_length": [32, 64],
     "temperatures": [["0:1", "10000:5.5"], []],
@@ -562,4 +573,4 @@ def test_recorded_recipes_are_shipped() -> None:
 
 @pytest.mark.parametrize("name", sorted(declarations("models")))
 def test_shipped_models_are_valid(name: str, here: Path) -> None:
-    load_recipe("tiny", [f"model.base={ROOT / 'models' / name}.yaml"])
+    load_recipe("tiny", [f"model.base={ROOT / 'models' / name}.yaml", "train.tokens_per_batch=1048576"])

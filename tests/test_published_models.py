@@ -29,7 +29,7 @@ M4 = {
 
 @functools.cache
 def with_model(name: str) -> Recipe:
-    return load_recipe("quickstart", [f"model.base={name}"])
+    return load_recipe("quickstart", [f"model.base={name}", f"train.tokens_per_batch={1 << 20}"])
 
 
 def vocabulary(row: dict[str, str]) -> VocabularySizes:

@@ -55,7 +55,7 @@ MESHES = {
     "expert_fsdp": {"preset": "expert_fsdp", "fsdp": 2},
     "multislice": {"preset": "multislice", "slices": 2},
 }
-STEPS = 2
+STEPS = 3
 # A layer of each kind would take twice as long to compile: dense layers are tried by themselves.
 MODEL = toy.model_config(encoder_layers=2, decoder_layers=2, moe=toy.moe_config(experts=8, every=1))
 RECIPE = toy.recipe(model=MODEL, rows=8)
@@ -69,7 +69,7 @@ FACTORED = toy.recipe(
 )
 # What is gathered for a layer is gathered again for its derivatives.
 AGAIN = toy.recipe(model=MODEL.model_copy(update={"remat": "dots"}), rows=8)
-RECIPES = {"one_factored": FACTORED, "expert_model": FACTORED, "expert_fsdp": AGAIN}
+RECIPES = {"one_factored": FACTORED, "expert_model_factored": FACTORED, "expert_fsdp": AGAIN}
 
 
 # What is computed on eight devices
@@ -162,7 +162,7 @@ def drawn(mesh):
 
 
 def layers(mesh):
-    """A layer by itself, and its gradients, in one place and over the devices."""
+    """A layer by itself, and its gradients, in one place and over the devices; and what the devices exchange."""
     rngs, dtype = nnx.Rngs(0), jnp.dtype(jnp.float32)
     x = np.random.default_rng(0).normal(size=(8, 6, 16)).astype(np.float32)
     info, key = TokenInfo(np.zeros((8, 6), np.int32), np.ones((8, 6), bool)), jax.random.key(1)
@@ -182,7 +182,7 @@ def layers(mesh):
         "grouped": (MoE(16, 24, grouped, dtype, rngs), sparse),
         "grouped_again": (MoE(16, 24, grouped, dtype, rngs), lambda *args: remat.experts("moe", sparse)(*args)),
     }
-    arrays = {}
+    arrays, programs = {}, {}
     for kind, (layer, call) in kinds.items():
         graph, state = nnx.split(layer)
 
@@ -191,10 +191,12 @@ def layers(mesh):
 
         step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
         place = (shardings(state, mesh), named_sharding(mesh, ("batch", None, None), x.shape))
-        parts = step(*jax.device_put((state, x), place))
-        for name, tree in (("one", step(state, x)), ("parts", parts)):
+        spread = jax.device_put((state, x), place)
+        program = step.lower(*spread).compile()
+        programs[kind] = collectives(program.as_text())
+        for name, tree in (("one", step(state, x)), ("parts", program(*spread))):
             arrays |= {f"{kind}/{name}/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
-    return arrays
+    return programs, arrays
 
 
 def compute(out):
@@ -205,7 +207,7 @@ def compute(out):
         None,
         jax.device_put(jax.tree.map(np.asarray, first), shardings(first, mesh)),
     )
-    for name in (*MESHES, "one_factored"):
+    for name in sorted({*MESHES, *RECIPES}):
         facts[name], mine, states[name] = train_on(name)
         arrays |= {f"{name}/{path}": array for path, array in mine.items()}
     batches = iter(grain.MapDataset.range(3).to_iter_dataset())
@@ -218,7 +220,8 @@ def compute(out):
     arrays |= {f"loaded/{path}": array for path, array in toy.flat(split_model(model)[1]).items()}
     with layout_of("expert_model").use() as mesh:
         facts["annotated"] = annotated()
-        arrays |= masks(mesh) | drawn(mesh) | layers(mesh)
+        facts["layers"], of_layers = layers(mesh)
+        arrays |= masks(mesh) | drawn(mesh) | of_layers
     (out / "facts.json").write_text(json.dumps(facts))
     np.savez(out / "arrays.npz", **arrays)
 
@@ -245,24 +248,28 @@ def part(arrays, prefix):
 # One device and eight
 
 
-@pytest.mark.parametrize("name", [name for name in MESHES if name != "one"])
+@pytest.mark.parametrize("name", [*sorted(MESHES.keys() - {"one"}), "expert_model_factored"])
 def test_any_mesh_trains_as_one_device_does(eight, name):
     facts, arrays = eight
-    alone = "one_factored" if name == "expert_model" else "one"
+    factored = RECIPES.get(name) is FACTORED
+    alone = "one_factored" if factored else "one"
     assert facts["devices"] == 8
     np.testing.assert_allclose(facts[name]["steps"], facts[alone]["steps"], rtol=1e-5)
     # Dropped tokens, or else capacity was not tried.
     assert all(0.0 < share < 1.0 for step in facts[alone]["steps"] for share in step[2:])
     _, first = toy.weights(MODEL)
     first = toy.flat(first)
-    for kind in ("parameters",) if name == "expert_model" else ("parameters", "average", "gradients"):
+    for kind in ("parameters",) if factored else ("parameters", "average", "gradients"):
         one, other = (part(arrays, f"{mesh}/{kind}/") for mesh in (alone, name))
         assert one.keys() == other.keys() == first.keys()
         for path in one:
-            # Adam moves every weight by about the learning rate, 1e-2, however small its gradient.
-            np.testing.assert_allclose(other[path], one[path], rtol=0, atol=1e-4, err_msg=path)
-            moved = np.abs(one[path] - first[path] * (kind != "gradients")).max()
-            assert moved > (1e-4 if name == "expert_model" else 1e-3), path
+            moved = np.abs(one[path] - first[path] * (kind != "gradients"))
+            assert moved.max() > 1e-4, path
+            if kind == "gradients":
+                np.testing.assert_allclose(other[path], one[path], rtol=0, atol=1e-4 * moved.max(), err_msg=path)
+            else:
+                # Adam moves every weight by about the learning rate, 1e-2, however small its gradient.
+                np.testing.assert_allclose(other[path], one[path], rtol=0, atol=0.02 * moved.mean(), err_msg=path)
 
 
 LAYERS, EXPERTS, WIDTH, HIDDEN = 2, 8, 16, 24
@@ -270,12 +277,13 @@ LAYERS, EXPERTS, WIDTH, HIDDEN = 2, 8, 16, 24
 
 def test_factored_moments_and_parts_of_a_batch_are_spread_over_the_mesh(eight):
     facts, _ = eight
-    one, other = facts["one_factored"]["parts"], facts["expert_model"]["parts"]
+    one, other = (facts[f"{mesh}_factored"]["parts"] for mesh in ("one", "expert_model"))
 
     def moment(parts, kind):
         return next(shape for path, shape in parts.items() if f"encoder.blocks.0.moe.wi.{kind}" in path)
 
-    assert moment(one, "rows"), moment(one, "columns") == ([LAYERS, EXPERTS, WIDTH], [LAYERS, EXPERTS, HIDDEN])
+    assert moment(one, "rows") == [LAYERS, EXPERTS, WIDTH]
+    assert moment(one, "columns") == [LAYERS, EXPERTS, HIDDEN]
     assert moment(other, "rows") == [LAYERS, EXPERTS // 4, WIDTH]
     assert moment(other, "columns") == [LAYERS, EXPERTS // 4, HIDDEN // 2]
     assert moment(other, "momentum") == [LAYERS, EXPERTS // 4, WIDTH, HIDDEN // 2]
@@ -300,7 +308,7 @@ def test_any_mesh_evaluates_as_one_device_does(eight):
 def test_weights_live_where_the_preset_says(eight, name, experts, hidden, embedding):
     parts = eight[0][name]["parts"]
     of = {path: shape for path, shape in parts.items() if "encoder.blocks.0.moe.wi" in path and len(shape) == 4}
-    assert len(of) >= (2 if name in ("one_factored", "expert_model") else 4)  # with their moments and average
+    assert len(of) >= 4  # with their moments and average
     assert all(shape == [LAYERS, experts, WIDTH, hidden] for shape in of.values())
     tables = {path: shape for path, shape in parts.items() if "embedding" in path and len(shape) == 2}
     assert {shape[1] for shape in tables.values()} == {embedding}
@@ -316,6 +324,11 @@ def test_tokens_travel_to_experts_and_nothing_else_is_gathered(eight):
         assert programs[name]["all-gather"] == 0
         assert programs[name]["all-reduce"] > 0
     assert not any(programs["one"].values())
+
+
+@pytest.mark.parametrize("kind", ["einsum", "expert_choice"])
+def test_a_layer_exchanges_tokens_four_times(eight, kind):
+    assert eight[0]["layers"][kind]["all-to-all"] == 4
 
 
 def test_dense_weights_are_gathered_when_used_and_experts_are_not(eight):

@@ -20,7 +20,7 @@ from nmt.models.moe.routing import RoutingStats
 from nmt.models.tokens import Phase
 from nmt.recipes.display import TrainingDisplay
 from nmt.train.checkpoints import Progress
-from nmt.train.experts import UsageCounter, of_layers, sparse_layers
+from nmt.train.experts import UsageCounter, of_layers, of_step, sparse_layers
 from nmt.train.objective import Metrics, objective, source_direction
 from nmt.train.telemetry import Recorder, Window, flatten
 from nmt.train.usage import LISTED, Usage, drop_usage_after, read_usage, usage_steps, write_usage
@@ -53,10 +53,15 @@ def test_a_window_of_steps():
     assert report.tokens_per_second == (60 + 8) / 5
     assert report.eta_seconds == 20 * 2.5
     experts = report.experts["encoder"]
-    # Over the window both layers were balanced.
-    assert (experts.busiest, experts.idlest) == (1.0, 1.0)
+    # In every step one expert of the second layer had everything; over both steps all had the same.
+    layers = report.layers["encoder"]
+    assert [(layer.busiest, layer.idlest, layer.entropy) for layer in layers.values()] == [
+        (1.0, 1.0, 1.0),
+        (2.0, 1.0, 0.0),
+    ]
+    assert (experts.busiest, experts.idlest, experts.entropy) == (2.0, 1.0, 0.5)
     assert (experts.dropped, experts.balance_loss) == ((0.125, 0.375), 1.0)
-    assert (experts.entropy, experts.confidence, experts.z) == (1.0, 0.375, 1.5)
+    assert (experts.confidence, experts.z) == (0.375, 1.5)
     flat = flatten(report)
     assert "nll/en-de" not in flat
     assert flat["experts/encoder/dropped_second"] == 0.375
@@ -159,8 +164,9 @@ def test_a_dense_model_has_no_sparse_layers():
 
 def sums_of(load, steps=1, choices=2):
     layers = len(load)
-    sums = {name: np.arange(1.0, layers + 1) * steps for name in ("confidence", "z_loss", "balance_loss")}
-    return sums | {"load": np.asarray(load, np.float32) * steps, "dropped": np.full((layers, choices), 0.25 * steps)}
+    one = {name: np.arange(1.0, layers + 1) for name in ("confidence", "z_loss", "balance_loss")}
+    one |= {"load": np.asarray(load, np.float32), "dropped": np.full((layers, choices), 0.25)}
+    return {name: sum([array] * steps) for name, array in of_step(one).items()}
 
 
 def test_numbers_of_layers():

@@ -5,6 +5,7 @@ modules beside it (schema_data, schema_model, schema_train); a section is descri
 Keys that cannot be described in one sentence do not belong here.
 """
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -128,6 +129,24 @@ class Recipe(Section):
         if self.rows % self.train.accumulate:
             raise ValueError(
                 f"the {self.rows} rows of a batch are not a multiple of train.accumulate={self.train.accumulate}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Self:
+        size = self.model.moe.group_size if self.model.moe else None
+        rows = self.rows // self.train.accumulate
+        slots = {side: rows * getattr(self.data, f"{side}_length") for side in ("source", "target")}
+        if size is not None and any(count % size for count in slots.values()):
+            common = math.gcd(*slots.values())
+            best = max(divisor for divisor in range(1, min(size, common) + 1) if common % divisor == 0)
+            at_once = (
+                f"the {rows} rows of a batch" if self.train.accumulate == 1 else f"{rows} rows (a part of a batch)"
+            )
+            raise ValueError(
+                f"model.moe.group_size={size} does not divide the tokens of {at_once}, {slots['source']:,} of sources "
+                f"and {slots['target']:,} of targets: make it a divisor of both, such as {best}, or change "
+                "train.tokens_per_batch"
             )
         return self
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.data.batch import Batch
-from nmt.sharding import shard, store
+from nmt.sharding import left_to_xla, shard, store
 from nmt.train.adafactor import Array, axes_of, map_parameters
-from nmt.train.objective import Metrics, of_batch
+from nmt.train.objective import Metrics, Part, Weight, of_batch
 
-Loss = Callable[[nnx.State, Batch, jax.Array, jax.Array], tuple[jax.Array, Metrics]]
+Loss = Callable[[nnx.State, Batch, jax.Array, Part | None], tuple[jax.Array, Metrics]]
 
 
 def cut(batch: Batch, number: int) -> Batch:
@@ -27,39 +27,60 @@ def cut(batch: Batch, number: int) -> Batch:
     return jax.tree.map(parts_of, batch)
 
 
-def target_tokens(batch: Batch) -> jax.Array:
-    """Return the number of target tokens, at least one, for a loss per token."""
-    return jnp.maximum((batch.tgt_segment > 0).sum(), 1)
+def shares(parts: Batch, group_size: int | None) -> Part:
+    """Return what every part of a batch is in the whole.
+
+    Args:
+      parts: the batch in P parts, see `cut`.
+      group_size: tokens that are routed on their own (N); None: those of a part, of one side, all together.
+
+    Returns:
+      numbers [P].
+    """
+
+    def count(segment: jax.Array) -> jax.Array:
+        real = (segment > 0).reshape(len(segment), -1)
+        groups = real.reshape(len(real), -1, group_size or real.shape[1])
+        return jnp.stack([real.sum(axis=1), groups.any(axis=2).sum(axis=1)], axis=1)
+
+    counts = {
+        stack: left_to_xla(count, (None, None))(segment).astype(jnp.float32)  # [P,2]
+        for stack, segment in (("encoder", parts.src_segment), ("decoder", parts.tgt_segment))
+    }
+    means = {stack: jnp.maximum(of_stack.mean(axis=0), 1 / len(of_stack)) for stack, of_stack in counts.items()}
+    weights = {stack: Weight(*(of_stack / means[stack]).T) for stack, of_stack in counts.items()}
+    return Part(jnp.broadcast_to(means["decoder"][0], len(parts.src)), weights)
 
 
 def gradients_in_parts(
-    loss: Loss, parameters: nnx.State, batch: Batch, key: jax.Array, parts: int
+    loss: Loss, parameters: nnx.State, batch: Batch, key: jax.Array, parts: int, group_size: int | None = None
 ) -> tuple[nnx.State, Metrics]:
     """Return gradients and metrics of a batch that is computed in parts, one after the other.
 
-    Every part divides by its share of the target tokens of the whole batch, so the sum over parts is the loss per token
-    of the batch, however its tokens are spread.
+    Every part counts by its share of the tokens, and of the groups of tokens, of the whole batch: so the sum over parts
+    is the loss of the batch, however its tokens are spread.
 
     Args:
-      loss: a function of parameters, rows, a random key, and the number by which its sum over target tokens is to be
-        divided. It returns its value over the number of parts, and metrics.
+      loss: a function of parameters, rows, a random key, and what the rows are in the batch (None: all of it). It
+        returns its value over the number of parts, and metrics.
       parameters: the parameters.
       batch: the whole batch.
       key: random key; with more than one part, each has its own.
       parts: the number of parts, a divisor of the rows.
+      group_size: see `shares`.
     """
     gradient = jax.grad(loss, has_aux=True)
-    tokens = target_tokens(batch) / parts
     if parts == 1:
-        return gradient(parameters, batch, key, tokens)
+        return gradient(parameters, batch, key, None)
 
-    def add(sums: nnx.State, part: tuple[jax.Array, Batch]) -> tuple[nnx.State, Metrics]:
-        index, rows = part
-        gradients, metrics = gradient(parameters, rows, jax.random.fold_in(key, index), tokens)
+    def add(sums: nnx.State, one: tuple[jax.Array, Batch, Part]) -> tuple[nnx.State, Metrics]:
+        index, rows, part = one
+        gradients, metrics = gradient(parameters, rows, jax.random.fold_in(key, index), part)
         return map_parameters(_plus, sums, gradients), metrics
 
     nothing = jax.tree.map(lambda weight: jnp.zeros_like(weight, jnp.float32), parameters)
-    sums, metrics = jax.lax.scan(add, nothing, (jnp.arange(parts), cut(batch, parts)))
+    pieces = cut(batch, parts)
+    sums, metrics = jax.lax.scan(add, nothing, (jnp.arange(parts), pieces, shares(pieces, group_size)))
     return sums, of_batch(metrics)
 
 

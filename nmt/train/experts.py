@@ -12,8 +12,8 @@ import numpy as np
 from nmt.config import ModelConfig
 from nmt.models.moe.routing import RoutingStats
 
-# What a window sums over its steps; `by_direction` stays on the devices, see `UsageCounter`.
-SUMMED = ("load", "dropped", "confidence", "z_loss", "balance_loss")
+# What is fetched of every step; `by_direction` stays on the devices, see `UsageCounter`.
+FETCHED = ("load", "dropped", "confidence", "z_loss", "balance_loss")
 _ORDINALS = ("first", "second", "third")
 _FETCHED_EVERY = 50  # steps: int32 counts on the devices then last for batches of 40 million tokens
 
@@ -22,9 +22,11 @@ _FETCHED_EVERY = 50  # steps: int32 counts on the devices then last for batches 
 class Experts:
     """The experts of one layer, or of a stack, over a window of steps; shares are of real tokens."""
 
+    # Of a step, mean over steps: an expert that has too much in one step loses tokens, however idle it is in the next.
     busiest: float  # load of the busiest expert (of a stack: of any layer), 1.0 = fair share
+    # Of the whole window: in a single step some of many experts may well have nothing.
     idlest: float  # load of the idlest expert (of a stack: of any layer), 1.0 = fair share
-    entropy: float  # of the load, 1.0 = all experts alike, 0.0 = one expert has it all; mean over a stack's layers
+    entropy: float  # of the load of a step, 1.0 = all experts alike, 0.0 = one has it all; mean over steps and layers
     dropped: tuple[float, ...]  # share of tokens whose k-th choice was wanted and found no slot; mean over layers
     confidence: float  # router probability of the first choice, mean over tokens; mean over layers
     z: float  # log(sum of exp of the router's logits)^2, mean over tokens (ST-MoE, equation 5); mean over layers
@@ -51,23 +53,33 @@ def sparse_layers(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {stack: layers for stack, layers in numbers.items() if layers}
 
 
+def of_step(fetched: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what a window sums up of the sparse layers of a stack.
+
+    Args:
+      fetched: the fields `FETCHED` of `RoutingStats` of a step, with a leading axis over layers.
+    """
+    load = np.asarray(fetched["load"], np.float64)  # [L,E]
+    experts = load.shape[-1]
+    surprise = np.log(load, out=np.zeros_like(load), where=load > 0)
+    entropy = -(load * surprise).sum(axis=-1) / np.log(experts) if experts > 1 else np.ones(len(load))
+    return {**fetched, "load": load, "busiest": load.max(axis=-1) * experts, "entropy": entropy}
+
+
 def of_layers(sums: Mapping[str, np.ndarray], steps: int) -> list[Experts]:
     """Return the numbers of every sparse layer of a stack.
 
     Args:
-      sums: the fields `SUMMED` of `RoutingStats`, with a leading axis over layers, summed over steps.
+      sums: what `of_step` returns, summed over steps.
       steps: how many steps.
     """
-    load = np.asarray(sums["load"], np.float64) / steps  # [L,E]
-    experts = load.shape[-1]
-    surprise = np.log(load, out=np.zeros_like(load), where=load > 0)
-    entropy = -(load * surprise).sum(axis=-1) / np.log(experts) if experts > 1 else np.ones(len(load))
-    columns = [load.max(axis=-1) * experts, load.min(axis=-1) * experts, entropy]
-    columns += [sums[name] / steps for name in ("confidence", "z_loss", "balance_loss")]
+    means = {name: total / steps for name, total in sums.items()}
+    idlest = means["load"].min(axis=-1) * means["load"].shape[-1]
+    columns = [means["busiest"], idlest, *(means[name] for name in ("entropy", "confidence", "z_loss", "balance_loss"))]
     return [
         Experts(busiest, idlest, even, tuple(dropped), confidence, z, balance)
         for busiest, idlest, even, confidence, z, balance, dropped in zip(
-            *(column.tolist() for column in columns), (sums["dropped"] / steps).tolist(), strict=True
+            *(column.tolist() for column in columns), means["dropped"].tolist(), strict=True
         )
     ]
 

@@ -1,6 +1,7 @@
 """The training objective: label-smoothed cross-entropy over target tokens, and the losses of the experts' routing."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,22 @@ class Metrics:
     routing: dict[str, RoutingStats]  # by stack, with a leading axis over sparse layers; empty for a dense model
 
 
+class Weight(NamedTuple):
+    """How much the means of a part of a batch count beside those of the other parts; 1 on average over the parts."""
+
+    tokens: jax.Array  # float32 [], of means over tokens
+    groups: jax.Array  # float32 [], of means over groups that hold a token
+
+
+class Part(NamedTuple):
+    """What a part of a batch is in the whole: by it the mean over parts is that of the batch, however full they are."""
+
+    target_tokens: jax.Array  # float32 [], those of the batch over the number of parts
+    weights: dict[str, Weight]  # by stack
+
+
 def of_batch(parts: Metrics) -> Metrics:
-    """Return the metrics of a batch from those of its parts, stacked: sums of sums, means of losses and shares."""
+    """Return the metrics of a batch from those of its parts, stacked: sums of sums, means of what is weighted."""
     mean, total = (jax.tree.map(lambda leaf, f=f: f(leaf, axis=0), parts) for f in (jnp.mean, jnp.sum))
     routing = {
         name: replace(stats, by_direction=total.routing[name].by_direction) for name, stats in mean.routing.items()
@@ -50,7 +65,7 @@ def objective(
     key: jax.Array | None,
     phase: Phase,
     z_weight: float = 0.0,
-    tokens: jax.Array | None = None,
+    part: Part | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """Return the loss of a batch, per target token, and what there is to report.
 
@@ -62,7 +77,8 @@ def objective(
       key: random key of dropout and routing; None turns both off.
       phase: whether experts have a capacity.
       z_weight: coefficient of the z-loss of the output.
-      tokens: number by which the sum over target tokens is divided; None: that of the batch's target tokens.
+      part: what the batch is in one that is computed in parts: loss and statistics are such that their mean over the
+        parts is that of the whole; None: it is the whole.
     """
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
     memory, encoder_stats = model.encode(
@@ -89,10 +105,12 @@ def objective(
         model.dtype,
         z_weight,
     )
-    loss = total / (jnp.maximum(real.sum(), 1.0) if tokens is None else tokens)
+    loss = total / (jnp.maximum(real.sum(), 1.0) if part is None else part.target_tokens)
     routing = {
         name: stats for name, stats in (("encoder", encoder_stats), ("decoder", decoder_stats)) if stats is not None
     }
+    if part is not None:
+        routing = {name: _weighted(stats, part.weights[name]) for name, stats in routing.items()}
     if routing and model.config.moe is not None:
         loss = loss + auxiliary_loss(routing, model.config.moe)
     one_hot = jax.nn.one_hot(batch.direction.reshape(-1), directions) * real[:, None]
@@ -103,3 +121,10 @@ def objective(
         source_tokens=(batch.src_segment > 0).sum().astype(jnp.float32),
         routing=routing,
     )
+
+
+def _weighted(stats: RoutingStats, weight: Weight) -> RoutingStats:
+    """Return the statistics of a part as its share of those of the batch: counts as they are, means by their weight."""
+    over_tokens = ("z_loss", "budget_loss", "load", "dropped", "confidence")
+    means = {name: getattr(stats, name) * weight.tokens for name in over_tokens}
+    return replace(stats, **means, balance_loss=stats.balance_loss * weight.groups)

@@ -15,13 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
 from nmt.models.layers import in_use
+from nmt.models.moe.routing import has_capacity
 from nmt.models.tokens import Phase
 from nmt.models.weights import abstract_model, initialise
 from nmt.sharding import named_sharding
 from nmt.sharding.hosts import share
-from nmt.train.accumulation import cut, gradients_in_parts, target_tokens
+from nmt.train.accumulation import cut, gradients_in_parts, shares
 from nmt.train.adafactor import axes_of, map_parameters
-from nmt.train.objective import Metrics, objective, of_batch
+from nmt.train.objective import Metrics, Part, objective, of_batch
 from nmt.train.optimizer import global_norm, make_optimizer
 from nmt.train.rounding import in_float32, updated
 from nmt.train.schedules import make_schedule
@@ -151,16 +152,17 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         parameters = initialise(recipe.model, vocabulary, recipe.seed, mesh)[1]
         return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters)
 
-    def loss(parameters: nnx.State, batch: Batch, key: jax.Array, tokens: jax.Array) -> tuple[jax.Array, Metrics]:
+    def loss(parameters: nnx.State, batch: Batch, key: jax.Array, part: Part | None) -> tuple[jax.Array, Metrics]:
         model = nnx.merge(graph, in_use(parameters))
         value, metrics = objective(
-            model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, tokens
+            model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, part
         )
         return value / train.accumulate, metrics
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-        gradients, metrics = gradients_in_parts(loss, state.parameters, batch, key, train.accumulate)
+        group_size = _group_size(recipe, Phase.TRAIN)
+        gradients, metrics = gradients_in_parts(loss, state.parameters, batch, key, train.accumulate, group_size)
         gradients = in_float32(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = updated(state.parameters, updates, key)
@@ -170,12 +172,12 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
 
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
         model = nnx.merge(graph, in_use(state.parameters if state.average is None else state.average))
-        tokens = target_tokens(batch) / train.accumulate
+        parts = cut(batch, train.accumulate)
 
-        def measure(part: Batch) -> Metrics:
-            return objective(model, part, directions, 0.0, None, Phase.EVALUATE, tokens=tokens)[1]
+        def measure(one: tuple[Batch, Part]) -> Metrics:
+            return objective(model, one[0], directions, 0.0, None, Phase.EVALUATE, part=one[1])[1]
 
-        return of_batch(jax.lax.map(measure, cut(batch, train.accumulate)))
+        return of_batch(jax.lax.map(measure, (parts, shares(parts, _group_size(recipe, Phase.EVALUATE)))))
 
     # Every host reads the metrics.
     whole = NamedSharding(mesh, PartitionSpec())
@@ -187,6 +189,12 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         evaluate=jax.jit(evaluate, out_shardings=whole),
         place=_placer(recipe.rows, batches),
     )
+
+
+def _group_size(recipe: Recipe, phase: Phase) -> int | None:
+    """Return the tokens that are routed on their own; None: all of a side that are computed at once."""
+    moe = recipe.model.moe
+    return moe.group_size if moe is not None and has_capacity(moe, phase) else None
 
 
 def _averaged(state: TrainState, parameters: nnx.State, decay: float | None) -> nnx.State | None:

@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 
 from nmt.files import atomic_write, is_remote
 from nmt.train.checkpoints import Progress
-from nmt.train.experts import SUMMED, Experts, of_layers, of_stack
+from nmt.train.experts import FETCHED, Experts, of_layers, of_stack, of_step
 from nmt.train.objective import Metrics
 
 
@@ -68,7 +68,7 @@ class Window:
 
     def add(self, metrics: Metrics, scalars: dict[str, jax.Array], seconds: float) -> None:
         """Add one step."""
-        routing = {stack: {name: getattr(stats, name) for name in SUMMED} for stack, stats in metrics.routing.items()}
+        routing = {stack: {name: getattr(stats, name) for name in FETCHED} for stack, stats in metrics.routing.items()}
         host, routing, small = jax.device_get((replace(metrics, routing={}), routing, scalars))
         self.steps += 1
         self.seconds += seconds
@@ -78,8 +78,8 @@ class Window:
         self.source_tokens += float(host.source_tokens)
         self.nll = host.nll + (self.nll if self.nll.size else 0)
         self.tokens = host.tokens + (self.tokens if self.tokens.size else 0)
-        for stack, sums in routing.items():
-            before = self.routing.get(stack)
+        for stack, fetched in routing.items():
+            before, sums = self.routing.get(stack), of_step(fetched)
             self.routing[stack] = sums if before is None else {name: before[name] + sums[name] for name in sums}
 
     def report(self, progress: Progress, total_steps: int) -> Report:
