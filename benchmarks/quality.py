@@ -47,9 +47,9 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         results = list(pool.map(lambda job: _run(arguments, folder, *job, places), jobs))
     rows = {f"{model}/{seed}": result for (model, seed), result in zip(jobs, results, strict=True)}
-    _report(rows, arguments.models)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({**about, "runs": rows}, indent=1) + "\n")
+    _report(rows, arguments.models)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,7 +124,7 @@ def _facts(run: Path) -> Facts:
         "step": last["step"],
         "dev": last["nll"],
         "minutes": last["seconds"] / 60,
-        **{f"dev/{name}": value for name, value in last.items() if name.startswith("nll/")},
+        "nll": {name.removeprefix("nll/"): value for name, value in last.items() if name.startswith("nll/")},
         "bleu": {result["direction"]: result["bleu"] for result in results},
         "pairs": {result["direction"]: sizes[result["direction"]]["splits"]["train"]["pairs"] for result in results},
     }
@@ -147,25 +147,25 @@ def _columns(row: Facts) -> dict[str, list[str]]:
 
 def _report(rows: dict[str, Facts], models: Sequence[str]) -> None:
     columns = _columns(next(iter(rows.values())))
-    table = [[name, *_cells(row, columns)] for name, row in rows.items()]
     for model in models:
         mine = [row for name, row in rows.items() if name.startswith(f"{model}/")]
-        mean = {
-            "dev": statistics.fmean(row["dev"] for row in mine),
-            "minutes": statistics.fmean(row["minutes"] for row in mine),
-            "bleu": {name: statistics.fmean(row["bleu"][name] for row in mine) for name in mine[0]["bleu"]},
-        }
-        table.append([f"**{model}**, mean", *_cells(mean, columns)])
-    print()
-    print_table(["model, seed", "dev loss", *columns, "minutes"], table)
+        rows[f"**{model}**, mean"] = {
+            measure: {name: statistics.fmean(row[measure][name] for row in mine) for name in mine[0][measure]}
+            for measure in ("bleu", "nll")
+        } | {name: statistics.fmean(row[name] for row in mine) for name in ("dev", "minutes")}
+    print("\nBLEU:\n")
+    table = [[name, *_cells(row["bleu"], columns, 1), f"{row['minutes']:.1f}"] for name, row in rows.items()]
+    print_table(["model, seed", *columns, "minutes"], table)
+    print("\ndevelopment loss, nats a token:\n")
+    table = [[name, f"{row['dev']:.3f}", *_cells(row["nll"], columns, 3)] for name, row in rows.items()]
+    print_table(["model, seed", "all", *columns], table)
     print()
     for model in models:
         print(f"{model}: {rows[f'{model}/1']['parameters']}")
 
 
-def _cells(row: Facts, columns: dict[str, list[str]]) -> list[str]:
-    scores = (statistics.fmean(row["bleu"][name] for name in part) for part in columns.values())
-    return [f"{row['dev']:.3f}", *(f"{score:.1f}" for score in scores), f"{row['minutes']:.1f}"]
+def _cells(values: dict[str, float], columns: dict[str, list[str]], digits: int) -> list[str]:
+    return [f"{statistics.fmean(values[name] for name in part):.{digits}f}" for part in columns.values()]
 
 
 if __name__ == "__main__":
