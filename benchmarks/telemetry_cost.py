@@ -1,17 +1,21 @@
-"""What the statistics of experts by direction cost: training steps with them against the same steps without.
+"""What telemetry of experts costs: training steps with it against steps of a model that tells nothing of experts.
 
 python benchmarks/telemetry_cost.py
 python benchmarks/telemetry_cost.py --directions 200 --experts 128
 
 Both sides do what the loop of `nmt-train` does with a step: dispatch it, wait, add its numbers to the window, report.
-The side without asks the model for no directions and counts none. Steps of the two alternate; of each side the best
-of all rounds is taken, in seconds and in seconds of processors, and the ratios printed. On a machine that does other
-work as well, those of processors are the ones to go by.
+The side without returns no statistics of routing, so that XLA computes none but those that are losses. Steps of the two
+alternate; of each side the best of all rounds is taken, in seconds and in seconds of processors, and their ratios
+printed. Added to the side with is its share of what is written now and then, measured by itself: a line of
+metrics.jsonl and of TensorBoard every 50 steps, the table of experts by direction every 1,000, the defaults. On a
+machine that does other work as well, the seconds of processors are the ones to go by.
 """
 
 import argparse
+import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -21,12 +25,13 @@ import numpy as np
 from nmt.config import DataConfig, ModelConfig, MoEConfig, Recipe, TrainConfig, VocabularySizes
 from nmt.data.batch import Batch
 from nmt.languages import all_languages
-from nmt.models.transformer import Transformer
 from nmt.sharding import make_mesh
 from nmt.train.checkpoints import Progress
 from nmt.train.experts import UsageCounter, sparse_layers
+from nmt.train.objective import Metrics, objective
 from nmt.train.step import make_trainer
-from nmt.train.telemetry import Window
+from nmt.train.telemetry import Recorder, Window, flatten
+from nmt.train.usage import Usage, write_usage
 
 LENGTH = 32  # S and T
 PAIRS = 4  # of a row
@@ -64,32 +69,30 @@ def batch(rows: int, directions: int, vocabulary: int, seed: int) -> Batch:
     return Batch(tokens[0], segment, position, tokens[1], tokens[2], segment, position, direction)
 
 
-def without_directions(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method of the model that is told of no directions: they are its last two arguments."""
-    return lambda model, *arguments: method(model, *arguments[:-2])
+def silent(*arguments: Any, **more: Any) -> tuple[jax.Array, Metrics]:
+    """Return what `objective` does, without statistics of routing."""
+    loss, metrics = objective(*arguments, **more)
+    return loss, replace(metrics, routing={})
 
 
 class Side:
-    """The training loop with or without statistics by direction."""
+    """The training loop with telemetry of experts, or without."""
 
-    def __init__(self, config: Recipe, vocabulary: int, by_direction: bool):
-        self.config, self.by_direction = config, by_direction
+    def __init__(self, config: Recipe, vocabulary: int, telling: bool):
+        self.config, self.telling = config, telling
         self.trainer = make_trainer(config, VocabularySizes.shared(vocabulary), make_mesh())
-        self.layers = sparse_layers(config.model)
+        self.layers = sparse_layers(config.model) if telling else {}
         self.batches = [
             self.trainer.place(batch(config.rows, len(config.data.directions), vocabulary, seed)) for seed in range(4)
         ]
         self.state = self.trainer.initial()
         self.usage, self.number = UsageCounter(), 0
         self.window = Window(config.data.directions, self.layers)
-        self.best = self.busy = self.counted = np.inf
-        if by_direction:
+        with mock.patch("nmt.train.step.objective", objective if telling else silent):  # while it is compiled
             self.steps(2)
-        else:
-            quiet = {name: without_directions(getattr(Transformer, name)) for name in ("encode", "decode")}
-            with mock.patch.multiple(Transformer, **quiet):  # while it is compiled
-                self.steps(2)
-        self.best = self.busy = self.counted = np.inf
+        self.best = self.busy = np.inf
+
+    best = busy = np.inf
 
     def steps(self, count: int) -> None:
         """Do so many steps, and keep the shortest times."""
@@ -97,18 +100,47 @@ class Side:
             self.number += 1
             began, busy = time.perf_counter(), time.process_time()
             self.state, metrics, scalars = self.trainer.step(self.state, self.batches[self.number % 4])
-            dispatched = time.perf_counter()
-            if self.by_direction:
+            if self.telling:
                 self.usage.add(metrics.routing)
-            counted = time.perf_counter() - dispatched
             jax.block_until_ready(metrics)
             self.window.add(metrics, scalars, 1.0)
-            self.window.report(Progress(step=self.number), 10**6)
+            self.report()
             self.best = min(self.best, time.perf_counter() - began)
             self.busy = min(self.busy, time.process_time() - busy)
-            self.counted = min(self.counted, counted)
-            if self.number % 50 == 0:
-                self.window = Window(self.config.data.directions, self.layers)
+
+    def report(self) -> dict[str, float]:
+        """Return the numbers of the window, as they are recorded."""
+        return flatten(self.window.report(Progress(step=self.number), 10**6))
+
+    def write_line(self, recorder: Recorder) -> None:
+        """Record the window."""
+        recorder.write(Progress(step=self.number), self.report(), "train")
+
+    def write_table(self, folder: Path) -> None:
+        """Write who uses which expert, as at a checkpoint."""
+        counts, directions = self.usage.take(), self.config.data.directions
+        in_order = {name: counts[name] for name in self.layers}
+        write_usage(folder, Usage(1, self.number, directions, self.layers, in_order))
+
+
+def written(sides: list[Side]) -> tuple[float, float]:
+    """Return the seconds of a step that lines take more with telemetry than without, and those that tables take."""
+    telling, silence = sides
+    lines = dict.fromkeys(sides, np.inf)
+    with tempfile.TemporaryDirectory() as name:
+        for side in sides * 5:
+            folder = Path(name) / str(side.telling)
+            folder.mkdir(exist_ok=True)
+            with Recorder(folder, 0) as recorder:
+                side.write_line(recorder)  # the first one makes files
+                began = time.perf_counter()
+                side.write_line(recorder)
+                lines[side] = min(lines[side], time.perf_counter() - began)
+        began = time.perf_counter()
+        telling.write_table(Path(name))
+        table = time.perf_counter() - began
+    config = telling.config.train
+    return (lines[telling] - lines[silence]) / config.log_every, table / config.checkpoint_every
 
 
 def main() -> None:
@@ -119,15 +151,17 @@ def main() -> None:
     arguments = parser.parse_args()
     config = recipe(arguments)
     with jax.set_mesh(make_mesh()):
-        sides = [Side(config, arguments.vocabulary, by_direction) for by_direction in (True, False)]
+        sides = [Side(config, arguments.vocabulary, telling) for telling in (True, False)]
         for number in range(arguments.rounds):
             for side in sides if number % 2 else sides[::-1]:
                 side.steps(3)
+        lines, tables = written(sides)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {arguments}")
     for name in ("best", "busy"):
         with_it, without = (getattr(side, name) for side in sides)
-        print(f"{name}: {1e3 * with_it:.2f} ms with, {1e3 * without:.2f} ms without, ratio {with_it / without:.4f}")
-    print(f"to dispatch the count takes the host {1e3 * sides[0].counted:.3f} ms of a step")
+        ratio = (with_it + lines + tables) / without
+        print(f"{name}: {1e3 * with_it:.2f} ms with, {1e3 * without:.2f} ms without; all together {ratio:.4f} of it")
+    print(f"of a step, lines take {1e3 * lines:.3f} ms more, and tables {1e3 * tables:.3f} ms")
 
 
 if __name__ == "__main__":
