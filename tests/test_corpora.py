@@ -162,14 +162,24 @@ def test_only_tables_of_wanted_languages_are_read_and_broken_ones_noted(tmp_path
         ("hue", "de"): b"\xff\xfe\x00",
         ("abode", "es"): ["no", "table"],
         ("abode", "fr"): b"{",
+        ("hue", "es"): {"a": "Pulsa el botón"},
         ("a", "en"): "text",
         ("b", "en"): b"[" * 100_000,
     }
     path = make_wheel(tmp_path / WHEEL, broken)
     rows, unreadable = rows_of(path, {"de", "es"})
-    bad = {("abode", "de"), ("hue", "de"), ("abode", "es"), ("a", "en"), ("b", "en")}
-    assert sorted(unreadable) == sorted(f"toy/{component}/strings/{code}.json" for component, code in bad)
-    assert [row.translations for row in rows] == [{}] * 6
+    reasons = {
+        ("a", "en"): "not an object",
+        ("abode", "de"): "Expecting value: line 1 column 11 (char 10)",
+        ("abode", "es"): "not an object",
+        ("hue", "de"): "'utf-16-le' codec can't decode byte 0x00 in position 2: truncated data",
+    }
+    noted = [f"toy/{component}/strings/{code}.json: {reason}" for (component, code), reason in reasons.items()]
+    deep = next(one for one in unreadable if one.startswith("toy/b/strings/en.json: maximum recursion depth"))
+    assert sorted(unreadable) == sorted([*noted, deep])
+    assert [row.translations for row in rows if row.translations] == [{"es": "Pulsa el botón"}]
+    with pytest.raises(UserError, match=r"corpus toy: no pair could be read: toy/a/.*: not an object; .*; and 1 more$"):
+        rows_of(path, {"de"})
 
 
 def test_keys_with_dots_and_slashes_do_not_collide(tmp_path: Path) -> None:
@@ -270,8 +280,9 @@ def test_unreadable_tables_are_reported(place: Path, tmp_path: Path) -> None:
     path = make_wheel(place, {**TABLES, ("abode", "de"): b"{"})
     output = io.StringIO()
     corpus = load_pairs([write_spec(tmp_path, values_of(path))], [DE_EN], CLEAN, Console(file=output, width=300))
-    assert corpus.unreadable == ("toy: toy/abode/strings/de.json",)
-    assert output.getvalue() == "warning: 1 unreadable table left out: toy: toy/abode/strings/de.json\n"
+    (unreadable,) = corpus.unreadable
+    assert unreadable.startswith("toy: toy/abode/strings/de.json: Expecting property name enclosed in double quotes")
+    assert output.getvalue() == f"warning: 1 unreadable table left out: {unreadable}\n"
 
 
 def test_the_digest_follows_what_determines_the_pairs_and_nothing_else(toy: str, wheel: Path) -> None:

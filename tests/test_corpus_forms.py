@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_corpus import make_parquet, open_files, texts
 
-from nmt.config.documents import dump_document
 from nmt.data.corpora import Row, Source, open_corpus
 from nmt.data.corpora.catalogues import read_catalogue
 from nmt.data.corpora.datasets import parse_example
@@ -34,28 +35,7 @@ EN = "The alarm was set off"
 def corpus(tmp_path: Path) -> Callable[..., Source]:
     """Open a corpus of files in a folder of the test."""
 
-    def open_(read: dict[str, Any], files: dict[str, bytes | str], **changes: Any) -> Source:
-        for name, content in files.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-        values = {
-            "name": "toy",
-            "licence": "CC0-1.0",
-            "obtain": {"kind": "files", "folder": str(tmp_path)},
-            "read": read,
-            "split": {"by": "text", "test": 0, "dev": 0},
-        }
-        declaration = tmp_path / "toy.yaml"
-        declaration.write_text(dump_document(values | changes))
-        return open_corpus(str(declaration))
-
-    return open_
-
-
-def texts(source: Source, *wanted: str) -> list[tuple[str, dict[str, str]]]:
-    with source:
-        return [(row.text, dict(row.translations)) for row in source.rows(wanted or source.languages)]
+    return partial(open_files, tmp_path)
 
 
 # Patterns
@@ -202,7 +182,7 @@ def test_gettext_corpus_cuts_contexts_and_accelerators_and_skips_its_own_languag
         ("Ghost ship", {"de": "Geisterschiff", "fr": "Vaisseau"}),
         ("Save As AT&T", {"de": "Speichern unter AT&T"}),
     ]
-    assert source.unreadable == ["sv/game.mo"]
+    assert source.unreadable == ["sv/game.mo: no catalogue"]
 
 
 # Tables and pages
@@ -290,8 +270,12 @@ def test_a_database(corpus: Any, tmp_path: Path) -> None:
     assert texts(source) == [("0ne", {"de": "eins"}), ("two", {})]
     with pytest.raises(UserError, match=r"corpus toy: read.query: no such column: component"):
         corpus(read | {"query": "select e as language from t"}, {}, languages=codes).rows({"de"}).__next__()
-    with pytest.raises(UserError, match=r"corpus toy: read.query: file is not a database"):
+    with pytest.raises(UserError, match=r"corpus toy: cannot read b.db: file is not a database"):
         corpus(read, {"b.db": b"x" * 200})
+    with pytest.raises(UserError, match=r"corpus toy: cannot read b.db: empty file"):
+        corpus(read, {"b.db": b""})
+    with pytest.raises(UserError, match=r"0 databases instead of one like c.db in .*/test_a_database"):
+        corpus(read | {"files": "c.db"}, {})
 
 
 # Lines and columns
@@ -310,7 +294,6 @@ def test_parallel_text_in_every_compression(corpus: Any) -> None:
 
 @pytest.mark.parametrize("module", ["zstandard", "pyarrow"])
 def test_zstandard_with_either_package(module: str, corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(module)
     monkeypatch.setitem(sys.modules, "pyarrow" if module == "zstandard" else "zstandard", None)
     # A frame of two raw blocks (RFC 8878): magic number, a window of 1 KiB, blocks with their sizes.
     blocks = [b"Eins\tone\nZw", b"ei\ttwo\n"]
@@ -341,18 +324,14 @@ def test_parallel_text_of_unequal_length_is_an_error_with_the_numbers(corpus: An
 def test_bytes_that_are_not_text_are_counted(corpus: Any) -> None:
     source = corpus({"kind": "parallel_text", "files": "x.{language}"}, {"x.en": b"a\n\xff\nc\n", "x.de": "A\nB\nC\n"})
     assert texts(source) == [("a", {"de": "A"}), ("c", {"de": "C"})]
-    assert source.skipped == {"line that is not UTF-8": 1}
-    cut = gzip.compress(b"a\tA\n" * 10_000)[:-20]
-    source = corpus({"kind": "tsv", "files": "y.tsv.gz", "columns": {"en": 0, "de": 1}}, {"y.tsv.gz": cut})
-    assert len(texts(source)) <= 10_000
-    assert source.unreadable == ["y.tsv.gz"]
+    assert source.skipped == {"line that is not UTF-8, first at x.en:2": 1}
 
 
 def test_columns(corpus: Any) -> None:
     tsv = {"de-en.tsv": "Eins\tone\nZwei\nDrei\tthree\tmore\r\n"}
     source = corpus({"kind": "tsv", "files": "{source}-{target}.tsv"}, tsv)
     assert texts(source) == [("one", {"de": "Eins"}), ("three", {"de": "Drei"})]
-    assert source.skipped == {"line with too few columns": 1}
+    assert source.skipped == {"line with too few columns, first at de-en.tsv:2": 1}
     table = {"t.tsv": "doc\ten\tde\tnote\nd1\tone\teins\tx\nd2\ttwo\tzwei\ty\n"}
     read = {"kind": "tsv", "files": "t.tsv", "header": True, "component": "doc"}
     with corpus(read, table, split={"by": "component", "test": 0, "dev": 0}) as source:
@@ -372,7 +351,10 @@ def test_json_lines(corpus: Any) -> None:
     ]
     source = corpus({"kind": "jsonl", "files": "x.jsonl"}, {"x.jsonl": "\n".join(lines)})
     assert texts(source) == [("one", {"de": "Eins"})]
-    assert source.skipped == {"line that is no JSON object": 3}
+    assert source.skipped == {
+        "line that is no JSON object, first at x.jsonl:2": 3,
+        "row without text on a side, first at x.jsonl:5": 1,
+    }
     pairs = {"de-fr.jsonl": json.dumps({"source": "a", "target": "b"})}
     assert texts(corpus({"kind": "jsonl", "files": "{source}-{target}.jsonl"}, pairs)) == [("a", {"fr": "b"})]
 
@@ -380,21 +362,20 @@ def test_json_lines(corpus: Any) -> None:
 def test_parquet_and_zstandard_say_what_to_install(corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pyarrow", "pyarrow.parquet", "zstandard"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=r"x.parquet is a Parquet file: pip install pyarrow"):
+    with pytest.raises(UserError, match=r"x.parquet is a Parquet file: pip install 'nmt-moe\[parquet\]'"):
         corpus({"kind": "parquet", "files": "x.parquet"}, {"x.parquet": b""})
     source = corpus({"kind": "tsv", "files": "{source}-{target}.tsv.zst"}, {"de-en.tsv.zst": b"x"})
-    with pytest.raises(UserError, match=r"Zstandard: pip install zstandard"):
+    with pytest.raises(UserError, match=r"Zstandard: pip install 'nmt-moe\[zstd\]'"):
         texts(source)
 
 
 def test_parquet(corpus: Any, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    table = pyarrow.table({"translation": [{"de": "Eins", "en": "one"}, {"de": None, "en": "two"}]})
-    parquet.write_table(table, tmp_path / "x.parquet")
-    assert texts(corpus({"kind": "parquet", "files": "x.parquet"}, {})) == [("one", {"de": "Eins"})]
-    with pytest.raises(UserError, match=r"cannot read y.parquet"):
-        corpus({"kind": "parquet", "files": "y.parquet"}, {"y.parquet": b"no"})
+    make_parquet(tmp_path / "x.parquet", {"translation": [{"de": "Eins", "en": "one"}, {"de": None, "en": "two"}]})
+    source = corpus({"kind": "parquet", "files": "x.parquet"}, {})
+    assert texts(source) == [("one", {"de": "Eins"})]
+    assert source.skipped == {"row without text on a side, first at x.parquet:2": 1}
+    with pytest.raises(UserError, match=r"corpus toy: no pair could be read: y.parquet: Parquet"):
+        corpus({"kind": "parquet", "files": "y.parquet"}, {"y.parquet": b"no, it is none"})
 
 
 # Datasets
@@ -459,7 +440,8 @@ def test_datasets_of_tensorflow(corpus: Any, tmp_path: Path) -> None:
     def pair(number: int) -> bytes:
         return make_example({"de": [f"Satz {number}".encode()], "en": [f"Sentence {number}".encode()]})
 
-    splits = {"train": [pair(1), b"\x0a\xff", pair(2)], "test": [pair(3)]}
+    alone = make_example({"en": [b"Sentence 0"]})
+    splits = {"train": [pair(1), b"\x0a\xff", alone, pair(2)], "test": [pair(3)]}
     make_dataset(tmp_path / "toy" / "de_en" / "1.0.0", PAIR, {"train": [pair(9)]}, "array_record")
     make_dataset(tmp_path / "toy" / "de_en" / "1.10.0", PAIR, splits, "array_record")
     tfds = {"obtain": {"kind": "tfds", "folder": str(tmp_path)}}
@@ -473,11 +455,19 @@ def test_datasets_of_tensorflow(corpus: Any, tmp_path: Path) -> None:
         ("train", "Sentence 2", {"de": "Satz 2"}),
         ("test", "Sentence 3", {"de": "Satz 3"}),
     ]
-    assert source.skipped == {"damaged record": 1}
+    shard = tmp_path / "toy" / "de_en" / "1.10.0" / "toy-train.array_record-00000-of-00001"
+    assert source.skipped == {
+        f"damaged record, first at {shard}:2": 1,
+        f"row without text on a side, first at {shard}:3": 1,
+    }
     several = {"translations/language": [b"en", b"de", b"en"], "translations/translation": [b"a", b"A", b"b"]}
     make_dataset(tmp_path / "many" / "1.1.0", MANY, {"train": [make_example(several)]}, "array_record")
     source = corpus({"kind": "tfds", "files": "many:1.1.0"}, {}, **tfds)
     assert (texts(source), source.unregistered) == ([("a", {"de": "A"})], ["tlh"])
+    shard = tmp_path / "many" / "1.1.0" / "toy-train.array_record-00000-of-00001"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"no pair could be read: .*many/1.1.0/.*: none of 1 records can be found"):
+        texts(corpus({"kind": "tfds", "files": "many:1.1.0"}, {}, **tfds))
 
 
 @pytest.mark.parametrize(

@@ -203,16 +203,17 @@ def test_what_could_not_be_read_is_told(data: Any, tmp_path: Path, monkeypatch: 
     }
     path = write_spec(tmp_path, values, "pairs.yaml")
     _, out, err = data("fetch", path)
-    assert "warning: left out of pairs: line that is not UTF-8 (2 times)\n" in err
-    assert "warning: left out of pairs: line with too few columns (1 times)\n" in err
+    assert "warning: left out of pairs: line that is not UTF-8, first at pairs.tsv:3 (2 times)\n" in err
+    assert "warning: left out of pairs: line with too few columns, first at pairs.tsv:2 (1 times)\n" in err
     for _ in "again":
         _, out, err = data("stats", path)
         assert "1 direction " in out
-        assert "warning: left out of pairs: line that is not UTF-8 (2 times)\n" in err
+        assert "warning: left out of pairs: line that is not UTF-8, first at pairs.tsv:3 (2 times)\n" in err
     _, out, _ = data("stats", path, "--json")
     assert json.loads(out)["skipped"] == {
-        "pairs: line that is not UTF-8": 2, "pairs: line with too few columns": 1
-    }  # fmt: skip
+        "pairs: line that is not UTF-8, first at pairs.tsv:3": 2,
+        "pairs: line with too few columns, first at pairs.tsv:2": 1,
+    }
 
 
 def test_monolingual_text_is_shown_and_exported(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

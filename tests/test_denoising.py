@@ -210,7 +210,7 @@ def test_lines_plain_and_compressed(tmp_path):
     path = alone(tmp_path, "news", {"kind": "text", "files": files})
     found, corpus = found_in(path)
     assert found == TEXTS
-    assert corpus.skipped == {"line that is not UTF-8": 1}
+    assert corpus.skipped == {"line that is not UTF-8, first at news.es.txt:3": 1}
     assert corpus.has("es", "es")
     assert not corpus.has("es", "de")
     assert found_in(path, ("de",))[0] == {"de": TEXTS["de"]}

@@ -1,4 +1,4 @@
-"""A toy corpus for tests: a wheel of JSON tables that pip accepts, and its declaration."""
+"""Toy corpora for tests: a wheel of JSON tables that pip accepts, with its declaration, and files of any form."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.config.documents import dump_document
-from nmt.data.corpora import CorpusSpec
+from nmt.data.corpora import CorpusSpec, Source, open_corpus
 
 WHEEL = "toy-1.0-py3-none-any.whl"
 METADATA = {
@@ -76,3 +76,33 @@ def write_spec(tmp_path: Path, values: dict[str, Any], name: str = "toy.yaml") -
     path = tmp_path / name
     path.write_text(dump_document(values))
     return str(path)
+
+
+def open_files(folder: Path, read: dict[str, Any], files: Mapping[str, bytes | str], **changes: Any) -> Source:
+    """Open a corpus of files, which are written into a folder first."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    values = {
+        "name": "toy",
+        "licence": "CC0-1.0",
+        "obtain": {"kind": "files", "folder": str(folder)},
+        "read": read,
+        "split": {"by": "text", "test": 0, "dev": 0},
+    }
+    return open_corpus(write_spec(folder, values | changes))
+
+
+def texts(source: Source, *wanted: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the texts of a corpus with their translations, and close it."""
+    with source:
+        return [(row.text, dict(row.translations)) for row in source.rows(wanted or source.languages)]
+
+
+def make_parquet(path: Path, columns: Mapping[str, list[Any]]) -> None:
+    """Write a file of Parquet in groups of 100 rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=100)

@@ -4,7 +4,6 @@ Source: the GNU gettext manual, "The Format of GNU MO Files" and "The Format of 
 catalogue whose Plural-Forms header it cannot evaluate, such as a template's untouched `plural=EXPRESSION`.
 """
 
-import ast
 import re
 import struct
 from collections.abc import Iterator
@@ -13,7 +12,14 @@ from dataclasses import dataclass, field
 _MAGIC = {b"\xde\x12\x04\x95": "<", b"\x95\x04\x12\xde": ">"}
 _CONTEXT, _PLURAL = "\x04", "\x00"
 _CHARSET = re.compile(rb"charset=([\w-]+)")
-_KEYWORD = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr)(?:\[(\d+)\])?\s*(".*")$')
+_KEYWORD = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr)(?:\[(\d+)\])?\s*(".*)$')
+_STRINGS = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*)+')
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r"((?:\\(?:[0-7]{1,3}|x[0-9A-Fa-f]{1,2}))+)|\\(.)")
+_BYTE = re.compile(r"\\(?:x([0-9A-Fa-f]+)|([0-7]+))")
+_ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"} | {
+    one: one for one in "\\\"'?"
+}
 
 
 @dataclass
@@ -85,11 +91,12 @@ def _known(encoding: str) -> str:
 
 
 def _portable(content: bytes) -> Iterator[Message]:
-    text = content.removeprefix(b"\xef\xbb\xbf").decode(_charset(content[:20_000]), "replace")
+    charset = _charset(content[:20_000])
+    text = content.removeprefix(b"\xef\xbb\xbf").decode(charset, "replace")
     if "msgid" not in text:
         raise ValueError("no catalogue")
     for block in _blocks(text):
-        message = _message(block)
+        message = _message(block, charset)
         if message and message.singular:
             yield message
 
@@ -98,7 +105,7 @@ def _blocks(text: str) -> Iterator[list[str]]:
     """Yield the lines of each entry: it begins with its comments, or with msgctxt or msgid after a translation."""
     block: list[str] = []
     translated = False
-    for line in map(str.strip, text.splitlines()):
+    for line in map(str.strip, text.split("\n")):
         begins = line.startswith("#") or line.startswith(("msgctxt", "msgid ", 'msgid"'))
         if begins and translated:
             yield block
@@ -109,7 +116,7 @@ def _blocks(text: str) -> Iterator[list[str]]:
     yield block
 
 
-def _message(lines: list[str]) -> Message | None:
+def _message(lines: list[str], charset: str) -> Message | None:
     """Return an entry's message; None: fuzzy, obsolete, or not one."""
     if any(line.startswith("#,") and "fuzzy" in line for line in lines):
         return None
@@ -120,9 +127,9 @@ def _message(lines: list[str]) -> Message | None:
             continue
         if keyword := _KEYWORD.match(line):
             current = (keyword[1], int(keyword[2] or 0))
-            parts[current] = _unquoted(keyword[3])
+            parts[current] = _unquoted(keyword[3], charset)
         elif line.startswith('"') and current is not None:
-            parts[current] += _unquoted(line)
+            parts[current] += _unquoted(line, charset)
     forms = {number: text for (keyword_, number), text in parts.items() if keyword_ == "msgstr"}
     if not forms:
         return None
@@ -131,9 +138,23 @@ def _message(lines: list[str]) -> Message | None:
     )
 
 
-def _unquoted(text: str) -> str:
-    """Return what a string of C stands for; one that is malformed stands for nothing."""
-    try:
-        return str(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        return ""
+def _unquoted(text: str, charset: str) -> str:
+    """Return what strings of C stand for; nothing is lost of what is malformed, such as a quotation mark inside."""
+    if _STRINGS.fullmatch(text):
+        return "".join(_unescaped(part, charset) for part in _STRING.findall(text))
+    return _unescaped(text.removeprefix('"').removesuffix('"'), charset)
+
+
+def _unescaped(text: str, charset: str) -> str:
+    """Return a text without the escapes of C: numbers are bytes of the catalogue, and what C does not know stays."""
+
+    def meant(escape: re.Match[str]) -> str:
+        if escape[1]:
+            numbers = [
+                int(hexadecimal, 16) if hexadecimal else int(octal, 8)
+                for hexadecimal, octal in _BYTE.findall(escape[1])
+            ]
+            return bytes(number & 0xFF for number in numbers).decode(charset, "replace")
+        return _ESCAPED.get(escape[2], escape[0])
+
+    return _ESCAPE.sub(meant, text)

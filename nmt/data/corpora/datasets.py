@@ -10,13 +10,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from nmt.data.corpora.lines import FilesSource
 from nmt.data.corpora.patterns import Found
-from nmt.data.corpora.read import Row, codes_of
+from nmt.data.corpora.read import EMPTY, NO_TEXT, Row, codes_of
 from nmt.data.corpora.spec import CorpusSpec
 from nmt.data.corpora.spec_read import TfdsDataset
 from nmt.data.corpora.tree import UNREADABLE, Files
@@ -31,13 +31,18 @@ _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}  # bytes of the other wire types
 
 
+class _Shard(NamedTuple):
+    path: epath.Path
+    records: int
+
+
 @dataclass(frozen=True)
 class _Dataset:
     folder: epath.Path
     feature: str  # the prefix of its names in an Example, such as `translations/`
     variable: bool  # whether every example has languages of its own
     codes: tuple[str, ...]
-    splits: dict[str, tuple[epath.Path, ...]]  # shards
+    splits: dict[str, tuple[_Shard, ...]]
 
 
 class TfdsSource(FilesSource):
@@ -72,30 +77,39 @@ class TfdsSource(FilesSource):
                         yield from self._shard(dataset, split, shard, key_language, wanted)
 
     def _shard(
-        self, dataset: _Dataset, split: str, shard: epath.Path, key_language: str, wanted: frozenset[str]
+        self, dataset: _Dataset, split: str, shard: _Shard, key_language: str, wanted: frozenset[str]
     ) -> Iterator[Row]:
-        for number, record in enumerate(self._records(shard)):
+        for number, record in enumerate(self._records(shard), start=1):
+            place = f"{shard.path}:{number}"
             try:
                 texts = self._texts(dataset, parse_example(record))
             except ValueError:
-                self.skipped["damaged record"] += 1
+                self._skip("damaged record", place)
                 continue
-            text = texts.pop(key_language, "")
+            text = texts.pop(key_language, None)
+            if text is None or not texts:
+                self._skip(NO_TEXT, place)
+                continue
             translations = {language: texts[language] for language in sorted(texts) if language in wanted}
-            if text and translations:
-                yield Row(key_language, split, (str(shard), f"{number:012d}"), text, translations)
+            if translations:
+                yield Row(key_language, split, (str(shard.path), f"{number:012d}"), text, translations)
 
-    def _records(self, shard: epath.Path) -> Iterator[bytes]:
+    def _records(self, shard: _Shard) -> Iterator[bytes]:
         from array_record.python.array_record_module import ArrayRecordReader
 
+        done = 0
         try:
-            reader = ArrayRecordReader(str(shard))
-            if not (count := reader.num_records()):
-                raise RuntimeError("no records")
-            for begin in range(0, count, _BATCH):
-                yield from reader.read(begin, min(begin + _BATCH, count))
-        except (RuntimeError, OSError, ValueError):
-            self.unreadable.append(str(shard))
+            reader = ArrayRecordReader(str(shard.path))
+            count = reader.num_records()
+            if not count and shard.records:  # what it says of a file that is cut
+                raise ValueError(f"none of {shard.records:,} records can be found")
+            for done in range(0, count, _BATCH):
+                yield from reader.read(done, min(done + _BATCH, count))
+        except (RuntimeError, OSError, ValueError) as error:
+            self._unread(str(shard.path), error, done, "record")
+            return
+        if not count:
+            self._skip(EMPTY, str(shard.path))
 
     def _texts(self, dataset: _Dataset, example: Example) -> dict[str, str]:
         """Return the texts of an example by canonical code; of several in a language, the first."""
@@ -191,14 +205,14 @@ def _describe(spec: CorpusSpec, folder: str, pattern: str, found: Found) -> _Dat
     return _Dataset(place, prefix, "VariableLanguages" in feature["pythonClassName"], codes, splits)
 
 
-def _shards(place: epath.Path, info: Mapping[str, Any], split: Mapping[str, Any]) -> tuple[epath.Path, ...]:
-    count = len(split["shardLengths"])
+def _shards(place: epath.Path, info: Mapping[str, Any], split: Mapping[str, Any]) -> tuple[_Shard, ...]:
+    lengths = [int(length) for length in split["shardLengths"]]
     template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     fields = {"{DATASET}": info["name"], "{SPLIT}": split["name"], "{FILEFORMAT}": _FORMAT}
     for field, value in fields.items():
         template = template.replace(field, value)
-    names = [template.replace("{SHARD_X_OF_Y}", f"{shard:05d}-of-{count:05d}") for shard in range(count)]
-    return tuple(place / name for name in names)
+    names = [template.replace("{SHARD_X_OF_Y}", f"{shard:05d}-of-{len(lengths):05d}") for shard in range(len(lengths))]
+    return tuple(_Shard(place / name, length) for name, length in zip(names, lengths, strict=True))
 
 
 def _translation(feature: Mapping[str, Any], prefix: str = "") -> tuple[str, Mapping[str, Any]] | None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nmt.data.corpora.read import Row, Source, codes_of
+from nmt.data.corpora.read import EMPTY, Row, Source, codes_of
 from nmt.data.corpora.spec import CorpusSpec
 from nmt.data.corpora.spec_read import Sqlite
-from nmt.data.corpora.tree import UNREADABLE, Tree
+from nmt.data.corpora.tree import UNREADABLE, Tree, reason_of
 from nmt.errors import UserError
 
 
@@ -41,15 +41,18 @@ class SqliteSource(Source):
     def _connect(self, stack: contextlib.ExitStack, read: Sqlite) -> sqlite3.Connection:
         found = self._tree.find(read.patterns)
         if len(found) != 1:
-            raise UserError(f"corpus {self.spec.name}: {len(found)} databases instead of one like {read.patterns[0]}")
+            shown = self._tree.missing(read.patterns)
+            raise UserError(f"corpus {self.spec.name}: {len(found)} databases instead of one like {shown}")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-", ignore_cleanup_errors=True)))
-        path = folder / "corpus.db"
+        path, self._name = folder / "corpus.db", found[0].name
         try:
-            with self._tree.open(found[0].name) as packed, path.open("wb") as file:
-                shutil.copyfileobj(packed, file, 1 << 20)
+            with self._tree.plain(self._name) as plain, path.open("wb") as file:
+                shutil.copyfileobj(plain, file, 1 << 20)
             database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
         except (*UNREADABLE, sqlite3.Error) as error:
-            raise UserError(f"corpus {self.spec.name}: cannot read {found[0].name}: {error}") from None
+            raise self._damaged(error) from None
+        if not path.stat().st_size:
+            raise self._damaged(ValueError(EMPTY))
         stack.callback(database.close)
         database.text_factory = lambda content: content.decode("utf-8", "replace")
         return database
@@ -57,8 +60,13 @@ class SqliteSource(Source):
     def _select(self, query: str, values: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
         try:
             yield from self._database.execute(query, values)
-        except sqlite3.Error as error:
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError, sqlite3.Warning) as error:
             raise UserError(f"corpus {self.spec.name}: read.query: {error}") from None
+        except sqlite3.Error as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"corpus {self.spec.name}: cannot read {self._name}: {reason_of(error)}")
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         key_code = self._code_of[self.key_language]
@@ -69,7 +77,12 @@ class SqliteSource(Source):
             "ORDER BY component, key, language"
         )
         for (component, key), rows in itertools.groupby(self._select(query, tuple(codes)), lambda row: row[1:3]):
-            texts = {self._language_of[str(code)]: str(text) for code, _, _, text in rows if text is not None}
+            texts = {}
+            for code, _, _, text in rows:
+                if isinstance(text, str | int | float):
+                    texts[self._language_of[str(code)]] = str(text)
+                else:
+                    self._skip("text that is NULL or a BLOB", f"{code} {component} {key}")
             if (text := texts.pop(self.key_language, None)) is not None:
                 yield Row(self.key_language, str(component), (str(component), str(key)), text, texts)
 

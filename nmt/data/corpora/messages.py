@@ -34,7 +34,8 @@ class GettextSource(TableSource):
 
     def _check(self, patterns: Sequence[str]) -> None:
         if not self._code_of:
-            raise UserError(f"corpus {self.spec.name}: there is no catalogue among {' or '.join(patterns)}")
+            shown = self._tree.missing(patterns)
+            raise UserError(f"corpus {self.spec.name}: there is no catalogue among {shown}{self._unknown()}")
         self.languages = sorted({*self.languages, self.key_language})
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:

@@ -6,12 +6,11 @@ the source when it is drawn.
 
 from collections.abc import Iterator
 
-from nmt.data.corpora.compressed import decompressed
-from nmt.data.corpora.lines import BOM, NOT_UTF8, FilesSource
+from nmt.data.corpora.lines import FilesSource
 from nmt.data.corpora.read import Row, codes_of
 from nmt.data.corpora.spec import CorpusSpec
 from nmt.data.corpora.spec_read import PlainText
-from nmt.data.corpora.tree import UNREADABLE, Tree
+from nmt.data.corpora.tree import Tree
 
 
 class TextSource(FilesSource):
@@ -29,21 +28,9 @@ class TextSource(FilesSource):
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         for language, found in self._files:
-            if language not in wanted:
-                continue
-            try:
+            if language in wanted:
                 for number, text in self._lines(found.name):
                     yield Row(language, found.component, (found.name, f"{number:012d}"), text, {})
-            except UNREADABLE:
-                self.unreadable.append(found.name)
 
     def _alone(self, wanted: frozenset[str]) -> Iterator[Row]:
         return self._rows(wanted)
-
-    def _lines(self, name: str) -> Iterator[tuple[int, str]]:
-        with self._tree.open(name) as raw, decompressed(raw, name) as file:
-            for number, line in enumerate(file):
-                try:
-                    yield number, (line.removeprefix(BOM) if number == 0 else line).decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError:
-                    self.skipped[NOT_UTF8] += 1

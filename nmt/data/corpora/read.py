@@ -9,9 +9,16 @@ from typing import Self
 
 from nmt import languages
 from nmt.data.corpora.spec import CorpusSpec
+from nmt.data.corpora.tree import reason_of
 from nmt.errors import UserError
 
 KeyPath = tuple[str, ...]
+# Kinds of what is left out.
+EMPTY = "empty file"
+NO_TEXT = "row without text on a side"
+NOT_TEXT = "row with a value that is no text"
+
+_NAMED = 3  # damaged files in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +52,11 @@ class Source(ABC):
       place: where a person's own files are looked for; empty for what is fetched.
       languages: canonical codes of the languages that the registry knows, sorted.
       unregistered: codes of the corpus that the registry does not know, sorted; their text is left out.
-      unreadable: files that could not be read, as paths in the corpus; filled while rows are read.
+      unreadable: files that could not be read, or only up to where they are damaged, each once, as paths in the corpus
+        with the reason: `NAME: REASON` or `NAME: read as far as line N (REASON)`; noted anew whenever rows are read.
       provenance: one entry a file that was obtained.
-      skipped: what else could not be read, by kind (`ragged line`, `not UTF-8`); counted while rows are read.
+      skipped: how often something else was left out, by kind and the place of the first:
+        `line that is not UTF-8, first at NAME:LINE`; counted anew whenever rows are read.
     """
 
     def __init__(self, spec: CorpusSpec) -> None:
@@ -58,6 +67,8 @@ class Source(ABC):
         self.unregistered: list[str] = []
         self.unreadable: list[str] = []
         self.skipped: Counter[str] = Counter()
+        self._first: dict[str, str] = {}  # keys of `skipped` by their kinds
+        self._noted_at_opening: tuple[list[str], Counter[str], dict[str, str]] = ([], Counter(), {})
         self.provenance: tuple[Provenance, ...] = ()
 
     def rows(self, wanted: Collection[str]) -> Iterator[Row]:
@@ -67,19 +78,54 @@ class Source(ABC):
           wanted: canonical codes; only the text of these and of the key language is read. A part of the corpus that
             cannot be read is noted in `unreadable` or `skipped` and otherwise passed over. Of a monolingual corpus
             every text is a row of its own, without translations, and only that of these languages.
+
+        Raises:
+          UserError: files do not fit together or to the declaration, or damaged and empty ones leave no pair at all.
         """
+        unreadable, skipped, first = self._noted_at_opening
+        self.unreadable, self.skipped, self._first = [*unreadable], skipped.copy(), {**first}
+        found = False
         by_text = self.spec.split.by == "text"
         rows = self._alone(frozenset(wanted)) if self.spec.monolingual else self._rows(frozenset(wanted))
         for row in rows:
+            found = found or bool(row.translations) or self.spec.monolingual
             if self._replacements:
                 translations = {language: self._replaced(text) for language, text in row.translations.items()}
                 row = replace(row, text=self._replaced(row.text), translations=translations)
             yield replace(row, component=row.text) if by_text else row
+        if not found and self._damages():
+            raise self._nothing_read()
 
     def _replaced(self, text: str) -> str:
         for pattern, replacement in self._replacements:
             text = pattern.sub(replacement, text)
         return text
+
+    def _unread(self, name: str, error: Exception, count: int = 0, unit: str = "line") -> None:
+        """Note that a file could not be read, or only as far as a line or row (from 1)."""
+        reason = reason_of(error)
+        note = f"{name}: read as far as {unit} {count:,} ({reason})" if count else f"{name}: {reason}"
+        if note not in self.unreadable:
+            self.unreadable.append(note)
+
+    def _skip(self, kind: str, place: str) -> None:
+        """Count something that is left out; `place` is where it is: NAME or NAME:LINE."""
+        self.skipped[self._first.setdefault(kind, f"{kind}, first at {place}")] += 1
+
+    def _unknown(self) -> str:
+        """Return the end of a message that there is no text: codes that could not be made use of."""
+        unknown = ", ".join(self.unregistered)
+        return f"; unknown codes of languages: {unknown}; say what they are under languages:" if unknown else ""
+
+    def _damages(self) -> list[str]:
+        """Return what is damaged or empty."""
+        return [*self.unreadable, *([self._first[EMPTY]] if EMPTY in self._first else [])]
+
+    def _nothing_read(self) -> UserError:
+        what = "text" if self.spec.monolingual else "pair"
+        damages = self._damages()
+        more = f"; and {len(damages) - _NAMED} more" if len(damages) > _NAMED else ""
+        return UserError(f"corpus {self.spec.name}: no {what} could be read: {'; '.join(damages[:_NAMED])}{more}")
 
     def has(self, source: str, target: str) -> bool:
         """Return whether there may be text of a direction (canonical codes); of one language: for denoising."""

@@ -6,9 +6,9 @@ languages of a direction, `*` any part of a name, `**` any number of folders, an
 """
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from nmt.config import Section
 
@@ -16,16 +16,20 @@ _FIELDS = ("language", "component", "path", "source", "target")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
-def _known_fields(pattern: str) -> str:
-    for name in _FIELD.findall(pattern):
-        if name not in _FIELDS:
-            known = ", ".join(f"{{{field}}}" for field in _FIELDS)
-            raise ValueError(f"{pattern!r} has {{{name}}}, which is none of {known}")
-    return pattern
+def _check_patterns(patterns: Any) -> Any:
+    """Check a path or several in one place, since an error of a union would name the kinds that it could be."""
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(one, str) and one for one in listed):
+        raise ValueError(f"a path is needed, or a list of paths, not {patterns!r}")
+    for pattern in listed:
+        for name in _FIELD.findall(pattern):
+            if name not in _FIELDS:
+                known = ", ".join(f"{{{field}}}" for field in _FIELDS)
+                raise ValueError(f"{pattern!r} has {{{name}}}, which is none of {known}")
+    return patterns
 
 
-Pattern = Annotated[str, Field(min_length=1), AfterValidator(_known_fields)]
-Patterns = Pattern | Annotated[tuple[Pattern, ...], Field(min_length=1)]
+Patterns = Annotated[str | tuple[str, ...], BeforeValidator(_check_patterns)]
 _Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 _KEY_LANGUAGE = "Language that all others are translated from; its text identifies a row."
 
@@ -172,6 +176,13 @@ class Tsv(_Columns):
     kind: Literal["tsv"] = Field(description="How the corpus is read.")
     header: bool = Field(False, description="Whether the first line has the names of the columns.")
 
+    @model_validator(mode="after")
+    def _numbers_without_header(self) -> Self:
+        named = [column for column in (*self.columns.values(), self.component) if isinstance(column, str)]
+        if named and not self.header:
+            raise ValueError(f"column {named[0]!r} has a name: say header: true, or its number from 0")
+        return self
+
 
 class Jsonl(_Columns):
     """A JSON object a line."""
@@ -180,7 +191,7 @@ class Jsonl(_Columns):
 
 
 class Parquet(_Columns):
-    """Parquet files (needs pyarrow)."""
+    """Parquet files (extra `parquet`)."""
 
     kind: Literal["parquet"] = Field(description="How the corpus is read.")
 

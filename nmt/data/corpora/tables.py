@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from nmt.data.corpora.read import KeyPath, Row, Source, codes_of
+from nmt.data.corpora.read import EMPTY, KeyPath, Row, Source, codes_of
 from nmt.data.corpora.spec import CorpusSpec
 from nmt.data.corpora.spec_read import JsonTables
 from nmt.data.corpora.tree import UNREADABLE, Tree
@@ -39,8 +39,10 @@ class TableSource(Source):
 
     def _check(self, patterns: Sequence[str]) -> None:
         if self.key_language not in self._code_of:
-            shown = " or ".join(patterns)
-            raise UserError(f"corpus {self.spec.name}: there is no {self.key_language} table among {shown}")
+            shown = self._tree.missing(patterns)
+            raise UserError(
+                f"corpus {self.spec.name}: there is no {self.key_language} table among {shown}{self._unknown()}"
+            )
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         key_code = self._code_of[self.key_language]
@@ -64,9 +66,13 @@ class TableSource(Source):
         table: Table = {}
         for name in self._names.get((component, code), ()):
             try:
-                table = self._parse(self._tree.read(name)) | table
-            except UNREADABLE:
-                self.unreadable.append(name)
+                content = self._tree.read(name)
+                table = (self._parse(content) if content else {}) | table
+            except UNREADABLE as error:
+                self._unread(name, error)
+                continue
+            if not content:
+                self._skip(EMPTY, name)
         return table
 
     @abstractmethod

@@ -1,6 +1,5 @@
 """Files of test sets whose text is to be kept out of training: any text, by lines, columns or strings."""
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from nmt.data.corpora.compressed import decompressed, stem
+from nmt.data.corpora.tree import UNREADABLE, reason_of
 from nmt.errors import UserError
 
 _KEY = "data.clean.decontaminate"
@@ -25,14 +26,15 @@ def texts_of(name: str) -> Iterator[str]:
     Raises:
       UserError: it cannot be read, or is not what its name says.
     """
-    kind = name.removesuffix(".gz").rpartition(".")[2]
-    with _opened(name) as raw, gzip.open(raw) if name.endswith(".gz") else raw as lines:
+    kind = stem(name).rpartition(".")[2]
+    with _opened(name) as raw:
         try:
-            for number, line in enumerate(lines, start=1):
-                text = line.decode().rstrip("\r\n")
-                yield from _strings(_parsed(text, name, number)) if kind == "jsonl" else _columns(text, kind)
-        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-            raise UserError(f"{_KEY}: {name} cannot be read: {error}") from None
+            with decompressed(raw, name) as lines:
+                for number, line in enumerate(lines, start=1):
+                    text = line.decode().rstrip("\r\n")
+                    yield from _strings(_parsed(text, name, number)) if kind == "jsonl" else _columns(text, kind)
+        except UNREADABLE as error:
+            raise UserError(f"{_KEY}: {name} cannot be read: {reason_of(error)}") from None
 
 
 def _opened(name: str) -> Any:

@@ -1,20 +1,40 @@
 """The files of a corpus under their names: members of archives in the cache, or files that a person has."""
 
 import contextlib
+import lzma
+import os
+import shutil
+import tempfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from etils import epath
 
+from nmt.data.corpora.compressed import decompressed, stem
 from nmt.data.corpora.patterns import Found, compile_pattern, match, to_glob
 from nmt.errors import UserError
 
-# What reading a member of a damaged archive or a file that has gone can raise.
-UNREADABLE = (OSError, ValueError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+# What reading a damaged file, a member of a damaged archive or a file that has gone can raise.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a file could not be read, on one line."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return " ".join(text.split())
 
 
 class Tree(ABC):
@@ -26,12 +46,34 @@ class Tree(ABC):
 
     @abstractmethod
     def open(self, name: str) -> IO[bytes]:
-        """Open a file."""
+        """Open a file as it is."""
+
+    @contextlib.contextmanager
+    def plain(self, name: str) -> Iterator[IO[bytes]]:
+        """Give the content of a file, decompressed where its name says so, to be read from front to back."""
+        with self.open(name) as raw, decompressed(raw, name) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def seekable(self, name: str) -> Iterator[IO[bytes]]:
+        """Give the content of a file, decompressed into a temporary one if need be, to be read at any place."""
+        with self.plain(name) as file:
+            if stem(name) == name:
+                yield file
+                return
+            with tempfile.TemporaryFile(prefix="nmt-") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+                copy.seek(0)
+                yield cast(IO[bytes], copy)
 
     def read(self, name: str) -> bytes:
-        """Return what a file holds."""
-        with self.open(name) as file:
+        """Return what a file holds, decompressed."""
+        with self.plain(name) as file:
             return file.read()
+
+    def missing(self, patterns: Sequence[str]) -> str:
+        """Return patterns that no file fits, and where such files were looked for, as messages say it."""
+        return " or ".join(patterns)
 
     @abstractmethod
     def close(self) -> None:
@@ -100,11 +142,23 @@ class Files(Tree):
 
     def path_of(self, name: str) -> str:
         """Return the path of a file."""
-        absolute = name.startswith("/") or "://" in name.split("/", 1)[0] + "/"
-        return name if absolute or not self._folder else f"{self._folder}/{name}"
+        return name if _is_absolute(name) or not self._folder else f"{self._folder}/{name}"
+
+    def missing(self, patterns: Sequence[str]) -> str:
+        """Return patterns that no file fits, with their folder, and whether there is one."""
+        shown = " or ".join(patterns)
+        if all(map(_is_absolute, patterns)):
+            return shown
+        folder = self._folder or os.getcwd()
+        gone = "" if "://" in folder or os.path.isdir(folder) else ", which is no folder"
+        return f"{shown} in {folder}{gone}"
 
     def _shown(self, path: str) -> str:
         return path.removeprefix(f"{self._folder}/") if self._folder else path
+
+
+def _is_absolute(name: str) -> bool:
+    return name.startswith("/") or "://" in name
 
 
 def _glob(base: str, glob: str) -> list[Path]:
