@@ -30,6 +30,7 @@ from nmt.models.weights import checkpoint_steps, load_model, split_model
 from nmt.sharding import make_mesh
 from nmt.train import loop
 from nmt.train.accumulation import gradients_in_parts
+from nmt.train.checkpoints import Checkpoints
 from nmt.train.loop import Data, Outcome, train
 from nmt.train.objective import Metrics, objective
 from nmt.train.preemption import Preemption
@@ -656,6 +657,26 @@ def test_another_model_is_a_mistake(uninterrupted, other, difference):
 def test_another_vocabulary_is_a_mistake(uninterrupted):
     with pytest.raises(UserError, match=r"embedding is \(42, 8\), not \(43, 8\)"):
         read(uninterrupted[0], vocabulary=VocabularySizes.shared(toy.VOCABULARY + 1))
+
+
+def resume(run, vocabulary=toy.SIZES):
+    """Restore the newest checkpoint of a run, as training does."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    with jax.set_mesh(mesh), Checkpoints(run, keep=1) as checkpoints:
+        return checkpoints.restore(make_trainer(recipe(), vocabulary, mesh).state, toy_data().batches)
+
+
+def test_a_run_does_not_go_on_with_another_vocabulary(uninterrupted):
+    with pytest.raises(UserError, match=r"12/model holds another model .*: embedding is \(42, 8\), not \(43, 8\)"):
+        resume(uninterrupted[0], VocabularySizes.shared(toy.VOCABULARY + 1))
+
+
+def test_a_run_does_not_go_on_from_a_damaged_checkpoint(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0] / "checkpoints" / "8", tmp_path / "checkpoints" / "8")
+    shutil.rmtree(tmp_path / "checkpoints" / "8" / "optimizer" / "d")
+    with pytest.raises(UserError, match=r"cannot read .*/checkpoints/8, it is damaged: ") as caught:
+        resume(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_checkpoints_that_are_not_there(uninterrupted, tmp_path):

@@ -1,8 +1,10 @@
 """Building a model on a mesh, and reading its weights from the checkpoints of a run."""
 
+import contextlib
 import math
 import os
 import platform as machine
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,20 +176,35 @@ def load_model(
 
 def _read(folder: epath.Path, target: Arrays) -> Arrays:
     """Read the arrays of an item of a checkpoint."""
+    # Orbax would find a difference too, but only in the middle of reading, and not without noise.
+    check_stored(folder, target)
+    with damage_told(folder), ocp.StandardCheckpointer(multiprocessing_options=_by_itself()) as reader:
+        return reader.restore(folder, target)
+
+
+def check_stored(folder: epath.Path, target: Arrays) -> None:
+    """Check that an item of a checkpoint holds arrays of these names and shapes.
+
+    Raises:
+      UserError: it does not, or cannot be read.
+    """
     wanted = _shapes(target)
-    try:
-        # Orbax would find a difference too, but only in the middle of reading, and not without noise.
+    with damage_told(folder):
         stored = _shapes(ocp.StandardCheckpointHandler().metadata(folder).tree)
-        if stored == wanted:
-            with ocp.StandardCheckpointer(multiprocessing_options=_by_itself()) as reader:
-                return reader.restore(folder, target)
+    if name := next((name for name in sorted(wanted | stored) if wanted.get(name) != stored.get(name)), None):
+        raise UserError(
+            f"{folder} holds another model than recipe.yaml says: "
+            f"{name} is {stored.get(name, 'missing')}, not {wanted.get(name, 'missing')}"
+        )
+
+
+@contextlib.contextmanager
+def damage_told(folder: epath.Path) -> Iterator[None]:
+    """Raise as UserError what reading a damaged checkpoint raises."""
+    try:
+        yield
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise UserError(f"cannot read {folder}, it is damaged: {str(error).strip().splitlines()[0][:200]}") from None
-    name = next(name for name in sorted(wanted | stored) if wanted.get(name) != stored.get(name))
-    raise UserError(
-        f"{folder} holds another model than recipe.yaml says: "
-        f"{name} is {stored.get(name, 'missing')}, not {wanted.get(name, 'missing')}"
-    )
 
 
 def _by_itself() -> ocp.options.MultiprocessingOptions:

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from nmt.models.weights import AVERAGE, WEIGHTS, checkpoint_folder, from_arrays, to_arrays
+from nmt.models.weights import AVERAGE, WEIGHTS, check_stored, checkpoint_folder, damage_told, from_arrays, to_arrays
 from nmt.train.step import TrainState
 
 
@@ -59,7 +59,8 @@ class Checkpoints:
             # Hosts that see a shared folder a moment later must not go on from another checkpoint.
             single_host_load_and_broadcast=True,
         )
-        self._manager = ocp.CheckpointManager(checkpoint_folder(run), options=options)
+        self._folder = checkpoint_folder(run)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Self:
         return self
@@ -104,9 +105,15 @@ class Checkpoints:
         return Progress(**items["progress"])
 
     def restore(self, state: TrainState, batches: Any) -> TrainState:
-        """Return the newest checkpoint's state, placed as `state` is, and move `batches` to where it stood."""
+        """Return the newest checkpoint's state, placed as `state` is, and move `batches` to where it stood.
+
+        Raises:
+          UserError: the checkpoint is of another model, or damaged.
+        """
         step = self.latest
         assert step is not None
+        folder = self._folder / str(step)
+        check_stored(folder / WEIGHTS, _abstract(to_arrays(state.parameters)))
         items: dict[str, Any] = {
             WEIGHTS: ocp.args.StandardRestore(_abstract(to_arrays(state.parameters))),
             "optimizer": ocp.args.StandardRestore(_abstract(_by_path(state.optimizer))),
@@ -114,7 +121,8 @@ class Checkpoints:
         }
         if state.average is not None:
             items[AVERAGE] = ocp.args.StandardRestore(_abstract(to_arrays(state.average)))
-        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        with damage_told(folder):
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
         batches.set_state(found["data"])
         leaves = found["optimizer"]
         optimizer = jax.tree.unflatten(
