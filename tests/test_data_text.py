@@ -304,7 +304,15 @@ def test_an_empty_split_names_those_that_are_not(toy: str, data: Any, tmp_path: 
 
 def test_a_damaged_part_of_a_mixture_leaves_the_others_to_all_commands(toy: str, data: Any, tmp_path: Path) -> None:
     damaged = declare(tmp_path, {"train.fr": GERMAN, "train.en": ENGLISH.splitlines()[0]})
-    path = write_spec(tmp_path, {"name": "both", "mixture": [toy, damaged]}, "both.yaml")
+    values = {
+        "name": "gone",
+        "licence": "CC0-1.0",
+        "obtain": {"kind": "files", "folder": str(tmp_path / "gone")},
+        "read": {"kind": "parallel_text", "files": "{component}.{language}"},
+        "split": {"by": "name"},
+    }
+    gone = write_spec(tmp_path, values, "gone.yaml")
+    path = write_spec(tmp_path, {"name": "both", "mixture": [toy, damaged, gone]}, "both.yaml")
     for arguments in (
         ["stats", path],
         ["preview", path],
@@ -312,7 +320,9 @@ def test_a_damaged_part_of_a_mixture_leaves_the_others_to_all_commands(toy: str,
     ):
         status, out, err = data(*arguments)
         assert (status, "de-en" in out) == (0, True)
-        assert err.count("\n") == err.count("warning: left out: corpus mine: files of parallel text have unequal") == 1
+        assert err.count("warning: left out: corpus mine: files of parallel text have unequal") == 1
+        assert err.count("warning: left out: corpus gone: there is no file like") == 1
+        assert err.count("\n") == 2
     assert data("fetch", path)[0] == 1
 
 
