@@ -282,7 +282,7 @@ def test_unreadable_tables_are_reported(place: Path, tmp_path: Path) -> None:
     corpus = load_pairs([write_spec(tmp_path, values_of(path))], [DE_EN], CLEAN, Console(file=output, width=300))
     (unreadable,) = corpus.unreadable
     assert unreadable.startswith("toy: toy/abode/strings/de.json: Expecting property name enclosed in double quotes")
-    assert output.getvalue() == f"warning: 1 unreadable table left out: {unreadable}\n"
+    assert output.getvalue() == f"warning: 1 damaged file: {unreadable}\n"
 
 
 def test_the_digest_follows_what_determines_the_pairs_and_nothing_else(toy: str, wheel: Path) -> None:

@@ -14,10 +14,13 @@ import pytest
 from toy_corpus import WHEEL, make_wheel, values_of, write_spec
 
 from nmt.cli import data as command
+from nmt.cli.data_text import REASONS
+from nmt.cli.data_text import SAMPLES as KEPT
 from nmt.config import CleanConfig
 from nmt.data.clean import Reason
 from nmt.data.corpora import load, load_pairs
 from nmt.data.corpora.cleaned import Corpus
+from nmt.data.corpora.sieve import SAMPLES
 from nmt.errors import UserError
 from nmt.languages import Direction
 
@@ -241,3 +244,118 @@ def test_monolingual_text_is_shown_and_exported(data: Any, tmp_path: Path, monke
         assert out.startswith("2 texts in ")
         first = (tmp_path / "out" / name).read_text().splitlines(keepends=True)[0]
         assert first == contents.get(form, '{"text": "eins zwei drei vier"}\n')
+
+
+def declare(tmp_path: Path, files: dict[str, str], pattern: str = "{component}.{language}") -> str:
+    """Write text of a person's own and its declaration; return its path."""
+    folder = tmp_path / "mine"
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    values = {
+        "name": "mine",
+        "licence": "CC0-1.0",
+        "obtain": {"kind": "files", "folder": str(folder)},
+        "read": {"kind": "parallel_text", "files": pattern},
+        "split": {"by": "name", "test": ["test"]},
+    }
+    return write_spec(tmp_path, values, "mine.yaml")
+
+
+GERMAN, ENGLISH = "eins zwei drei vier\nfünf sechs sieben acht\n", "one two three four\nfive six seven eight\n"
+
+
+def test_a_person_s_own_files_are_shown_as_what_was_obtained(toy: str, data: Any, tmp_path: Path) -> None:
+    path = declare(tmp_path, {"test.de": GERMAN, "test.en": ENGLISH, "test.qqx": ENGLISH})
+    _, out, err = data("fetch", path)
+    assert out.splitlines()[1].split()[:8] == ["mine", "CC0-1.0", "3", "1", "1", "+", "en", "2"]
+    warning = "warning: left out of mine: 1 unknown language (qqx); `languages` in its declaration can say which"
+    assert err.count(warning) == 1
+    for _ in "again":
+        assert data("stats", path)[2].count(warning) == 1
+    assert json.loads(data("stats", path, "--json")[1])["unregistered"] == {"mine": ["qqx"]}
+
+
+def test_without_a_pair_every_command_says_so(toy: str, data: Any, tmp_path: Path) -> None:
+    path = declare(tmp_path, {"test.de": "", "test.en": ""})
+    status, out, err = data("fetch", path)
+    assert (status, "mine" in out) == (2, True)
+    assert "nmt-data: error: corpus mine has no text that could be read" in err
+    for arguments, what in (
+        (["stats", path], path),
+        (["preview", path], path),
+        (["preview", path, "--pair", "de-en"], "de-en"),
+        (["export", path, "--pair", "de-en", "--out", str(tmp_path / "out")], "de-en"),
+    ):
+        status, out, err = data(*arguments)
+        assert (status, err) == (2, f"nmt-data: error: no pair of {what} is kept: none could be read\n")
+        assert ("de-en" in out) == (arguments[0] == "stats")
+    assert not (tmp_path / "out").exists()
+    declare(tmp_path, {"test.de": "zu kurz\n", "test.en": "too short\n"})
+    assert data("stats", path)[::2] == (2, f"nmt-data: error: no pair of {path} is kept: 1 too_short\n")
+
+
+def test_an_empty_split_names_those_that_are_not(toy: str, data: Any, tmp_path: Path) -> None:
+    path = declare(tmp_path, {"test.de": GERMAN, "test.en": ENGLISH})
+    status, _, err = data("export", path, "--pair", "de-en", "--out", str(tmp_path / "out"))
+    message = "no pair of de-en is in the train split; there are 2 pairs (--split test)"
+    assert (status, err) == (2, f"nmt-data: error: {message}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_part_of_a_mixture_leaves_the_others_to_all_commands(toy: str, data: Any, tmp_path: Path) -> None:
+    damaged = declare(tmp_path, {"train.fr": GERMAN, "train.en": ENGLISH.splitlines()[0]})
+    values = {
+        "name": "gone",
+        "licence": "CC0-1.0",
+        "obtain": {"kind": "files", "folder": str(tmp_path / "gone")},
+        "read": {"kind": "parallel_text", "files": "{component}.{language}"},
+        "split": {"by": "name"},
+    }
+    gone = write_spec(tmp_path, values, "gone.yaml")
+    path = write_spec(tmp_path, {"name": "both", "mixture": [toy, damaged, gone]}, "both.yaml")
+    for arguments in (
+        ["stats", path],
+        ["preview", path],
+        ["export", path, "--pair", "de-en", "--out", str(tmp_path / "out")],
+    ):
+        status, out, err = data(*arguments)
+        assert (status, "de-en" in out) == (0, True)
+        assert err.count("warning: left out: corpus mine: files of parallel text have unequal") == 1
+        assert err.count("warning: left out: corpus gone: there is no file like") == 1
+        assert err.count("\n") == 2
+    assert data("fetch", path)[0] == 1
+
+
+def test_a_place_that_cannot_be_written_is_one_line(toy: str, data: Any) -> None:
+    status, _, err = data("export", toy, "--pair", "de-en", "--out", "/proc/nowhere")
+    assert (status, err) == (2, "nmt-data: error: cannot write to /proc/nowhere: No such file or directory\n")
+
+
+def test_a_terminal_sees_what_is_written(toy: str, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, _, err = data("export", toy, "--pair", "de-en", "--out", str(tmp_path / "out"))
+    assert "writing de-en" in err
+    assert "2/2" in err
+
+
+def test_help_has_the_reasons_and_says_where_the_keys_are(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (list(REASONS), KEPT) == (list(Reason), SAMPLES)
+    monkeypatch.setenv("COLUMNS", "1000")
+    _, out, _ = data("preview", "--help")
+    assert f"{', '.join(Reason)}. Up to {SAMPLES} of each direction are kept." in " ".join(out.split())
+    assert "docs/configuration.md#dataclean" in out
+
+
+def test_more_rejected_pairs_than_are_kept(toy: str, data: Any) -> None:
+    for count, note in (("20", ""), ("21", "nmt-data: note: of each direction and reason 20 rejected pairs are kept")):
+        _, _, err = data("preview", toy, "--pair", "de-en", "--rejected", "duplicate", "-n", count)
+        assert err.startswith(note)
+        assert bool(err) == bool(note)
+
+
+def test_the_bare_command_prints_its_help(data: Any) -> None:
+    status, out, err = data()
+    assert (status, err) == (0, "")
+    assert out.startswith("Usage: ")
+    assert all(f"\n  {name} " in out for name in ("list", "fetch", "stats", "preview", "export"))

@@ -7,6 +7,8 @@ import io
 import json
 import lzma
 import os
+import re
+import shutil
 import sys
 import tarfile
 import textwrap
@@ -245,6 +247,33 @@ def test_debian_corpora_without_debian(debian: CorpusSpec, tmp_path: Path) -> No
         fetching.fetch(debian)
 
 
+def test_a_damaged_file_in_the_cache_is_fetched_again(debian: CorpusSpec, tmp_path: Path) -> None:
+    first, _ = fetching.fetch(debian)
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[:40] + bytes(8) + content[48:])
+    assert fetching.fetched(debian) is None
+    output = io.StringIO()
+    assert fetching.fetch(debian, Console(file=output))[0].path.read_bytes() == content
+    assert output.getvalue().startswith(f"corpus toy: {first.path} is damaged, and fetched again\n")
+    assert sum(call.endswith("download -q toy-2-data") for call in calls(tmp_path)) == 2
+    assert sum(call.endswith("download -q toy-2-more") for call in calls(tmp_path)) == 1
+
+
+def test_text_of_a_newer_package_is_cleaned_anew_and_a_run_keeps_its_digest(debian: CorpusSpec, tmp_path: Path) -> None:
+    path, wanted = write_spec(tmp_path, debian.model_dump(exclude_unset=True)), [Direction("de", "en")]
+    digest = inputs_digest([debian], wanted, CleanConfig())
+    before = load_pairs([path], wanted, CleanConfig())
+    folder = tmp_path / "cache" / "corpora" / "toy"
+    shutil.rmtree(folder)
+    assert load_pairs([path], wanted, CleanConfig()).provenance == before.provenance
+    newer = {"usr/toy/en.json": b'{"a": "The alarm was set off"}', "usr/toy/de.json": b'{"a": "Der Alarm war laut"}'}
+    (tmp_path / "toy-2-data.deb").write_bytes(make_deb(newer))
+    fetching.fetch(debian)
+    after = load_pairs([path], wanted, CleanConfig())
+    assert list(after.pairs[wanted[0]]["train"]) == [("Der Alarm war laut", "The alarm was set off")]
+    assert before.digest == after.digest == digest
+
+
 DESCRIPTIONS = {
     "en": [
         ("libtoy1", "a1", "toy library", ["A toy. It plays."]),
@@ -360,7 +389,7 @@ def test_fetch_and_list(mixture: str, monkeypatch: pytest.MonkeyPatch, capfd: py
     shown = capfd.readouterr()
     lines = [line.split() for line in shown.out.splitlines()]
     assert lines[1][:4] == ["lost", "MIT", "failed", "-"]
-    assert lines[2] == ["toy", "CC0-1.0", "1", "1", "2", "6", "PyPI", "toy", "1.0"]
+    assert lines[2] == ["toy", "CC0-1.0", "1", "1", "2", "+", "en", "6", "PyPI", "toy", "1.0"]
     assert "nmt-data: warning: left out: corpus lost is fetched with npm" in shown.err
     assert run(monkeypatch, "fetch", "toy", "--no-count") == 0
     assert run(monkeypatch, "fetch", "toy", "lost") == 2
@@ -372,7 +401,9 @@ def test_fetch_and_list(mixture: str, monkeypatch: pytest.MonkeyPatch, capfd: py
     assert listed["both"]["licence"] == "MIT, CC0-1.0"
     assert {"mix100", "m4", "cldr", "udhr", "homeassistant"} <= listed.keys()
     assert run(monkeypatch, "list") == 0
-    assert "$M4_FILES" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "$M4_FILES" in shown
+    assert re.search(r"^toy .* 2 \+ en +6 ", shown, re.MULTILINE)
 
 
 def test_mistakes_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

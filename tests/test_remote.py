@@ -13,6 +13,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nmt.config import load_recipe
 from nmt.config.runs import read_run_recipe, save_recipe
+from nmt.data.corpora import CorpusSpec
+from nmt.data.corpora.identity import identity
+from nmt.data.corpora.opening import open_spec
 from nmt.data.records import ShardWriter, TokenPairs
 from nmt.errors import UserError
 from nmt.evaluate.plot import save_figure
@@ -36,6 +39,9 @@ class Bucket(LocalFileSystem):
             path = path.removeprefix("gs://")
             return path if path.startswith(cls.root) else f"{cls.root}/{path}".rstrip("/")
         return super()._strip_protocol(path)
+
+    def glob(self, path, **options):
+        return [os.path.relpath(found, self.root) for found in super().glob(path, **options)]
 
     def open(self, path, mode="rb", **options):
         if "a" in mode:
@@ -139,3 +145,28 @@ def test_there_is_no_lock_and_a_line_says_so(bucket):
 def test_a_store_that_needs_a_package_says_which():
     with pytest.raises(UserError, match=r"pip install 'nmt-moe\[gcs\]'"):
         check_store(epath.Path("gs://no-such-bucket/run"))
+
+
+def test_own_text_is_known_by_its_size_and_time(bucket):
+    folder = bucket / "text"
+    folder.mkdir(parents=True)
+    (folder / "train.de").write_text("eins zwei drei vier\n")
+    (folder / "train.en").write_text("one two three four\n")
+    values = {
+        "name": "mine",
+        "licence": "CC0-1.0",
+        "obtain": {"kind": "files", "folder": "gs://bucket/text"},
+        "read": {"kind": "parallel_text", "files": "{component}.{language}"},
+        "split": {"by": "name"},
+    }
+    spec = CorpusSpec.model_validate(values)
+    for name in ("train.de", "train.en"):
+        os.utime(folder / name, (1_000_000_000, 1_000_000_000))
+    before = identity(spec)
+    assert identity(spec) == before
+    with open_spec(spec) as source:
+        assert [(one.source, one.sha256, one.version) for one in source.provenance] == [
+            (name, "", "2001-09-09T01:46:40+00:00") for name in ("train.de", "train.en")
+        ]
+    os.utime(folder / "train.de", (1_000_000_001, 1_000_000_001))
+    assert identity(spec) != before

@@ -51,7 +51,7 @@ def corpora_of(*rows: Sequence[Row]) -> Any:
             SimpleNamespace(
                 rows=lambda wanted, rows=rows: iter(rows),
                 spec=SimpleNamespace(split=RULE, name=f"x{number}", monolingual=False),
-                provenance=(), unreadable=(), skipped={},
+                provenance=(), unreadable=(), unregistered=(), skipped={},
             )
             for number, rows in enumerate(rows)
         ],

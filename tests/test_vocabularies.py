@@ -230,6 +230,7 @@ def kept(folder, pairs):
         spec=SimpleNamespace(split=SplitRule(test=0, dev=0), name="x", monolingual=False),
         provenance=(),
         unreadable=(),
+        unregistered=[],
         skipped={},
     )
     corpora = SimpleNamespace(sources=[source], failures={})

@@ -1,5 +1,6 @@
 """nmt-data: which corpora there are, fetching them, and what cleaning makes of them."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -15,12 +16,13 @@ from nmt.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nmt.data.corpora.counts import Counts
     from nmt.data.corpora.fetch import Outcome
-    from nmt.data.corpora.overview import Counts, Entry
+    from nmt.data.corpora.overview import Entry
     from nmt.data.corpora.spec import CorpusSpec
 
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
@@ -41,9 +43,11 @@ class FetchRequest(NamedTuple):
     counted: bool
 
 
-@app.callback()
-def data() -> None:
+@app.callback(invoke_without_command=True)
+def data(context: typer.Context) -> None:
     """Show and fetch the corpora that are declared in data/*.yaml, here and in the package."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list")
@@ -104,7 +108,7 @@ def _list(request: ListRequest) -> None:
 def _line(entry: "Entry") -> tuple[str, ...]:
     there = "-" if entry.fetched is None else "yes" if entry.fetched else "no"
     licence = "of its parts" if entry.kind == "mixture" else entry.licence
-    numbers = (_number(entry.languages), _number(entry.pairs), _megabytes(entry.bytes))
+    numbers = (_languages(entry.languages, entry.key_language), _number(entry.pairs), _megabytes(entry.bytes))
     return (entry.name, licence, entry.kind, *numbers, there, entry.source)
 
 
@@ -112,6 +116,7 @@ def _fetch(request: FetchRequest) -> None:
     from rich.console import Console
 
     from nmt.data.corpora.fetch import fetch_all
+    from nmt.data.corpora.opening import damaged_files, unknown_languages
     from nmt.data.corpora.overview import count_all
     from nmt.data.corpora.spec import load_specs
 
@@ -129,19 +134,29 @@ def _fetch(request: FetchRequest) -> None:
     )
     for name, found in counts.items():
         if not isinstance(found, UserError):
-            for what, times in found.left_out.items():
+            if found.unreadable:
+                _note(console, f"warning: {name}: {damaged_files(found.unreadable)}")
+            for what, times in found.skipped.items():
                 _note(console, f"warning: left out of {name}: {what} ({times:,} times)")
-    failures = {
-        spec.name: str(result)
-        for spec in specs
-        for result in (outcomes[spec.name], counts.get(spec.name))
-        if isinstance(result, UserError)
-    }
-    _end(request, specs, failures)
+            if found.unregistered:
+                _note(console, f"warning: {unknown_languages(name, found.unregistered)}")
+    found_out = {spec.name: _failure(spec.name, outcomes[spec.name], counts.get(spec.name)) for spec in specs}
+    _end(request, specs, {name: why for name, why in found_out.items() if why})
+
+
+def _failure(name: str, outcome: "Outcome", counts: "Counts | UserError | None") -> str | None:
+    """Return why a corpus is of no use, if it is of none."""
+    for result in (outcome, counts):
+        if isinstance(result, UserError):
+            return str(result)
+    if counts is not None and not isinstance(counts, UserError) and not counts.total:
+        return f"corpus {name} has no text that could be read: look at the warnings, and at `read` in its declaration"
+    return None
 
 
 def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError | None") -> tuple[str, ...]:
-    from nmt.data.corpora.overview import source_of
+    from nmt.data.corpora.identity import is_own, own_files
+    from nmt.data.corpora.overview import key_language_of, source_of
 
     if isinstance(outcome, UserError):
         return (spec.name, spec.licence, "failed", "-", "-", "-", source_of(spec))
@@ -149,9 +164,12 @@ def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError
     if isinstance(counts, UserError):
         pairs = "failed"
     elif counts:
-        languages, pairs = _number(len(counts.pairs)), _number(counts.total)
-    size = _megabytes(sum(one.bytes for one in outcome)) if outcome else "-"
-    return (spec.name, spec.licence, str(len(outcome)), size, languages, pairs, source_of(spec))
+        languages, pairs = _languages(len(counts.pairs), key_language_of(spec)), _number(counts.total)
+    sizes = [one.bytes for one in outcome]
+    with contextlib.suppress(UserError):  # of where they are; whoever reads them is told
+        sizes = [one.size for one in own_files(spec)] if is_own(spec) else sizes
+    size = _megabytes(sum(sizes)) if sizes else "-"
+    return (spec.name, spec.licence, _number(len(sizes)), size, languages, pairs, source_of(spec))
 
 
 def _end(request: FetchRequest, specs: "list[CorpusSpec]", failures: dict[str, str]) -> None:
@@ -176,6 +194,11 @@ def _note(console: "Console", text: str) -> None:
 
 def _number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
+
+
+def _languages(count: int | None, key: str) -> str:
+    """Return a number of languages beside the one that all have in common: `57 + en`."""
+    return f"{_number(count)} + {key}" if count and key else _number(count)
 
 
 def _megabytes(size: int | None) -> str:

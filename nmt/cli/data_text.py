@@ -1,10 +1,14 @@
 """nmt-data stats, preview and export: what cleaning makes of a corpus. `nmt/cli/data.py` registers them."""
 
+import contextlib
 import json
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
+from nmt.cli.shell import command_name
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,8 +26,20 @@ _Directions = Annotated[
 ]
 _Clean = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="A key of data.clean, such as min_words=1; may be repeated."),
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="A key of data.clean, such as min_words=1; may be repeated. docs/configuration.md#dataclean and "
+        "nmt-train --help have the keys.",
+    ),
 ]
+# As nmt.data.clean and nmt.data.corpora.sieve have them: the help is shown without what those import.
+REASONS = (
+    "empty", "control", "placeholder", "too_short", "too_long", "few_letters", "repeated", "script", "language", "copy",
+    "length_ratio", "numbers", "addresses", "duplicate", "near_duplicate", "held_out", "contaminated",
+)  # fmt: skip
+SAMPLES = 20
+_STEP = 1000  # pairs between two updates of a bar
+
 _Pair = Annotated[str, typer.Option(metavar="PAIR", help="Direction, such as de-en.")]
 
 
@@ -78,7 +94,11 @@ def preview(
     ] = None,
     count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Pairs of each direction.")] = 10,
     rejected: Annotated[
-        str | None, typer.Option(metavar="REASON", help="Show pairs that were rejected so, such as length_ratio.")
+        str | None,
+        typer.Option(
+            metavar="REASON",
+            help=f"Show pairs that were rejected so: {', '.join(REASONS)}. Up to {SAMPLES} of each direction are kept.",
+        ),
     ] = None,
     clean: _Clean = None,
 ) -> PreviewRequest:
@@ -132,15 +152,17 @@ def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpu
 def _stats(request: StatsRequest) -> None:
     from rich.console import Console
 
-    from nmt.data.inspect import statistics, statistics_table
+    from nmt.data.inspect import check_kept, statistics, statistics_table
 
     corpus = _corpus(request.name, request.directions, request.clean)
     if request.as_json:
         print(json.dumps(statistics(corpus), indent=2, ensure_ascii=False))
-        return
-    # A table for a file or another program has no width to keep to.
-    console = Console()
-    (console if console.is_terminal else Console(width=10_000)).print(statistics_table(corpus))
+    else:
+        # A table for a file or another program has no width to keep to.
+        console = Console()
+        (console if console.is_terminal else Console(width=10_000)).print(statistics_table(corpus))
+    sys.stdout.flush()
+    check_kept(corpus, request.name)
 
 
 def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction]":
@@ -168,22 +190,50 @@ def _preview(request: PreviewRequest) -> None:
     else:
         corpus, direction = _of_pair(request.name, request.pair, request.clean)
         directions = [direction]
+    if request.rejected and request.most > SAMPLES:
+        print(
+            f"{command_name()}: note: of each direction and reason {SAMPLES} rejected pairs are kept to be shown",
+            file=sys.stderr,
+        )
     out = Console(soft_wrap=True, highlight=False, markup=False)
     for direction in directions:
+        pairs = samples(corpus, direction, request.most, request.rejected)
         out.print(f"{direction}{f', rejected as {request.rejected}' if request.rejected else ''}")
-        for source, target in samples(corpus, direction, request.most, request.rejected):
+        for source, target in pairs:
             sides = (source,) if direction.denoises else (source, target)
             out.print("".join(f"  {side!r}\n" if request.rejected else f"  {side}\n" for side in sides))
 
 
 def _export(request: ExportRequest) -> None:
     from nmt.data.corpora.opening import counted
+    from nmt.data.inspect import check_split
     from nmt.data.inspect import export as write
 
     corpus, direction = _of_pair(request.name, request.pair, request.clean)
+    check_split(corpus, direction, request.split)
+    pairs = len(corpus.pairs[direction][request.split])
     try:
-        paths = write(corpus, direction, request.split, request.out, request.form, request.compress)
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise UserError(f"cannot write to {request.out}: {error.strerror}") from None
-    count = counted(len(corpus.pairs[direction][request.split]), "text" if direction.denoises else "pair")
+        with _progress(f"writing {direction}", pairs) as show:
+            paths = write(corpus, direction, request.split, request.out, request.form, request.compress, show)
+    except OSError as error:
+        raise UserError(f"cannot write to {request.out}: {error.strerror or error}") from None
+    count = counted(pairs, "text" if direction.denoises else "pair")
     print(f"{count} in {' and '.join(map(str, paths))}")
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that shows on a terminal how much is done, and nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+
+        def show(done: int) -> None:
+            if done % _STEP == 0 or done == total:
+                progress.update(task, completed=done)
+
+        yield show

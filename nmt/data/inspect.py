@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -35,7 +35,7 @@ def default_directions(name: str, console: Console | None = None) -> tuple[Direc
     Raises:
       UserError: it cannot be had, or it has one language only.
     """
-    with open_corpora([name], console) as corpora:
+    with open_corpora([name], console, warns=False) as corpora:
         found = {
             Direction(code, source.key_language)
             for source in corpora.sources
@@ -60,6 +60,7 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
         "unreadable": list(corpus.unreadable),
         "skipped": corpus.skipped,
         "failures": corpus.failures,
+        "unregistered": corpus.unregistered,
         "digest": corpus.digest,
     }
 
@@ -88,10 +89,35 @@ def largest(corpus: Corpus, rejected: str | None = None, most: int = 5) -> list[
 
 def nothing_to_show(corpus: Corpus, what: str, rejected: str | None) -> str:
     """Return why there are no samples: which reasons occur, if pairs rejected for a reason were asked for."""
-    have = ", ".join(sum(corpus.rejections.values(), Counter())) or "no pair was rejected at all"
-    return f"no pair of {what} " + (
-        f"was rejected as {rejected!r}; reasons that occur: {have}" if rejected else "is kept"
-    )
+    reasons = sum(corpus.rejections.values(), Counter())
+    if rejected is None:
+        return f"no pair of {what} is kept: {_why_none(reasons)}"
+    return f"no pair of {what} was rejected as {rejected!r}; reasons that occur: {_reasons(reasons)}"
+
+
+def check_kept(corpus: Corpus, name: str) -> None:
+    """Raise UserError, with the reason, where no pair of a corpus is kept."""
+    if not largest(corpus):
+        raise UserError(nothing_to_show(corpus, name, None))
+
+
+def check_split(corpus: Corpus, direction: Direction, split: Split) -> None:
+    """Raise UserError where a split of a direction is empty: which others are not, or why all are."""
+    if corpus.pairs[direction][split]:
+        return
+    others = {other: len(pairs) for other, pairs in corpus.pairs[direction].items() if pairs}
+    if not others:
+        raise UserError(f"no pair of {direction} is kept: {_why_none(corpus.rejections[direction])}")
+    have = ", ".join(f"{counted(count, 'pair')} (--split {other})" for other, count in others.items())
+    raise UserError(f"no pair of {direction} is in the {split} split; there are {have}")
+
+
+def _why_none(reasons: Counter[Reason]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "none could be read"
+
+
+def _reasons(reasons: Iterable[Reason]) -> str:
+    return ", ".join(reasons) or "no pair was rejected at all"
 
 
 def _of(corpus: Corpus, direction: Direction, reason: str) -> int:
@@ -102,16 +128,16 @@ def samples(corpus: Corpus, direction: Direction, count: int, rejected: str | No
     """Return some pairs of a direction: spread evenly over its training pairs, or rejected for a reason.
 
     Raises:
-      UserError: there is no such reason, or no pair was rejected for it.
+      UserError: there are none; the message says which reasons occur.
     """
     if rejected is None:
-        pairs = corpus.pairs[direction]["train"] or next(filter(None, corpus.pairs[direction].values()), ())
+        if not (pairs := next(filter(None, corpus.pairs[direction].values()), None)):
+            raise UserError(f"no pair of {direction} is kept: {_why_none(corpus.rejections[direction])}")
         step = max(1, len(pairs) // max(1, count))
         return list(islice(pairs, 0, step * count, step))
     found = corpus.samples[direction]
     if rejected not in found:
-        have = ", ".join(found) or "no pair was rejected at all"
-        raise UserError(f"no pair of {direction} was rejected as {rejected!r}; reasons that occur: {have}")
+        raise UserError(f"no pair of {direction} was rejected as {rejected!r}; reasons that occur: {_reasons(found)}")
     return found[Reason(rejected)][:count]
 
 
@@ -134,7 +160,7 @@ def export(
       form: moses (SPLIT.de-en.de and SPLIT.de-en.en), tsv (source<TAB>target) or jsonl ({"source", "target"}). Of
         monolingual text there is one side: SPLIT.de-de.de, one column, or {"text"}.
       compress: with gzip, as NAME.gz.
-      progress: called with the number of pairs done since the last call.
+      progress: called with the number of pairs that are done.
     """
     root = epath.Path(folder)
     root.mkdir(parents=True, exist_ok=True)
@@ -144,10 +170,10 @@ def export(
     paths = [root / f"{name}{suffix}" for name in names]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(_written(path, compress)) for path in paths]
-        for pair in corpus.pairs[direction][split]:
+        for done, pair in enumerate(corpus.pairs[direction][split], start=1):
             for file, line in zip(files, _lines(pair[: len(languages)], form), strict=True):
                 file.write(f"{line}\n".encode())
-            progress(1)
+            progress(done)
     return paths
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from nmt.config import Recipe
 from nmt.data.corpora import Corpus, inputs_digest, load_pairs
 from nmt.data.corpora.marks import Marks
+from nmt.data.corpora.opening import named_among
 from nmt.data.corpora.spec import CorpusSpec, load_specs
 from nmt.data.corpora.texts import training_texts
 from nmt.data.coverage import measure_coverage, write_coverage
@@ -57,7 +58,9 @@ class Preparation:
             raise UserError(
                 "data.mixture.back_translated is given, but no declaration among data.corpora says synthetic: true"
             )
-        self._corpus_digest = inputs_digest(specs, self._streams, recipe.data.clean)
+        self._corpus_digest = inputs_digest(
+            specs, self._streams, recipe.data.clean, console, named_among(recipe.data.corpora)
+        )
         self._corpus: Corpus | None = None
 
     @property

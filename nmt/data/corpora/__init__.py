@@ -1,7 +1,8 @@
 """Corpora: from a declaration in data/ to cleaned pairs in splits that share nothing.
 
-`load_pairs` does it all; `spec` is the declaration, `fetch` obtains the files, `opening` opens a corpus for reading,
-`sieve` cleans rows, `resolve` deduplicates and splits, `cleaned` is the result on disk.
+`load_pairs` does it all; `spec` is the declaration, `identity` what determines the text, `fetch` obtains the files,
+`opening` opens a corpus for reading, `sieve` cleans rows, `resolve` deduplicates and splits, `cleaned` is the result on
+disk.
 """
 
 from nmt.data.corpora.cleaned import Corpus

@@ -5,19 +5,21 @@ import itertools
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.status import Status
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from nmt.config import CleanConfig
 from nmt.data.clean import Reason
 from nmt.data.corpora.candidates import COUPLES, VERDICTS_FILE, Candidates, records_name, texts_name
 from nmt.data.corpora.cleaned import NOTHING, Corpus, Size, pairs_of
+from nmt.data.corpora.counts import expected_pairs
 from nmt.data.corpora.opening import Corpora
+from nmt.data.corpora.read import Row, Source
 from nmt.data.corpora.resolve import VERDICTS, count_rows, decontaminate, hold_out, resolve
 from nmt.data.corpora.sieve import (
     CANDIDATE,
@@ -35,13 +37,23 @@ from nmt.data.corpora.spec import SPLITS, Split
 from nmt.data.corpora.spill import BUFFER_BYTES, Appender, Spill, zeros
 from nmt.data.corpora.testsets import texts_of
 from nmt.data.parallel import mapped
+from nmt.errors import UserError
 from nmt.languages import Direction
 
 _ROWS, _TEXTS = 1024, 8192  # most of a task
 _LOG_SECONDS = 60  # between two lines of a log
-Show = Callable[[str], None]
+# Says what is being done and, of what can be counted, how much of it is done.
+Show = Callable[[str, int | None], None]
 _Rejected = dict[tuple[int, Reason], int]
 _Samples = dict[tuple[int, Reason], list[Sample]]
+
+
+class DamagedError(UserError):
+    """A corpus cannot be read to its end."""
+
+    def __init__(self, corpus: str, why: str) -> None:
+        super().__init__(why)
+        self.corpus = corpus
 
 
 def build(
@@ -53,21 +65,27 @@ def build(
     console: Console | None,
     workers: int,
 ) -> Corpus:
-    """Clean open corpora into an empty folder. The arguments are those of `clean_corpora`."""
+    """Clean open corpora into an empty folder. The arguments are those of `clean_corpora`.
+
+    Raises:
+      DamagedError: one of them cannot be read to its end.
+      UserError: a test set cannot be read.
+    """
     (folder / COUPLES).mkdir()
     (folder / "spill").mkdir()
     grown = _Grown(folder, directions, [source.spec.name for source in corpora.sources])
-    with _shown(console) as show:
+    with _shown(console, expected_pairs(corpora.sources, directions) if console else None) as show:
         began = time.monotonic()
         for chunk in mapped(Cleaner, (directions, clean), _tasks(corpora, directions), workers):
             grown.add(chunk)
-            show(f"cleaning: {grown.pairs:,} pairs, {grown.pairs / (time.monotonic() - began):,.0f} a second")
+            speed = grown.pairs / (time.monotonic() - began)
+            show(f"cleaning: {grown.pairs:,} pairs, {speed:,.0f} a second", grown.pairs)
         candidates = grown.finish()
         verdicts = zeros(folder / VERDICTS_FILE, len(candidates))
-        show(f"deduplicating {grown.pairs:,} pairs")
+        show(f"deduplicating {grown.pairs:,} pairs", None)
         resolve(grown.meetings, candidates, verdicts, keep_duplicates=clean.duplicates == "keep")
         hold_out(candidates, verdicts)
-        show(f"comparing {grown.pairs:,} pairs with held-out text")
+        show(f"comparing {grown.pairs:,} pairs with held-out text", None)
         named = itertools.chain.from_iterable(map(texts_of, clean.decontaminate))
         decontaminate(candidates, verdicts, named, clean, workers)
         rows = count_rows(grown.meetings, candidates, verdicts)
@@ -91,6 +109,7 @@ def build(
         failures=corpora.failures,
         digest=digest,
         candidates=candidates,
+        unregistered={source.spec.name: source.unregistered for source in corpora.sources if source.unregistered},
     )
 
 
@@ -149,7 +168,7 @@ def _tasks(corpora: Corpora, directions: Sequence[Direction]) -> Iterator[Task]:
     wanted = {code for direction in directions for code in direction}
     for number, source in enumerate(corpora.sources):
         rows, texts = [], 0
-        for row in source.rows(wanted):
+        for row in _read(source, wanted):
             rows.append(row)
             texts += 1 + len(row.translations)
             if len(rows) == _ROWS or texts >= _TEXTS:
@@ -157,6 +176,13 @@ def _tasks(corpora: Corpora, directions: Sequence[Direction]) -> Iterator[Task]:
                 rows, texts = [], 0
         if rows:
             yield Task(rows, source.spec.split, number, source.spec.monolingual)
+
+
+def _read(source: Source, wanted: Collection[str]) -> Iterator[Row]:
+    try:
+        yield from source.rows(wanted)
+    except UserError as error:
+        raise DamagedError(source.spec.name, str(error)) from None
 
 
 def _sizes(
@@ -204,31 +230,42 @@ def _add_decided(candidates: Candidates, directions: Sequence[Direction], verdic
 
 
 @contextmanager
-def _shown(console: Console | None) -> Iterator[Show]:
-    """Yield a function that says what is being done: on a terminal in place, in a log once a minute."""
+def _shown(console: Console | None, expected: int | None) -> Iterator[Show]:
+    """Yield a function that says what is being done: on a terminal in place, in a log once a minute.
+
+    Args:
+      console: where; None: nowhere.
+      expected: about how many pairs there are; None: nobody knows.
+    """
     if console is None:
-        yield lambda message: None
+        yield lambda message, done: None
         return
     if not console.is_terminal:
-        yield _NowAndThen(console)
+        yield _NowAndThen(console, expected)
         return
-    with console.status("cleaning") as status:
-        yield _Now(status)
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console,
+        transient=True,
+    ) as progress:  # fmt: skip
+        yield _Now(progress, progress.add_task("cleaning", total=expected), expected)
 
 
 class _NowAndThen:
-    def __init__(self, console: Console) -> None:
-        self._console, self._last = console, time.monotonic()
+    def __init__(self, console: Console, expected: int | None) -> None:
+        self._console, self._expected, self._last = console, expected, time.monotonic()
 
-    def __call__(self, message: str) -> None:
+    def __call__(self, message: str, done: int | None) -> None:
         if time.monotonic() - self._last >= _LOG_SECONDS:
-            self._console.print(message, highlight=False)
+            share = f" ({min(done / self._expected, 1):.0%})" if done and self._expected else ""
+            self._console.print(f"{message}{share}", highlight=False)
             self._last = time.monotonic()
 
 
 class _Now:
-    def __init__(self, status: Status) -> None:
-        self._status = status
+    def __init__(self, progress: Progress, task: TaskID, expected: int | None) -> None:
+        self._progress, self._task, self._expected = progress, task, expected
 
-    def __call__(self, message: str) -> None:
-        self._status.update(message)
+    def __call__(self, message: str, done: int | None) -> None:
+        # Without an expectation the bar moves to and fro; what cannot be counted is shown with a full one.
+        total = None if self._expected is None else max(done or 0, self._expected)
+        self._progress.update(self._task, description=message, completed=total if done is None else done, total=total)

@@ -7,7 +7,7 @@ FOLDER/couples, verdicts    see nmt/data/corpora/candidates.py
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -104,6 +104,7 @@ class Corpus:
     failures: dict[str, str]  # parts of mixtures that could not be had, and why
     digest: str  # see `inputs_digest`
     candidates: Candidates
+    unregistered: dict[str, list[str]] = field(default_factory=dict)  # codes that the registry does not know, by corpus
 
     def save(self) -> None:
         """Write corpus.json into the folder of the candidates, which makes it a cleaned corpus."""
@@ -127,6 +128,7 @@ class Corpus:
             "unreadable": self.unreadable,
             "skipped": self.skipped,
             "failures": self.failures,
+            "unregistered": self.unregistered,
         }
         # Rejected text may be anything, lone surrogates included.
         (candidates.folder / CORPUS_FILE).write_text(json.dumps(values, indent=1))
@@ -160,6 +162,7 @@ class Corpus:
             failures=values["failures"],
             digest=values["digest"],
             candidates=candidates,
+            unregistered=values.get("unregistered", {}),
         )
 
 

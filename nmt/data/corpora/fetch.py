@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from nmt.data.corpora.contents import known_sha256
+from nmt.data.corpora.identity import is_own
 from nmt.data.corpora.obtain.cache import (
     FORMAT,
     Download,
@@ -20,7 +22,7 @@ from nmt.data.corpora.obtain.cache import (
     corpus_folder,
     megabytes,
     read_index,
-    sha256_of,
+    remove_damaged,
     usable,
     write_index,
 )
@@ -33,11 +35,9 @@ from nmt.data.corpora.spec import CorpusSpec
 from nmt.data.corpora.spec_obtain import (
     DebianDescriptions,
     DebianPackages,
-    LocalFiles,
     MtdataSets,
     NpmPackage,
     PypiPackage,
-    TfdsFolder,
 )
 from nmt.errors import UserError
 
@@ -92,7 +92,7 @@ def fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
       UserError: a file is not the one that the declaration pins.
     """
     obtain = spec.obtain
-    if isinstance(obtain, LocalFiles | TfdsFolder):
+    if is_own(spec):
         return ()
     folder = corpus_folder(spec)
     if isinstance(obtain, PypiPackage) and _is_wheel(spec):
@@ -100,7 +100,7 @@ def fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
         with usable(folder):
             if not path.is_file():
                 return None
-            found = sha256_of(path)
+            found = known_sha256(path)
         if found != obtain.sha256:
             raise UserError(
                 f"corpus {spec.name}: {path} is not the pinned file; delete it to have it fetched again "
@@ -121,6 +121,9 @@ def _fetch_missing(specs: Sequence[CorpusSpec], console: Console) -> dict[str, O
     with contextlib.ExitStack() as stack:
         planner = _Planner(stack)
         for spec in specs:
+            for path in remove_damaged(spec):
+                line = f"corpus {spec.name}: {path} is damaged, and fetched again"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
             try:
                 downloads[spec.name] = planner.plan(spec)
             except UserError as error:

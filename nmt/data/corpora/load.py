@@ -10,15 +10,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from nmt.config import CleanConfig
-from nmt.data.corpora.build import build
+from nmt.data.corpora.build import DamagedError, build
 from nmt.data.corpora.cleaned import Corpus
-from nmt.data.corpora.opening import Corpora, counted, identity, open_corpora, warn
+from nmt.data.corpora.fetch import fetched
+from nmt.data.corpora.identity import CODE_VERSION, identity
+from nmt.data.corpora.opening import Corpora, damaged_files, named_among, open_corpora, unknown_languages, warn
 from nmt.data.corpora.read import Source
 from nmt.data.corpora.spec import CorpusSpec, load_specs
 from nmt.data.corpora.spill import room_in
@@ -27,9 +31,6 @@ from nmt.data.parallel import cores
 from nmt.errors import UserError
 from nmt.files import cache_dir
 from nmt.languages import Direction
-
-# Part of the digest: to be raised whenever the same declarations and files give other pairs than before.
-CODE_VERSION = 2
 
 
 def load_pairs(
@@ -70,14 +71,16 @@ def clean_corpora(
       workers: processes; None: as many as there are cores. The result does not depend on it.
 
     Raises:
-      UserError: a declaration is wrong, a corpus cannot be fetched or read, or none has a direction.
+      UserError: a declaration is wrong, a corpus cannot be fetched or read, or none has a direction. Of parts of
+        mixtures, those that cannot be had are left out, so that a direction may have no pairs.
     """
-    digest = inputs_digest(load_specs(names), directions, clean)
+    specs = load_specs(names)
+    digest = inputs_digest(specs, directions, clean, console, named_among(names))
     folder = cache_dir("cleaned") / digest[:32]
     with _alone(folder):
         corpus = Corpus.load(folder)
         # What lacks a part of a mixture is tried again.
-        if corpus is None or corpus.failures:
+        if corpus is None or corpus.failures or not _is_current(corpus, specs):
             _make(folder, digest, names, directions, clean, console, workers or cores())
             corpus = Corpus.load(folder)
     assert corpus is not None
@@ -85,20 +88,47 @@ def clean_corpora(
     return corpus
 
 
-def inputs_digest(specs: Sequence[CorpusSpec], directions: Sequence[Direction], clean: CleanConfig) -> str:
+def inputs_digest(
+    specs: Sequence[CorpusSpec],
+    directions: Sequence[Direction],
+    clean: CleanConfig,
+    console: Console | None = None,
+    named: Collection[str] | None = None,
+) -> str:
     """Return a hash of all that determines the pairs; needs no network. Other pairs, another digest.
 
+    Packages count by their declarations, so that a run has one digest before and after they are fetched, and when the
+    cache was deleted. The contents of a person's own files count: they are read once, see
+    nmt/data/corpora/contents.py.
+
+    Args:
+      specs: the corpora.
+      directions: canonical.
+      clean: what is kept.
+      console: where it is said that much is being hashed; None: nowhere.
+      named: names of corpora that must be there; None: all. Parts of mixtures need not.
+
     Raises:
-      UserError: a test set of data.clean.decontaminate cannot be read.
+      UserError: a test set of data.clean.decontaminate cannot be read, or a variable that says where a corpus is that
+        must be there is not set.
     """
     inputs = {
         "code": CODE_VERSION,
-        "corpora": [identity(spec) for spec in specs],
+        "corpora": [_identity(spec, console, named is None or spec.name in named) for spec in specs],
         "directions": [str(direction) for direction in directions],
         "clean": clean.model_dump(mode="json", exclude={"decontaminate"}),
         "test sets": [digest_of(name) for name in clean.decontaminate],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(spec: CorpusSpec, console: Console | None, must_be_there: bool) -> dict[str, Any]:
+    try:
+        return identity(spec, console)
+    except UserError:
+        if must_be_there:
+            raise
+        return spec.identity()
 
 
 @contextlib.contextmanager
@@ -127,12 +157,48 @@ def _make(
     try:
         with open_corpora(names, console) as corpora, room_in(folder.parent):
             _check_covered(directions, corpora)
-            unfinished.mkdir()
-            build(unfinished, digest, corpora, directions, clean, console, workers).save()
+            _build(unfinished, digest, corpora, directions, clean, console, workers)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _build(
+    folder: Path,
+    digest: str,
+    corpora: Corpora,
+    directions: Sequence[Direction],
+    clean: CleanConfig,
+    console: Console | None,
+    workers: int,
+) -> None:
+    """Clean corpora into a folder, which is made.
+
+    A part of a mixture that turns out to be damaged is left out as a whole, and cleaning begins anew: how much of it
+    had been read says nothing of how much was right, such as where the lines of two files no longer fit.
+    """
+    while True:
+        folder.mkdir()
+        try:
+            build(folder, digest, corpora, directions, clean, console, workers).save()
+            return
+        except DamagedError as error:
+            corpora = corpora.without(error.corpus, str(error))
+            warn(console, f"left out: {error}")
+            shutil.rmtree(folder)
+
+
+def _is_current(corpus: Corpus, specs: Iterable[CorpusSpec]) -> bool:
+    """Return whether a corpus was made of what is fetched now, which may be newer; what is not there says nothing."""
+    used = defaultdict(list)
+    for one in corpus.provenance:
+        used[one.name].append(one.sha256)
+    try:
+        there = {spec.name: fetched(spec) for spec in specs}
+    except UserError:
+        return False
+    return all([one.sha256 for one in files] == used[name] for name, files in there.items() if files)
 
 
 def _check_covered(directions: Iterable[Direction], corpora: Corpora) -> None:
@@ -155,14 +221,16 @@ def _check_left(corpus: Corpus) -> None:
         if not any(size.pairs for size in corpus.sizes[direction].values())
     ]
     if gone:
-        raise UserError(f"cleaning leaves no pair of the direction {', '.join(gone)}")
+        lost = "".join(f"; left out: {why}" for why in corpus.failures.values())
+        raise UserError(f"cleaning leaves no pair of the direction {', '.join(gone)}{lost}")
 
 
 def _warn(corpus: Corpus, console: Console | None) -> None:
     if console is None:
         return
-    if unreadable := corpus.unreadable:
-        shown = ", ".join(unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
-        warn(console, f"{counted(len(unreadable), 'unreadable table')} left out: {shown}")
+    for name, codes in corpus.unregistered.items():
+        warn(console, unknown_languages(name, codes))
+    if corpus.unreadable:
+        warn(console, damaged_files(corpus.unreadable))
     for what, count in corpus.skipped.items():
         warn(console, f"left out of {what} ({count:,} times)")

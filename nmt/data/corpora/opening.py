@@ -1,31 +1,23 @@
 """Opening corpora by name: declared, fetched, and ready to be read."""
 
 import contextlib
-import hashlib
-import json
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from nmt.data.corpora.columns import JsonlSource, ParquetSource, TsvSource
-from nmt.data.corpora.compressed import stem
 from nmt.data.corpora.datasets import TfdsSource
 from nmt.data.corpora.editions import SqliteSource
 from nmt.data.corpora.fetch import Outcome, fetch, fetch_all
+from nmt.data.corpora.identity import is_own, own_files, own_of
 from nmt.data.corpora.lines import LinesSource
 from nmt.data.corpora.messages import GettextSource
 from nmt.data.corpora.monolingual import TextSource
 from nmt.data.corpora.pages import DescriptionsSource, HtmlSource
-from nmt.data.corpora.patterns import expand_variables
 from nmt.data.corpora.read import Provenance, Source
 from nmt.data.corpora.spec import CorpusSpec, load_declaration, load_spec, load_specs
-from nmt.data.corpora.spec_obtain import LocalFiles, TfdsFolder
 from nmt.data.corpora.spec_read import (
-    AnyPairs,
     Descriptions,
     Gettext,
     HtmlTables,
@@ -43,8 +35,6 @@ from nmt.data.corpora.tables import JsonSource
 from nmt.data.corpora.tree import Archives, Files, Tree
 from nmt.errors import UserError
 
-_TFDS = "tfds:"
-
 
 @dataclass(frozen=True)
 class Corpora:
@@ -52,6 +42,20 @@ class Corpora:
 
     sources: tuple[Source, ...]
     failures: dict[str, str] = field(default_factory=dict)  # why, by the name of the corpus
+    named: frozenset[str] = frozenset()  # those that were asked for by their own names
+
+    def without(self, name: str, why: str) -> "Corpora":
+        """Return the same but for a part of a mixture that turned out to be damaged.
+
+        Raises:
+          UserError: it was asked for by its own name, or nothing is left.
+        """
+        if name in self.named:
+            raise UserError(why)
+        failures = {**self.failures, name: why}
+        if not (left := tuple(source for source in self.sources if source.spec.name != name)):
+            raise UserError("; ".join(failures.values()))
+        return replace(self, sources=left, failures=failures)
 
 
 def open_corpus(name: str, console: Console | None = None) -> Source:
@@ -73,17 +77,21 @@ def open_spec(spec: CorpusSpec, console: Console | None = None) -> Source:
 
 
 @contextlib.contextmanager
-def open_corpora(names: Sequence[str], console: Console | None = None) -> Iterator[Corpora]:
+def open_corpora(names: Sequence[str], console: Console | None = None, *, warns: bool = True) -> Iterator[Corpora]:
     """Open corpora and all parts of mixtures, and close them at the end.
 
     A part of a mixture that cannot be had is warned of and left out; a corpus that is asked for by its own name must
     be there, and so must one part of every mixture.
 
+    Args:
+      names: corpora, by name or path.
+      console: where the progress of downloads, and warnings, are shown; None: nowhere.
+      warns: whether what is left out is warned of.
+
     Raises:
       UserError: as `open_corpus`, or nothing of a mixture can be had.
     """
-    specs = load_specs(names)
-    alone = {spec.name for name in names for spec in [load_declaration(name)] if isinstance(spec, CorpusSpec)}
+    specs, named = load_specs(names), named_among(names)
     failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         sources = []
@@ -91,13 +99,20 @@ def open_corpora(names: Sequence[str], console: Console | None = None) -> Iterat
             try:
                 sources.append(stack.enter_context(_open(spec, outcome)))
             except UserError as error:
-                if spec.name in alone:
+                if spec.name in named:
                     raise
                 failures[spec.name] = str(error)
-                warn(console, f"left out: {error}")
+                if warns:
+                    warn(console, f"left out: {error}")
         if not sources:
             raise UserError("; ".join(failures.values()))
-        yield Corpora(tuple(sources), failures)
+        yield Corpora(tuple(sources), failures, named)
+
+
+def named_among(names: Sequence[str]) -> frozenset[str]:
+    """Return those of some corpora and mixtures that are corpora, which must be there; parts of mixtures need not."""
+    declarations = map(load_declaration, names)
+    return frozenset(one.name for one in declarations if isinstance(one, CorpusSpec))
 
 
 def warn(console: Console | None, message: str) -> None:
@@ -111,28 +126,26 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def identity(spec: CorpusSpec) -> dict[str, Any]:
-    """Return what determines a corpus's text: the declaration, and which files there are where a person has them.
+def damaged_files(notes: Sequence[str]) -> str:
+    """Return the warning of files that could not be read, or not to their end; see `Source.unreadable`."""
+    shown = "; ".join(notes[:3]) + ("; ..." if len(notes) > 3 else "")
+    return f"{counted(len(notes), 'damaged file')}: {shown}"
 
-    Raises:
-      UserError: the declaration's path has a variable that is not set in the environment.
-    """
-    found: dict[str, Any] = {}
-    if isinstance(spec.obtain, LocalFiles | TfdsFolder):
-        found = {"found": _listing(spec)[1]}
-    return {**spec.identity(), **found}
+
+def unknown_languages(corpus: str, codes: Sequence[str]) -> str:
+    """Return the warning of codes of a corpus that the registry does not know, whose text is left out."""
+    shown = ", ".join(codes[:10]) + (", ..." if len(codes) > 10 else "")
+    return (
+        f"left out of {corpus}: {counted(len(codes), 'unknown language')} ({shown}); `languages` in its declaration "
+        "can say which they are"
+    )
 
 
 def _open(spec: CorpusSpec, outcome: Outcome) -> Source:
     if isinstance(outcome, UserError):
         raise outcome
-    if isinstance(spec.obtain, LocalFiles | TfdsFolder):
-        source = _open_local(spec)
-        shown, listing = _listing(spec)
-        digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-        source.provenance = (Provenance(spec.name, "", spec.licence, digest, shown, spec.homepage),)
-        source.place = shown
-        return source
+    if is_own(spec):
+        return _open_own(spec)
     tree = Archives([one.path for one in outcome], f"corpus {spec.name}")
     try:
         source = _source(spec, spec.read, tree, spec.read.patterns)
@@ -170,77 +183,18 @@ def _source(spec: CorpusSpec, read: Read, tree: Tree, patterns: tuple[str, ...])
     raise UserError(f"corpus {spec.name}: read.kind: {read.kind} does not go with obtain.kind: {spec.obtain.kind}")
 
 
-def _open_local(spec: CorpusSpec) -> Source:
-    read, patterns, folder = _local(spec)
-    if isinstance(read, TfdsDataset):
-        return TfdsSource(spec, read, folder, patterns)
-    if not isinstance(read, Descriptions):
-        read = read.model_copy(update={"files": patterns})
-    return _source(spec, read, Files(folder), patterns)
-
-
-def _local(spec: CorpusSpec) -> tuple[Read, tuple[str, ...], str]:
-    """Return how a person's files are read, and their patterns and folder without variables."""
-    what = f"corpus {spec.name}"
-    patterns = tuple(expand_variables(pattern, what) for pattern in spec.read.patterns)
-    read, obtain = spec.read, spec.obtain
-    folder = expand_variables(getattr(obtain, "folder", ""), what)
-    if isinstance(read, AnyPairs):
-        patterns = tuple(one.strip() for pattern in patterns for one in pattern.split(",") if one.strip())
-        read, patterns = pairs_of(spec, read, patterns)
-    if isinstance(read, TfdsDataset):
-        folder = folder or os.environ.get("TFDS_DATA_DIR") or os.path.expanduser("~/tensorflow_datasets")
-    return read, patterns, folder
-
-
-def _listing(spec: CorpusSpec) -> tuple[str, list[tuple[str, int]]]:
-    """Return the patterns of a person's files, and the names and sizes of those that there are."""
-    read, patterns, folder = _local(spec)
-    files = Files(folder)
-    wanted = patterns
-    if isinstance(read, TfdsDataset):
-        wanted = tuple(f"{pattern.partition(':')[0]}/*/dataset_info.json" for pattern in patterns)
-    return ", ".join(patterns), [(one.name, files.size(one.name)) for one in files.find(wanted)]
-
-
-def pairs_of(spec: CorpusSpec, read: AnyPairs, patterns: tuple[str, ...]) -> tuple[Read, tuple[str, ...]]:
-    """Return the kind that patterns of files of pairs are of, and the patterns as that kind writes them.
-
-    Raises:
-      UserError: they are of several kinds, or do not say where the languages of a direction stand.
-    """
-    common: dict[str, Any] = {"files": patterns, "key_language": read.key_language}
-    kinds = {_kind(pattern) for pattern in patterns}
-    shown = ", ".join(patterns)
-    if len(kinds) != 1:
-        raise UserError(f"corpus {spec.name}: {shown} are files of several kinds ({', '.join(sorted(kinds))})")
-    for pattern in patterns:
-        if not all(field in pattern for field in ("{source}", "{target}")):
-            raise UserError(
-                f"corpus {spec.name}: {pattern} does not say where the languages of a direction stand, as in "
-                "/corpora/{source}-{target}.tsv.gz or /corpora/{source}-{target}/train.{language}"
-            )
-    match kinds.pop():
-        case "tfds":
-            patterns = tuple(pattern.removeprefix(_TFDS) for pattern in patterns)
-            return TfdsDataset(kind="tfds", **common | {"files": patterns}), patterns
-        case "tsv":
-            return Tsv(kind="tsv", **common), patterns
-        case "jsonl":
-            return Jsonl(kind="jsonl", **common), patterns
-        case "parquet":
-            return Parquet(kind="parquet", **common), patterns
-    try:
-        return ParallelText(kind="parallel_text", **common), patterns
-    except ValidationError:
-        raise UserError(
-            f"corpus {spec.name}: {shown} is taken for parallel text, and does not have {{language}} once; other files "
-            "of pairs end in .tsv, .jsonl or .parquet"
-        ) from None
-
-
-def _kind(pattern: str) -> str:
-    if pattern.startswith(_TFDS):
-        return "tfds"
-    ending = stem(pattern).rpartition(".")[2]
-    return ending if ending in ("tsv", "jsonl", "parquet") else "parallel text"
+def _open_own(spec: CorpusSpec) -> Source:
+    own = own_of(spec)
+    if isinstance(own.read, TfdsDataset):
+        source: Source = TfdsSource(spec, own.read, own.folder, own.patterns)
+    else:
+        read = own.read
+        if not isinstance(read, Descriptions):
+            read = read.model_copy(update={"files": own.patterns})
+        source = _source(spec, read, Files(own.folder), own.patterns)
+    source.provenance = tuple(
+        Provenance(spec.name, one.modified, spec.licence, one.sha256, one.name, spec.homepage)
+        for one in own_files(spec)
+    )
+    source.place = own.shown
+    return source

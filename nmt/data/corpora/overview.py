@@ -1,19 +1,17 @@
 """What there is to learn from: every declared corpus, its licence and source, and what it holds once it is fetched."""
 
 import concurrent.futures
-import hashlib
 import json
 import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nmt.data.corpora.counts import Counts, counted, counts_file
 from nmt.data.corpora.fetch import fetched
-from nmt.data.corpora.load import CODE_VERSION
-from nmt.data.corpora.obtain.cache import corpus_folder
-from nmt.data.corpora.opening import identity, open_spec
+from nmt.data.corpora.opening import open_spec
 from nmt.data.corpora.spec import CorpusSpec, MixtureSpec, load_declaration, load_specs
 from nmt.data.corpora.spec_obtain import (
     DebianDescriptions,
@@ -29,27 +27,6 @@ from nmt.files import atomic_write, declarations
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What a corpus holds before cleaning."""
-
-    rows: int  # texts of the key language
-    pairs: dict[str, int]  # texts that have a translation (of monolingual corpora: all), by the language's code
-    unregistered: int  # codes of languages that the registry does not know
-    unreadable: int  # files
-    skipped: dict[str, int] = field(default_factory=dict)  # by kind
-
-    @property
-    def total(self) -> int:
-        """All pairs with the key language."""
-        return sum(self.pairs.values())
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """What could not be read, by kind."""
-        return {**self.skipped, **({"unreadable file": self.unreadable} if self.unreadable else {})}
-
-
-@dataclass(frozen=True)
 class Entry:
     """One line of the list of corpora."""
 
@@ -62,6 +39,7 @@ class Entry:
     fetched: bool | None  # None: nothing is to be fetched
     source: str
     homepage: str
+    key_language: str = ""  # that the others are translated from; empty: there is none, or parts have different ones
 
 
 def entries() -> list[Entry]:
@@ -96,6 +74,7 @@ def entry(spec: CorpusSpec) -> Entry:
         there,
         source_of(spec),
         spec.homepage,
+        key_language_of(spec),
     )
 
 
@@ -104,6 +83,7 @@ def _mixture(mixture: MixtureSpec) -> Entry:
     parts = [entry(spec) for spec in specs]
     counts = [found for spec in specs if (found := counted(spec))]
     codes = {code for one in counts for code in one.pairs}
+    keys = {part.key_language for part in parts}
     return Entry(
         mixture.name,
         ", ".join(dict.fromkeys(part.licence for part in parts)),
@@ -114,7 +94,13 @@ def _mixture(mixture: MixtureSpec) -> Entry:
         all(part.fetched is not False for part in parts),
         ", ".join(part.name for part in parts),
         "",
+        keys.pop() if len(keys) == 1 else "",
     )
+
+
+def key_language_of(spec: CorpusSpec) -> str:
+    """Return the language that a corpus's pairs have in common, as its declaration writes it; none of single texts."""
+    return "" if spec.monolingual else spec.read.key_language
 
 
 def source_of(spec: CorpusSpec) -> str:
@@ -135,14 +121,6 @@ def source_of(spec: CorpusSpec) -> str:
             return f"{', '.join(spec.read.patterns)}{folder}"
 
 
-def counted(spec: CorpusSpec) -> Counts | None:
-    """Return what was counted when the corpus was fetched, or None."""
-    try:
-        return Counts(**json.loads(_counts_file(spec).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, UserError):
-        return None
-
-
 def count(spec: CorpusSpec) -> Counts:
     """Read a corpus that is fetched, count it, and keep the counts in the cache.
 
@@ -156,10 +134,8 @@ def count(spec: CorpusSpec) -> Counts:
             pairs.update(language for language, text in row.translations.items() if text)
             if spec.monolingual:
                 pairs[row.language] += 1
-        counts = Counts(
-            rows, dict(pairs.most_common()), len(source.unregistered), len(source.unreadable), dict(source.skipped)
-        )
-    with atomic_write(_counts_file(spec)) as temporary:
+        counts = Counts(rows, dict(pairs.most_common()), source.unregistered, source.unreadable, dict(source.skipped))
+    with atomic_write(counts_file(spec)) as temporary:
         temporary.write_text(json.dumps(asdict(counts)) + "\n")
     return counts
 
@@ -186,11 +162,3 @@ def count_all(specs: Sequence[CorpusSpec], on_done: Callable[[str], None]) -> di
                 results[name] = error
             on_done(name)
     return results
-
-
-def _counts_file(spec: CorpusSpec) -> Path:
-    inputs = {"code": CODE_VERSION, "corpus": identity(spec)}
-    if isinstance(spec.obtain, DebianPackages | DebianDescriptions):
-        inputs["files"] = [one.sha256 for one in fetched(spec) or ()]
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
-    return corpus_folder(spec) / f"counts-{digest}.json"

@@ -11,9 +11,10 @@ import time
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from nmt.data.corpora.contents import known_sha256, sha256_of
 from nmt.data.corpora.spec import CorpusSpec
 from nmt.errors import UserError
 from nmt.files import atomic_write, cache_dir
@@ -33,6 +34,7 @@ class Obtained:
     version: str
     sha256: str  # of what was downloaded
     bytes: int  # of what was downloaded
+    kept: str = field(default="", compare=False)  # SHA-256 of the file in the cache, once all of the corpus is there
 
 
 class StoppedError(Exception):
@@ -136,31 +138,46 @@ def content_key(spec: CorpusSpec) -> str:
 
 
 def read_index(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
-    """Return what was fetched for a corpus, or None if it was not, not whole, or is no longer there."""
+    """Return what was fetched for a corpus, or None if it was not, not whole, or is no longer there as it was."""
+    found = _entries(spec)
+    return found if found and all(map(_is_whole, found)) else None
+
+
+def remove_damaged(spec: CorpusSpec) -> list[Path]:
+    """Remove the files of a corpus that are no longer what was fetched, and return them."""
+    damaged = [one.path for one in _entries(spec) if one.path.is_file() and not _is_whole(one)]
+    for path in damaged:
+        path.unlink(missing_ok=True)
+    return damaged
+
+
+def _entries(spec: CorpusSpec) -> tuple[Obtained, ...]:
     index = _index(spec)
     try:
         entries = json.loads(index.read_text(encoding="utf-8"))
-        found = tuple(Obtained(**{**entry, "path": index.parent / entry["path"]}) for entry in entries)
+        return tuple(Obtained(**{**entry, "path": index.parent / entry["path"]}) for entry in entries)
     except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return found if found and all(one.path.is_file() for one in found) else None
+        return ()
+
+
+def _is_whole(one: Obtained) -> bool:
+    try:
+        # Older indexes do not say what was kept.
+        return one.path.is_file() and one.kept in ("", known_sha256(one.path))
+    except OSError:
+        return False
 
 
 def write_index(spec: CorpusSpec, files: Sequence[Obtained]) -> None:
     """Note what was fetched for a corpus, now that all of it is there."""
-    entries = [{**asdict(one), "path": one.path.name} for one in files]
+    found = [replace(one, kept=sha256_of(one.path)) for one in files]
+    entries = [{**asdict(one), "path": one.path.name} for one in found]
     with atomic_write(_index(spec)) as temporary:
         temporary.write_text(json.dumps(entries, indent=2) + "\n")
 
 
 def _index(spec: CorpusSpec) -> Path:
     return corpus_folder(spec) / f"fetched-{content_key(spec)}.json"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def megabytes(size: int) -> int:

@@ -13,8 +13,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmt.data.corpora.contents import sha256_of
 from nmt.data.corpora.obtain import client
-from nmt.data.corpora.obtain.cache import Download, Obtained, Watch, sha256_of
+from nmt.data.corpora.obtain.cache import Download, Obtained, Watch
 from nmt.errors import UserError
 from nmt.files import cache_dir
 
