@@ -277,22 +277,26 @@ def test_a_person_s_own_files_are_shown_as_what_was_obtained(toy: str, data: Any
 
 
 def test_without_a_pair_every_command_says_so(toy: str, data: Any, tmp_path: Path) -> None:
-    path = declare(tmp_path, {"test.de": "", "test.en": ""})
+    path = declare(tmp_path, {"test.de": "\n", "test.en": "\n"})
     status, out, err = data("fetch", path)
     assert (status, "mine" in out) == (2, True)
     assert "nmt-data: error: corpus mine has no text that could be read" in err
-    for arguments, what in (
-        (["stats", path], path),
-        (["preview", path], path),
-        (["preview", path, "--pair", "de-en"], "de-en"),
-        (["export", path, "--pair", "de-en", "--out", str(tmp_path / "out")], "de-en"),
-    ):
+    commands = {
+        ("stats", path): path,
+        ("preview", path): path,
+        ("preview", path, "--pair", "de-en"): "de-en",
+        ("export", path, "--pair", "de-en", "--out", str(tmp_path / "out")): "de-en",
+    }
+    for arguments, what in commands.items():
         status, out, err = data(*arguments)
-        assert (status, err) == (2, f"nmt-data: error: no pair of {what} is kept: none could be read\n")
+        assert (status, err) == (2, f"nmt-data: error: no pair of {what} is kept: 1 empty\n")
         assert ("de-en" in out) == (arguments[0] == "stats")
     assert not (tmp_path / "out").exists()
-    declare(tmp_path, {"test.de": "zu kurz\n", "test.en": "too short\n"})
-    assert data("stats", path)[::2] == (2, f"nmt-data: error: no pair of {path} is kept: 1 too_short\n")
+    declare(tmp_path, {"test.de": "", "test.en": ""})
+    for arguments in (("fetch", path), *commands):
+        status, _, err = data(*arguments)
+        message = "nmt-data: error: corpus mine: no pair could be read: empty file, first at test.en"
+        assert (status, err.splitlines()[-1]) == (2, message)
 
 
 def test_an_empty_split_names_those_that_are_not(toy: str, data: Any, tmp_path: Path) -> None:
