@@ -31,10 +31,11 @@ from nmt.models.weights import checkpoint_steps, resolve
 from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
 from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
+from nmt.recipes.groups import group_advice
 from nmt.recipes.lock import locked
 from nmt.recipes.size import measure, too_large
 from nmt.recipes.stages import STORE, VOCABULARY, Preparation, directions_of
-from nmt.sharding import make_layout
+from nmt.sharding import make_layout, parts
 from nmt.sharding.hosts import ALONE, Hosts, share
 from nmt.train.curriculum import Curriculum
 from nmt.train.loop import Data, Outcome, Result, train
@@ -158,6 +159,8 @@ def _train(
         ) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
+        if advice := group_advice(recipe, parts("expert"), parts("group")):
+            console.print(f"note: {advice}", highlight=False, soft_wrap=True)
         curriculum = Curriculum.of(recipe.data, directions, stats)
         data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows), curriculum)
         result = train(recipe, folder, vocabularies.sizes, data, mesh, display, hosts)

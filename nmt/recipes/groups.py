@@ -1,0 +1,29 @@
+"""Groups of tokens on several devices: whether each device has some of its own to send to the experts."""
+
+import math
+
+from nmt.config import Recipe
+
+
+def group_advice(recipe: Recipe, experts: int, devices: int) -> str | None:
+    """Return what to change where tokens would be gathered on every device instead of being sent to their experts.
+
+    Args:
+      recipe: the recipe.
+      experts: parts in which the mesh splits the experts.
+      devices: parts in which it splits the tokens.
+    """
+    moe = recipe.model.moe
+    if moe is None or experts == 1 or moe.dispatch == "grouped":
+        return None
+    rows = recipe.rows // recipe.train.accumulate
+    slots = [rows * length for length in (recipe.data.source_length, recipe.data.target_length)]
+    size = moe.group_size
+    if size is not None and all(count % (size * devices) == 0 for count in slots):
+        return None
+    now = "null, one group for all of a batch" if size is None else f"{size:,}"
+    advice = (
+        f"model.moe.group_size is {now}: {devices} devices have no groups of their own, and each gathers all tokens"
+    )
+    best, rest = divmod(math.gcd(*slots), devices)
+    return advice if rest else f"{advice}; model.moe.group_size={best} would send a token to its experts alone"
