@@ -183,13 +183,17 @@ def test_a_run_keeps_its_tags(run):
     assert read_run_recipe(folder).data.tags == "target"
 
 
-def test_a_given_vocabulary_of_targets_needs_tags(run, tmp_path):
+def test_a_given_vocabulary_of_targets_gets_the_tags_that_it_needs(run, tmp_path):
     learn({"en": WORDS}, (), CONFIG, tmp_path / "bare.model", 1, "target_size")
     models = {"model": str(run / "vocab" / SOURCE), "target_model": str(tmp_path / "bare.model")}
     config = CONFIG.model_copy(update=models)
-    Vocabularies.given(tmp_path / "vocab", config, ["de", "en"])
-    with pytest.raises(UserError, match=r"bare\.model has no tag for de, en; it has none"):
+    bare = Vocabularies.given(tmp_path / "vocab", config, ["de", "en"])
+    assert bare.target.languages == ()
+    size = CONFIG.target_size + 2
+    with pytest.raises(UserError, match=rf"bare\.model has {size} pieces: set vocab\.target_size={size}"):
         Vocabularies.given(tmp_path / "vocab", config, ["de", "en"], ["de", "en"])
+    larger = config.model_copy(update={"target_size": size})
+    assert Vocabularies.given(tmp_path / "vocab", larger, ["de", "en"], ["de", "en"]).target.languages == ("de", "en")
 
 
 # Learning.

@@ -141,7 +141,9 @@ class VocabConfig(Section):
         5.0, gt=0.0, description="Sampling temperature over languages of the text it is learnt from."
     )
     model: str | None = Field(
-        None, description="Path of a vocabulary that there is (vocab.model of a run); null: one is learnt."
+        None,
+        description="Path of a vocabulary that there is, vocab.model of a run or any SentencePiece model, which gets "
+        "the tags that it lacks; null: one is learnt.",
     )
     target_model: str | None = Field(None, description="The same for the vocabulary of targets, with target_size.")
     sentences: Positive = Field(1_000_000, description="Most sentences that the vocabulary is learnt from.")

@@ -67,11 +67,7 @@ class Vocabulary:
         Raises:
           UserError: there is no such file, or it is no vocabulary of this toolkit.
         """
-        try:
-            model = epath.Path(path).read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read the vocabulary {path}: {error.strerror or error}") from None
-        return cls(model, str(path))
+        return cls(read_model(path), str(path))
 
     def tag(self, language: str) -> int:
         """Return the id of the tag that asks for a translation into a language (canonical code).
@@ -164,6 +160,14 @@ class Vocabulary:
         """
         pieces = [[int(i) for i in ids if self.first_piece <= i < self.size] for ids in tokens]
         return [" ".join(text.split()) for text in self._processor.decode(pieces)] if pieces else []
+
+
+def read_model(path: os.PathLike[str] | str) -> bytes:
+    """Return the bytes of a model file. Raises UserError: it cannot be read."""
+    try:
+        return epath.Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the vocabulary {path}: {error.strerror or error}") from None
 
 
 def one_line(text: str) -> str:
@@ -294,6 +298,15 @@ def _processor(model: bytes, name: str) -> Any:
     except (RuntimeError, IndexError):
         raise wrong from None
     return processor
+
+
+def is_own(model: bytes, tagged: bool) -> bool:
+    """Say whether a model is a vocabulary of this toolkit, and has a tag if it is to be tagged."""
+    try:
+        vocabulary = Vocabulary(model)
+    except UserError:
+        return False
+    return bool(vocabulary.languages) or not tagged
 
 
 def _tags(processor: Any) -> Iterator[str]:

@@ -15,7 +15,8 @@ from typing import NamedTuple, Self
 from etils import epath
 
 from nmt.config.schema import VocabConfig, VocabularySizes
-from nmt.data.vocab import Vocabulary
+from nmt.data.adoption import adopted
+from nmt.data.vocab import Vocabulary, read_model
 from nmt.errors import UserError
 from nmt.files import atomic_write
 
@@ -64,6 +65,8 @@ class Vocabularies(NamedTuple):
     ) -> Self:
         """Copy the models that the recipe names (vocab.model, vocab.target_model) into a folder, and return them.
 
+        SentencePiece models of other makers get tags, symbols and the toolkit's ids; see nmt/data/adoption.py.
+
         Args:
           folder: RUN/vocab.
           config: names the files.
@@ -81,9 +84,12 @@ class Vocabularies(NamedTuple):
                 "vocab.model is the vocabulary of both sides, or with vocab.target_size that of sources, and then "
                 "vocab.target_model is to be given too"
             )
-        paths = tuple(epath.Path(str(name)) for name in named)
-        vocabularies = cls._loaded((paths[0], paths[1]), config)
-        for path, vocabulary, needed in zip(paths, vocabularies, (languages, target_languages), strict=True):
+        sources = epath.Path(str(named[0])), epath.Path(str(named[1]))
+        wanted = ((languages, symbols), (target_languages, ()))
+        models = [_adopted(path, *tags) for path, tags in zip(sources[: 1 if shared else 2], wanted, strict=False)]
+        parts = [Vocabulary(model, str(path)) for model, path in zip(models, sources, strict=False)]
+        vocabularies = cls._checked(cls(parts[0], parts[-1]), sources, config)
+        for path, vocabulary, needed in zip(sources, vocabularies, (languages, target_languages), strict=True):
             if missing := [language for language in needed if language not in vocabulary.languages]:
                 raise UserError(
                     f"{path} has no tag for {', '.join(missing)}; it has {', '.join(vocabulary.languages) or 'none'}"
@@ -91,9 +97,9 @@ class Vocabularies(NamedTuple):
         for symbol in symbols:
             vocabularies.source.symbol(symbol)
         epath.Path(folder).mkdir(parents=True, exist_ok=True)
-        for path, file in zip(paths, cls.files(folder, config), strict=True):
+        for model, file in zip(models, cls.files(folder, config), strict=False):
             with atomic_write(file) as temporary:
-                temporary.write_bytes(path.read_bytes())
+                temporary.write_bytes(model)
         return vocabularies
 
     @classmethod
@@ -101,7 +107,12 @@ class Vocabularies(NamedTuple):
         source, target = files
         loaded = Vocabulary.load(source)
         found = cls.shared(loaded) if source == target else cls(loaded, Vocabulary.load(target))
-        keys = ("size", "size" if source == target else "target_size")
+        return cls._checked(found, files, config)
+
+    @classmethod
+    def _checked(cls, found: Self, files: tuple[epath.Path, epath.Path], config: VocabConfig) -> Self:
+        """Return vocabularies that have as many pieces as the recipe says; raises UserError for others."""
+        keys = ("size", "size" if config.target_size is None else "target_size")
         for vocabulary, file, key, wanted in zip(found, files, keys, config.sizes, strict=True):
             if vocabulary.size != wanted:
                 raise UserError(
@@ -130,3 +141,7 @@ class Vocabularies(NamedTuple):
         if self.is_shared:
             return f"vocabulary: {self.source.size:,} pieces"
         return f"vocabularies: {self.source.size:,} pieces for sources, {self.target.size:,} for targets"
+
+
+def _adopted(path: epath.Path, languages: Sequence[str], symbols: Sequence[str]) -> bytes:
+    return adopted(read_model(path), str(path), languages, symbols)

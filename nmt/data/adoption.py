@@ -1,0 +1,61 @@
+"""SentencePiece models of other makers, given the ids that vocabularies of this toolkit have.
+
+    padding, begin, end, unknown, tags, other control symbols, then the pieces as they were, then bytes if they had none
+
+How text is normalised and divided stays that of the model; only ids change.
+"""
+
+from collections.abc import Sequence
+
+import sentencepiece
+
+from nmt.data.vocab import BEGIN, END, PAD, UNKNOWN, is_own
+from nmt.errors import UserError
+
+_SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+
+
+def adopted(model: bytes, name: str, languages: Sequence[str], symbols: Sequence[str] = ()) -> bytes:
+    """Return a model with tags and symbols of its own; one that is a vocabulary of this toolkit with tags as it is.
+
+    Args:
+      model: the bytes of a SentencePiece model.
+      name: what errors call it.
+      languages: canonical codes that need a tag, in order.
+      symbols: other control symbols, in order.
+
+    Raises:
+      UserError: it is no SentencePiece model.
+    """
+    wanted = [*(f">>{language}<<" for language in languages), *symbols]
+    if is_own(model, tagged=bool(wanted)):
+        return model
+    from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2 as protocol
+
+    try:
+        whole = protocol.ModelProto.FromString(model)
+        sentencepiece.SentencePieceProcessor(model_proto=model)
+    except (DecodeError, RuntimeError):
+        whole = protocol.ModelProto()
+    if not whole.pieces:
+        raise UserError(f"{name} is no SentencePiece model")
+    kinds = protocol.ModelProto.SentencePiece
+    special = {kind: index for index, kind in enumerate(_SPECIALS)}
+    taken = {*_SPECIALS, *wanted}
+    pieces = [one for one in whole.pieces if one.type not in (kinds.CONTROL, kinds.UNKNOWN) and one.piece not in taken]
+    head = [
+        kinds(piece=piece, score=0.0, type=kinds.UNKNOWN if special.get(piece) == UNKNOWN else kinds.CONTROL)
+        for piece in (*_SPECIALS, *wanted)
+    ]
+    has_bytes = any(one.type == kinds.BYTE for one in pieces)
+    tail = [] if has_bytes else [kinds(piece=f"<0x{byte:02X}>", score=0.0, type=kinds.BYTE) for byte in range(256)]
+    del whole.pieces[:]
+    whole.pieces.extend([*head, *pieces, *tail])
+    trainer = whole.trainer_spec
+    trainer.vocab_size, trainer.byte_fallback = len(whole.pieces), True
+    trainer.pad_id, trainer.bos_id, trainer.eos_id, trainer.unk_id = PAD, BEGIN, END, UNKNOWN
+    trainer.pad_piece, trainer.bos_piece, trainer.eos_piece, trainer.unk_piece = _SPECIALS
+    del trainer.control_symbols[:]
+    trainer.control_symbols.extend(wanted)
+    return bytes(whole.SerializeToString(deterministic=True))
