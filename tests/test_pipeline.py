@@ -347,6 +347,21 @@ def test_every_host_sees_the_mixture(store, hosts):
         assert chi_square(counts, shares) < 13.8  # 2 degrees of freedom, probability 0.001
 
 
+def test_a_million_draws_of_hosts_follow_the_formula(store):
+    """Of what the hosts really get, in packed rows."""
+    weights = np.array(list(TRAIN.values())) ** 0.2 * (np.array(list(TRAIN.values())) > 0)
+    counts = np.zeros((2, 4))
+    for host in range(2):
+        iterator = train_batches(store, DIRECTIONS, DATA, 1024, 1, host, 2)
+        while counts[host].sum() < 1 << 19:
+            batch = next(iterator)
+            first = (batch.tgt_segment > 0) & (batch.tgt_position == 0)
+            counts[host] += np.bincount(batch.direction[first], minlength=4)
+        iterator.close()
+    for drawn in (*counts, counts.sum(axis=0)):
+        assert chi_square(drawn, weights / weights.sum()) < 13.8
+
+
 def test_a_schedule_changes_the_mixture_over_steps(store):
     mixture = MixtureConfig(temperatures=("10:1", "60:1000"))
     data = DATA.model_copy(update={"mixture": mixture, "shuffle_window": 64})
