@@ -62,10 +62,11 @@ def interleaved(folder: Path, corpus: Corpus) -> Iterator[Arrays]:
         source, target, direction = zip(*pairs[begin:end], strict=True)
         whole = datasets.Dataset.from_dict({"source": source, "target": target, "direction": direction})
         whole.save_to_disk(folder / "arrow" / str(number))
-        parts.append(datasets.load_from_disk(folder / "arrow" / str(number)).to_iterable_dataset().repeat(None))
+        stored = datasets.load_from_disk(folder / "arrow" / str(number)).to_iterable_dataset()
+        parts.append(stored.with_format("numpy").repeat(None))  # somewhat faster than lists
     mixed = datasets.interleave_datasets(parts, probabilities=corpus.shares.tolist(), seed=1)
     shuffled = mixed.shuffle(seed=1, buffer_size=_SHUFFLED)
-    return _batches((row["source"], row["target"], row["direction"]) for row in shuffled)
+    return _batches((row["source"], row["target"], int(row["direction"])) for row in shuffled)
 
 
 def loaded_from_lists(folder: Path, corpus: Corpus) -> Iterator[Arrays]:
