@@ -9,6 +9,7 @@ from flax import nnx
 from toy_routing import HIDDEN, WIDTH, make_layer, run_layer, tokens_of
 
 from nmt.config import ModelConfig, MoEConfig
+from nmt.config.presets import PRESETS
 from nmt.errors import UserError
 from nmt.models.layers import Init
 from nmt.models.moe.layer import ExpertOptions, MoE
@@ -108,20 +109,25 @@ def test_first_weights_and_their_names():
 # Invariances
 
 
-@pytest.mark.parametrize("routing", ["token", "expert", "hash"])
-def test_a_token_is_treated_the_same_whoever_is_beside_it(routing):
-    graph, state = make_layer(**ROUTINGS[routing], shared="gated")
+@pytest.mark.parametrize("routing", ["token", "expert", "hash", *PRESETS])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2**-8)])
+def test_a_token_is_treated_the_same_whoever_is_beside_it(routing, dtype, tolerance):
+    changes = ROUTINGS.get(routing, {"preset": routing, "second_expert": "random"})
+    graph, state = make_layer(**changes, shared="gated")
     x, real = tokens_of(1, rows=6, length=8)
+    x = x.astype(dtype)
+    same = {"rtol": tolerance, "atol": 1e-5}  # in bfloat16, within the rounding of the result
     token = ids_of(2, real.shape)
     together, _ = run_layer(graph, state, x, real, token=token)
     order = np.random.default_rng(2).permutation(6)
     shuffled, _ = run_layer(graph, state, x[order], real[order], token=token[order])
-    np.testing.assert_allclose(shuffled, np.asarray(together)[order], rtol=1e-5, atol=1e-6)
+    together = np.asarray(together, np.float32)
+    np.testing.assert_allclose(np.asarray(shuffled, np.float32), together[order], **same)
     alone = np.concatenate([run_layer(graph, state, x[[r]], real[[r]], token=token[[r]])[0] for r in range(6)])
-    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(alone.astype(np.float32), together, **same)
     crowd = np.array([0, 1, 1, 1, 1, 1])  # everybody else wants the same experts
     crowded, _ = run_layer(graph, state, x[crowd], np.ones_like(real), token=token[crowd])
-    np.testing.assert_allclose(np.asarray(crowded)[0][real[0]], np.asarray(together)[0][real[0]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(crowded, np.float32)[0][real[0]], together[0][real[0]], **same)
 
 
 @pytest.mark.parametrize(
