@@ -17,9 +17,9 @@ from nmt.models.moe.routing import RoutingStats, route
 GROUPS, TOKENS, EXPERTS = 3, 40, 8
 
 
-def ours(logits, real=None, choices=2):
+def ours(logits, real=None, choices=2, counted="first"):
     real = np.ones(logits.shape[:2], bool) if real is None else real
-    config = MoEConfig(top_k=choices, second_expert="all")
+    config = MoEConfig(top_k=choices, second_expert="all", balance_choices=counted)
     return float(routed(logits.astype(np.float32), real, TOKENS, None, config)[1].balance_loss)
 
 
@@ -158,12 +158,30 @@ def test_megablocks_is_one_when_balanced_and_ours_for_one_choice_of_one_group(lo
     assert megablocks([softmax(logits)], 1) == pytest.approx(float(stats.balance_loss), rel=1e-5)
 
 
+@pytest.mark.parametrize("choices", [1, 2, 3])
+def test_with_all_choices_counted_ours_is_flaxformer_and_maxtext_over_k_and_megablocks(logits, choices):
+    counted = ours(logits, choices=choices, counted="all")
+    assert counted == pytest.approx(flaxformer(softmax(logits), choices) / choices, rel=1e-5)
+    assert counted == pytest.approx(maxtext(softmax(logits), choices) / choices, rel=1e-5)
+    one_group = ours(logits.reshape(1, -1, EXPERTS), choices=choices, counted="all")
+    assert megablocks([softmax(logits)], choices) == pytest.approx(one_group, rel=1e-5)
+    assert (counted == pytest.approx(ours(logits, choices=choices), rel=1e-3)) == (choices == 1)
+    real = np.broadcast_to(np.arange(TOKENS) < 30, (GROUPS, TOKENS))
+    without = ours(logits[:, :30], choices=choices, counted="all")
+    assert ours(logits, real, choices, "all") == pytest.approx(without, rel=1e-5)
+
+
+def test_choices_that_do_not_exist_are_not_counted():
+    assert ours(np.zeros((GROUPS, TOKENS, 1)), counted="all") == pytest.approx(1.0)  # a second of one expert
+    gates = np.where(np.arange(EXPERTS) == 3, 200.0, 0.0) * np.ones((GROUPS, TOKENS, EXPERTS))
+    assert ours(gates, counted="all") == pytest.approx(EXPERTS)  # all other probabilities underflow
+
+
 def test_a_sum_over_layers_is_their_number_times_our_mean(logits):
     # fairseq and Lingvo add the losses of the layers up; 0.01 there is 0.01 * L here.
     losses = np.array([lingvo(softmax(logits * scale)) for scale in (0.5, 1.0, 2.0)])
     of_layers = jnp.asarray([ours(logits * scale) for scale in (0.5, 1.0, 2.0)])
     zeros = jnp.zeros((3,))
     stats = RoutingStats(of_layers, zeros, zeros, zeros, zeros, zeros, zeros)
-    config = MoEConfig(balance_weight=0.01 * 3)
-    assert float(auxiliary_loss({"encoder": stats}, config)) == pytest.approx(0.01 * losses.sum(), rel=1e-5)
-    assert MoEConfig(preset="nllb").balance_weight == pytest.approx(0.01 * 12)  # its 12 sparse layers
+    for config in (MoEConfig(balance_weight=0.01 * 3), MoEConfig(preset="nllb")):
+        assert float(auxiliary_loss({"encoder": stats}, config)) == pytest.approx(0.01 * losses.sum(), rel=1e-5)

@@ -107,6 +107,39 @@ def test_a_preset_wins_over_what_is_below_it_and_yields_to_what_is_beside_or_abo
     assert MoEConfig(preset="st_moe", top_k=1).z_weight == 0.001
 
 
+@pytest.mark.parametrize(
+    ("written", "argument", "normalise"),
+    [
+        ("experts: 4", "top_k=1", "none"),
+        ("preset: gshard", "top_k=1", "none"),
+        ("top_k: 1", "preset=nllb", "after"),
+        ("preset: nllb, top_k: 1", "preset=nllb", "after"),
+        ("preset: st_moe, top_k: 1", "top_k=2", "before"),
+        ("preset: switch", "top_k=2", "none"),
+        ("normalise: after", "top_k=2", "after"),
+    ],
+)
+def test_a_single_gate_is_not_normalised(here: Path, written: str, argument: str, normalise: str) -> None:
+    recipe = load(MINIMAL + f"model: {{base: small, moe: {{{written}}}}}\n", f"model.moe.{argument}")
+    assert recipe.model.moe is not None
+    assert recipe.model.moe.normalise == normalise
+    assert load(dump_recipe(recipe), f"run_dir={recipe.run_dir}") == recipe
+
+
+def test_what_has_no_effect_any_more_gives_way(here: Path) -> None:
+    text = MINIMAL + "model: {moe: {capacity_factor: 1.5, shared: gated, gated_dropout: 0.1, jitter: 0.1}}\n"
+    recipe = load(text, "model.moe.dispatch=grouped", "model.moe.shared=none", "model.moe.routing=hash")
+    assert recipe.model.moe == MoEConfig(dispatch="grouped", routing="hash")
+    assert load(dump_recipe(recipe), f"run_dir={recipe.run_dir}") == recipe
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_preset_with_everything_switched_off_is_no_mistake(here: Path, preset: str) -> None:
+    moe = load(MINIMAL, f"model.moe.preset={preset}", "model.moe.routing=hash", "model.moe.dispatch=grouped").model.moe
+    assert moe == MoEConfig(preset=preset, routing="hash", dispatch="grouped")
+    load(MINIMAL + "model: {moe: {dispatch: grouped}}\n", "model.moe.capacity_factor=2")  # as it is anyway
+
+
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_a_preset_survives_being_saved(here: Path, preset: str) -> None:
     recipe = load(MINIMAL, f"model.moe.preset={preset}", "model.moe.capacity_factor=3")
@@ -216,6 +249,21 @@ def test_a_section_may_be_one_argument(here: Path) -> None:
             ["model.moe.routing=expert_choice"],
             "x.yaml, arguments included: model.moe: moe.routing=expert_choice",
         ),
+        (
+            ["model.moe.decoder_routing=expert_choice"],
+            "x.yaml, arguments included: model.moe: moe.decoder_routing=expert_choice",
+        ),
+        (["model.moe.top_k=1", "model.moe.normalise=before"], "moe.normalise=before with moe.top_k=1 makes every gate"),
+        (["model.moe.preset=switch", "model.moe.normalise=after"], "moe.normalise=after with moe.top_k=1 makes every"),
+        (
+            ["model.moe.dispatch=grouped", "model.moe.capacity_factor=1.5"],
+            "argument model.moe.capacity_factor=1.5: model.moe.capacity_factor has no effect here: dispatch=grouped",
+        ),
+        (["model.moe.dispatch=grouped", "model.moe.batch_prioritised=true"], "model.moe.batch_prioritised has no"),
+        (["model.moe.routing=hash", "model.moe.jitter=0.1"], "model.moe.jitter has no effect here: a hash needs no"),
+        (["model.moe.routing=hash", "model.moe.second_expert=all"], "model.moe.second_expert has no effect here: no"),
+        (["model.moe.gated_dropout=0.1"], "model.moe.gated_dropout has no effect here: there is a gate with shared="),
+        (["model.moe.shared_hidden=8"], "model.moe.shared_hidden has no effect here: with shared=none there is"),
         (["train.accumulate=5"], "x.yaml, arguments included: the 64 rows of a batch are not a multiple of"),
         (
             ["model.moe.group_size=1000"],
@@ -346,6 +394,7 @@ TIED = {  # values that fit together whichever of them are given
     "routing": ["token_choice", "hash"],
     "decoder_routing": ["token_choice", "hash", None],
     "top_k": [1, 2],
+    "normalise": ["none"],
     "head_width": [16, 64],
     "relative_buckets": [8, 32],
     "relative_distance": [64, 128],
@@ -364,11 +413,22 @@ TIED = {  # values that fit together whichever of them are given
     "stages": [[], [{"directions": ["*-en"], "steps": 10}, {"temperature": 1.5, "patience": 3}]],
 }
 TRAPS = ["no", "1e3", "1.0", "null", "~", "=", "<<", "- a", "12:30", "true", "0o7", " x ", "a: b", "#", "...", "a,b"]
+# Without patterns, which expand.
 PRINTABLE = st.sampled_from(TRAPS) | st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30)
-PRINTABLE = PRINTABLE.filter(lambda text: not text.startswith("*-") and not text.endswith("-*"))  # patterns expand
+PRINTABLE = PRINTABLE.filter(lambda text: text != "*" and not text.startswith("*-") and not text.endswith("-*"))
 ANY_TEXT = PRINTABLE | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="*"), min_size=1, max_size=30
 )
+
+
+def in_effect(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe without those that a recipe may not have, since they have no effect."""
+    model = values.get("model", {})
+    if not model.get("moe"):
+        return values
+    idle = {key for key, _, _ in MoEConfig.model_validate(model["moe"]).without_effect()}
+    moe = {key: value for key, value in model["moe"].items() if key not in idle}
+    return values | {"model": model | {"moe": moe}}
 
 
 def expected_recipe(values: dict[str, Any]) -> Recipe:
@@ -390,7 +450,7 @@ def as_arguments(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 @settings(max_examples=100, deadline=None)
-@given(a_section(SCHEMA, ANY_TEXT))
+@given(a_section(SCHEMA, ANY_TEXT).map(in_effect))
 def test_dumped_recipes_load_as_equal_ones(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
     recipe, folder = expected_recipe(values), tmp_path_factory.getbasetemp() / "round"
     save_recipe(recipe, folder)
@@ -399,7 +459,7 @@ def test_dumped_recipes_load_as_equal_ones(tmp_path_factory: pytest.TempPathFact
 
 
 @settings(max_examples=100, deadline=None)
-@given(a_section(SCHEMA, PRINTABLE))
+@given(a_section(SCHEMA, PRINTABLE).map(in_effect))
 def test_arguments_say_the_same_as_values(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
     path, arguments = tmp_path_factory.getbasetemp() / "x.yaml", as_arguments(values)
     path.write_text(MINIMAL)

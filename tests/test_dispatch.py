@@ -14,6 +14,7 @@ from nmt.config import MoEConfig
 from nmt.models.moe import grouped
 from nmt.models.moe.counting import positions
 from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, scatter_dispatch
+from nmt.models.moe.expert_choice import ExpertChoice, einsum_gather_dispatch, gather_dispatch
 from nmt.models.moe.grouped import Blocks, block_rows, grouped_product, lay_out
 from nmt.models.moe.layer import MoE
 from nmt.models.moe.routing import Routing
@@ -199,6 +200,19 @@ def test_the_weighted_sum_is_float32_when_tokens_are_bfloat16():
         grouped_dispatch(x, routing, choices, lambda rows, _: rows),
     ):
         np.testing.assert_array_equal(y, np.full(x.shape, choices * gate).astype(BF16))
+
+
+def test_a_bfloat16_token_that_many_experts_take_has_an_exact_gradient():
+    """Sixty-four rows of it are added up in float32, and the sum alone is rounded."""
+    experts, rng = 64, np.random.default_rng(0)
+    choice = ExpertChoice(*(jnp.full((1, experts, 1), part) for part in (jnp.int32(0), jnp.float32(1), True)))
+    factors = jnp.asarray(rng.normal(size=(experts, 1, WIDTH)), BF16)  # of rows, and so of their gradients
+    x = jnp.ones((1, 2, WIDTH), BF16)
+    for dispatch in (gather_dispatch, einsum_gather_dispatch):
+        gradient = jax.grad(lambda x, run=dispatch: run(x, choice, lambda rows, _: rows * factors).sum())(x)
+        assert gradient.dtype == BF16
+        np.testing.assert_array_equal(gradient[0, 0], jnp.asarray(np.asarray(factors, np.float64).sum((0, 1)), BF16))
+        assert not np.asarray(gradient[0, 1]).any()
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "train"))

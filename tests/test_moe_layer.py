@@ -9,6 +9,7 @@ from flax import nnx
 from toy_routing import HIDDEN, WIDTH, make_layer, run_layer, tokens_of
 
 from nmt.config import ModelConfig, MoEConfig
+from nmt.config.presets import PRESETS
 from nmt.errors import UserError
 from nmt.models.layers import Init
 from nmt.models.moe.layer import ExpertOptions, MoE
@@ -84,7 +85,7 @@ def test_inference_is_a_gated_sum_over_every_expert(case):
 
 def test_first_weights_and_their_names():
     options = ExpertOptions("geglu", bias=True, init=Init("truncated_normal", 0.1))
-    config = MoEConfig(experts=4, shared="gated", router_init_scale=0.5)
+    config = MoEConfig(experts=4, shared="gated", router_init_scale=0.025)
     layer = MoE(64, 32, config, jnp.dtype(jnp.float32), nnx.Rngs(0), False, options)
     shapes = {name: tuple(leaf.shape) for name, leaf in parameters(nnx.state(layer)).items()}
     experts = {"router": (64, 4), "wi": (4, 64, 32), "wg": (4, 64, 32), "wo": (4, 32, 64)}
@@ -93,9 +94,13 @@ def test_first_weights_and_their_names():
     assert shapes == experts | biases | {f"shared.{name}": shape for name, shape in shared.items()}
     bound = 2 * (0.1 / 64) ** 0.5
     assert bound * 0.9 < np.abs(layer.wi[...]).max() <= bound
-    assert bound * 0.35 < np.abs(layer.router[...]).max() <= bound / 2
+    assert bound * 0.35 < np.abs(layer.router[...]).max() <= bound / 2  # a quarter of the variance
     assert layer.router.get_metadata()["logical_axes"] == ("embed", None)
     assert layer.bi.get_metadata()["logical_axes"] == ("expert", "mlp")
+    for preset, scale in {"switch": 0.1, "st_moe": 0.1, "gshard": 0.4, "nllb": 0.4}.items():  # null: of the model
+        usual = ExpertOptions(init=Init("truncated_normal", 0.4))
+        layer = MoE(64, 32, MoEConfig(preset=preset), jnp.dtype(jnp.float32), nnx.Rngs(0), False, usual)
+        assert 0.9 * 2 * (scale / 64) ** 0.5 < np.abs(layer.router[...]).max() <= 2 * (scale / 64) ** 0.5
     assert not hasattr(MoE(4, 4, MoEConfig(routing="hash"), jnp.dtype(jnp.float32), nnx.Rngs(0)), "router")
     of_model = ExpertOptions.of(ModelConfig(activation="swiglu", init="xavier", init_scale=2.0, dropout=0.3))
     assert of_model == ExpertOptions("swiglu", False, Init("xavier", 2.0), 0.3)
@@ -104,20 +109,25 @@ def test_first_weights_and_their_names():
 # Invariances
 
 
-@pytest.mark.parametrize("routing", ["token", "expert", "hash"])
-def test_a_token_is_treated_the_same_whoever_is_beside_it(routing):
-    graph, state = make_layer(**ROUTINGS[routing], shared="gated")
+@pytest.mark.parametrize("routing", ["token", "expert", "hash", *PRESETS])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2**-8)])
+def test_a_token_is_treated_the_same_whoever_is_beside_it(routing, dtype, tolerance):
+    changes = ROUTINGS.get(routing, {"preset": routing, "second_expert": "random"})
+    graph, state = make_layer(**changes, shared="gated")
     x, real = tokens_of(1, rows=6, length=8)
+    x = x.astype(dtype)
+    same = {"rtol": tolerance, "atol": 1e-5}  # in bfloat16, within the rounding of the result
     token = ids_of(2, real.shape)
     together, _ = run_layer(graph, state, x, real, token=token)
     order = np.random.default_rng(2).permutation(6)
     shuffled, _ = run_layer(graph, state, x[order], real[order], token=token[order])
-    np.testing.assert_allclose(shuffled, np.asarray(together)[order], rtol=1e-5, atol=1e-6)
+    together = np.asarray(together, np.float32)
+    np.testing.assert_allclose(np.asarray(shuffled, np.float32), together[order], **same)
     alone = np.concatenate([run_layer(graph, state, x[[r]], real[[r]], token=token[[r]])[0] for r in range(6)])
-    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(alone.astype(np.float32), together, **same)
     crowd = np.array([0, 1, 1, 1, 1, 1])  # everybody else wants the same experts
     crowded, _ = run_layer(graph, state, x[crowd], np.ones_like(real), token=token[crowd])
-    np.testing.assert_allclose(np.asarray(crowded)[0][real[0]], np.asarray(together)[0][real[0]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(crowded, np.float32)[0][real[0]], together[0][real[0]], **same)
 
 
 @pytest.mark.parametrize(
@@ -410,4 +420,11 @@ def stats_of(layers, balance, z, budget):
 def test_losses_are_means_over_the_layers_that_have_them(changes, expected):
     config = MoEConfig(balance_weight=0.5, z_weight=0.25, gated_weight=2.0, **changes)
     stats = {"encoder": stats_of(2, 1.0, 3.0, 0.1), "decoder": stats_of(1, 4.0, 6.0, 0.7)}
+    np.testing.assert_allclose(auxiliary_loss(stats, config), expected, rtol=1e-6)
+
+
+def test_balance_losses_are_added_up_if_so_wanted():
+    config = MoEConfig(balance_weight=0.5, z_weight=0.25, balance_reduction="sum")
+    stats = {"encoder": stats_of(2, 1.0, 3.0, 0.1), "decoder": stats_of(1, 4.0, 6.0, 0.7)}
+    expected = 0.5 * (2 * 1 + 4) + 0.25 * (2 * 3 + 6) / 3
     np.testing.assert_allclose(auxiliary_loss(stats, config), expected, rtol=1e-6)

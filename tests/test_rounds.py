@@ -1,5 +1,7 @@
 """Dispatch in rounds, for inference with experts that are spread over devices: the result of dispatch without slots."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,22 +24,50 @@ def routing(favourite: float) -> Routing:
     return Routing(expert, jnp.where(kept, jnp.asarray(draw.random(expert.shape), jnp.float32), 0.0), slot, kept)
 
 
+def apply(rows, owners, weights, dtype):
+    return owners.multiply(rows, weights, jnp.dtype(dtype))
+
+
 @pytest.mark.parametrize("favourite", [0.0, 1.0])
 def test_all_tokens_are_served_however_many_choose_one_expert(favourite):
     x = jax.random.normal(jax.random.key(1), (GROUPS, TOKENS, WIDTH))
     weights = jax.random.normal(jax.random.key(2), (EXPERTS, WIDTH, WIDTH))
     way = routing(favourite)
 
-    def apply(rows, owners):
-        return owners.multiply(rows, weights, jnp.dtype(jnp.float32))
-
+    experts = partial(apply, weights=weights, dtype=jnp.float32)
     expected = sum(
         way.gate[..., k, None] * jnp.einsum("gni,gnio->gno", x, weights[way.expert[..., k]]) for k in range(CHOICES)
     )
     assert favourite == 0.0 or int(way.slot.max()) >= round_slots(TOKENS, EXPERTS, CHOICES)  # two rounds
-    got = jax.jit(lambda x: rounds_dispatch(x, way, EXPERTS, apply))(x)
+    got = jax.jit(lambda x: rounds_dispatch(x, way, EXPERTS, experts))(x)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(got, grouped_dispatch(x, way, EXPERTS, apply), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got, grouped_dispatch(x, way, EXPERTS, experts), rtol=1e-4, atol=1e-4)
+
+
+def test_a_bfloat16_token_is_treated_the_same_whoever_is_beside_it():
+    """Whether its choices are served in one round or in several."""
+    choices, slots = 3, round_slots(TOKENS, EXPERTS, 3)
+    draw = np.random.default_rng(0)
+    x = jnp.asarray(draw.normal(size=(GROUPS, TOKENS, WIDTH)), jnp.bfloat16)
+    weights = jnp.asarray(draw.normal(size=(EXPERTS, WIDTH, WIDTH)), jnp.float32)
+    gate = jnp.asarray(draw.random((GROUPS, TOKENS, choices)), jnp.float32)
+    mine = draw.permuted(np.tile(np.arange(EXPERTS), (GROUPS, TOKENS, 1)), axis=-1)[..., :choices]
+
+    @jax.jit
+    def last(x, expert):
+        slot, kept = fill(jnp.ones(expert.shape, bool), expert, EXPERTS, None)
+        way = Routing(expert, gate, slot, kept)
+        experts = partial(apply, weights=weights, dtype=jnp.bfloat16)
+        return rounds_dispatch(x, way, EXPERTS, experts)[:, -1], slot[:, -1] // slots
+
+    alone, rounds_alone = last(x, jnp.asarray(mine))
+    for crowd in range(choices):
+        # All others want one of the experts of the last token, and other ones for the rest of their choices.
+        others = np.broadcast_to((mine[:, -1:, [crowd]] + np.arange(choices)) % EXPERTS, mine.shape)
+        expert = np.where(np.arange(TOKENS)[:, None] < TOKENS - 1, others, mine)
+        crowded, rounds = last(jnp.roll(x, 1, axis=0).at[:, -1].set(x[:, -1]), jnp.asarray(expert))
+        assert int(rounds.max()) > int(rounds_alone.max())
+        np.testing.assert_array_equal(crowded, alone)
 
 
 def test_padding_gets_nothing():

@@ -165,7 +165,15 @@ def test_first_choices_are_served_before_any_second_choice():
 
 @pytest.mark.parametrize(
     ("tokens", "experts", "factor", "least", "expected"),
-    [(1024, 8, 2.0, 4, 256), (1024, 8, 1.25, 4, 160), (100, 8, 1.25, 1, 16), (8, 8, 1.0, 4, 4), (7, 2, 1.0, 1, 4)],
+    [
+        (1024, 8, 2.0, 4, 256),
+        (1024, 8, 1.25, 4, 160),
+        (100, 8, 1.25, 1, 16),
+        (8, 8, 1.0, 4, 4),
+        (7, 2, 1.0, 1, 4),
+        (100, 10, 1.1, 1, 11),  # in floating point 1.1 * 100 / 10 is more than 11
+        (50, 5, 2.2, 1, 22),
+    ],
 )
 def test_capacity(tokens, experts, factor, least, expected):
     config = MoEConfig(experts=experts, capacity_factor=factor, min_capacity=least)

@@ -126,7 +126,7 @@ def test_equal_tokens_are_taken_in_their_order():
     np.testing.assert_allclose(choice.gate, np.full((1, 2, 3), 0.5))
 
 
-@pytest.mark.parametrize(("factor", "choices"), [(0.3, 1), (1.4, 1), (2.0, 2), (2.6, 3), (9.0, 4)])
+@pytest.mark.parametrize(("factor", "choices"), [(0.3, 1), (1.4, 1), (2.0, 2), (2.5, 3), (2.6, 3), (9.0, 4)])
 def test_alone_a_token_takes_the_experts_that_it_likes_best(factor, choices):
     rng = np.random.default_rng(3)
     logits, real = draw_logits(rng, (2, 8, 4), "spread"), draw_real(rng, (2, 8, 4), "some")

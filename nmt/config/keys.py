@@ -10,11 +10,13 @@ from nmt.config.documents import KeyPath, dump_value
 from nmt.config.schema import Recipe
 
 # What may change between two starts of one run: it touches neither the text that is learnt from nor the arithmetic of
-# a step. A section stands for all its keys. Everything else, and every key yet to come, forbids resuming.
+# a step from given weights. A section stands for all its keys. Everything else, and every key yet to come, forbids
+# resuming.
 RESUMABLE = (
     "name",
     "description",
     "run_dir",
+    "model.moe.router_init_scale",
     "train.steps",  # where the schedule does not depend on it: see `resume_conflicts`
     "train.max_minutes",
     "train.log_every",

@@ -9,7 +9,7 @@ what is valid instead.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from nmt.config.arguments import Given, read_arguments
 from nmt.config.directions import expand_directions, expand_languages
 from nmt.config.documents import Document, KeyPath, read_document
 from nmt.config.keys import describe, keys_by_name, unknown_key
-from nmt.config.presets import expanded
+from nmt.config.presets import preset_of
 from nmt.config.schema import Recipe
 from nmt.errors import UserError, did_you_mean
 from nmt.files import MESHES, find_declaration
@@ -35,10 +35,11 @@ class _Settings:
 
     recipe: str  # the file, for mistakes that have no single place
     values: dict[str, Any] = field(default_factory=dict)
+    layers: list[dict[str, Any]] = field(default_factory=list)  # what was merged, the later over the earlier
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def merge(self, document: Document, section: KeyPath = ()) -> None:
-        self.values = _merged(self.values, _with_preset(_nested(section, document.values)))
+        self._add(_nested(section, document.values))
         self.origins |= {(*section, *path): f"{document.path}:{line}" for path, line in document.lines.items()}
 
     def set(self, arguments: Mapping[KeyPath, Given]) -> None:
@@ -46,7 +47,15 @@ class _Settings:
         for path, given in arguments.items():
             together = _merged(together, _nested(path, given.value))
             self.origins[path] = f"argument {given.argument}"
-        self.values = _merged(self.values, _with_preset(together))
+        self._add(together)
+
+    def _add(self, layer: dict[str, Any]) -> None:
+        self.layers.append(layer)
+        self.values = _merged(_without(self.values, preset_of(_experts_of(layer))), layer)
+
+    def layer(self, key: str) -> int:
+        """Return which layer gave a key of `model.moe`, the last that did; -1 if none did."""
+        return max((number for number, layer in enumerate(self.layers) if key in _experts_of(layer)), default=-1)
 
     def origin(self, path: KeyPath) -> str:
         """Return where the value at `path` was given, or the section nearest around it."""
@@ -65,7 +74,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
       UserError: an unknown recipe, model or key, a wrong value, a key given twice; one line per mistake.
     """
     settings = _merge(find_declaration("recipes", name_or_path), overrides)
-    recipe = _resolved(settings)
+    recipe = _with_effect(_resolved(settings), settings)
     try:
         find_declaration(MESHES, recipe.mesh.preset)
     except UserError as error:
@@ -110,6 +119,30 @@ def _resolved(settings: _Settings) -> Recipe:
             "data": data.model_copy(update={"directions": directions, "denoise": denoise}),
         }
     )
+
+
+def _with_effect(recipe: Recipe, settings: _Settings) -> Recipe:
+    """Return the recipe without values of `model.moe` that have no effect.
+
+    What an earlier layer set gives way to the key that takes its effect away.
+
+    Raises:
+      UserError: a value is given beside or above the key that takes its effect away.
+    """
+    moe = recipe.model.moe
+    idle = [] if moe is None else list(moe.without_effect())
+    problems = [
+        f"{settings.origin(('model', 'moe', key))}: model.moe.{key} has no effect here: {why}; leave it out"
+        for key, because, why in idle
+        if settings.layer(key) >= max(map(settings.layer, because))
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+    if moe is None or not idle:
+        return recipe
+    usual = type(moe)(preset=moe.preset)
+    plain = moe.model_copy(update={key: getattr(usual, key) for key, _, _ in idle})
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"moe": plain})})
 
 
 def _base_model(document: Document, arguments: Mapping[KeyPath, Given]) -> Document | None:
@@ -187,11 +220,18 @@ def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of one layer, the preset of their mixture-of-experts section spelt out."""
+def _experts_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mixture-of-experts section of a recipe's values, empty where there is none."""
     model = values.get("model")
     moe = model.get("moe") if isinstance(model, dict) else None
-    return _merged(values, {"model": {"moe": expanded(moe)}}) if isinstance(moe, dict) else values
+    return moe if isinstance(moe, dict) else {}
+
+
+def _without(values: dict[str, Any], keys: Container[str]) -> dict[str, Any]:
+    """Return a recipe's values without these keys of the mixture-of-experts section."""
+    moe = _experts_of(values)
+    left = {key: value for key, value in moe.items() if key not in keys}
+    return {**values, "model": {**values["model"], "moe": left}} if moe else values
 
 
 def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

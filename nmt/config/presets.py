@@ -1,7 +1,8 @@
 """Presets of the mixture-of-experts layers: the conventions of four papers, as values of `model.moe`.
 
 A preset stands for its values as if they were written where its name is: what is written beside it, or in a later
-layer (recipe over model, argument over recipe), wins; what an earlier layer set gives way.
+layer (recipe over model, argument over recipe), wins; what an earlier layer set gives way. With `top_k: 1` gates are
+not normalised, unless somebody writes so, which is an error.
 """
 
 from collections.abc import Mapping
@@ -19,9 +20,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_capacity_factor": None,
         "batch_prioritised": False,
         "balance_weight": 0.01,
+        "balance_reduction": "mean",
         "z_weight": 0.0,
         "jitter": 0.0,
-        "router_init_scale": 1.0,
+        "router_init_scale": None,
         "expert_dropout": 0.0,
         "output_masking": 0.0,
         "extra_dense": False,
@@ -36,9 +38,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_capacity_factor": 2.0,
         "batch_prioritised": False,
         "balance_weight": 0.01,
+        "balance_reduction": "mean",
         "z_weight": 0.0,
         "jitter": 0.01,
-        "router_init_scale": 1.0,
+        "router_init_scale": 0.1,
         "expert_dropout": 0.1,
         "output_masking": 0.0,
         "extra_dense": False,
@@ -53,9 +56,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_capacity_factor": 2.0,
         "batch_prioritised": True,
         "balance_weight": 0.01,
+        "balance_reduction": "mean",
         "z_weight": 0.001,
         "jitter": 0.0,
-        "router_init_scale": 1.0,
+        "router_init_scale": 0.1,
         "expert_dropout": 0.1,
         "output_masking": 0.0,
         "extra_dense": True,
@@ -69,11 +73,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "capacity_factor": 2.0,
         "eval_capacity_factor": None,
         "batch_prioritised": False,
-        # fairseq sums over the layers; this is 0.01 times the 12 sparse layers of the published model, on their mean.
-        "balance_weight": 0.12,
+        "balance_weight": 0.01,
+        "balance_reduction": "sum",
         "z_weight": 0.0,
         "jitter": 0.0,
-        "router_init_scale": 1.0,
+        "router_init_scale": None,
         "expert_dropout": 0.0,
         "output_masking": 0.2,
         "extra_dense": False,
@@ -94,7 +98,14 @@ def _spelt(value: Any) -> str:
     return "null" if value is None else str(value).lower()
 
 
+def preset_of(moe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the preset that a `model.moe` section names; none if it names no known one."""
+    name = moe.get("preset")
+    return PRESETS.get(name, {}) if isinstance(name, str) else {}
+
+
 def expanded(moe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a `model.moe` section with those of its preset, if it names a known one, spelt out."""
-    preset = moe.get("preset")
-    return {**PRESETS.get(preset, {}), **moe} if isinstance(preset, str) else dict(moe)
+    values = {**preset_of(moe), **moe}
+    # A single gate that is normalised is one, and a router without a gradient is nobody's convention.
+    return values if "normalise" in moe or values.get("top_k") != 1 else {**values, "normalise": "none"}

@@ -1,11 +1,18 @@
 """Keys of the encoder-decoder Transformer and of its mixture-of-experts layers."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from nmt.config.presets import expanded
 from nmt.config.section import Fraction, Positive, Section
+
+# Keys of `model.moe` that have an effect only where there is ...
+_OF_ROUTER = ("jitter", "z_weight", "router_dtype", "router_init_scale")
+_OF_CHOICE = ("second_expert", "second_threshold", "balance_weight", "balance_reduction", "balance_choices")
+_OF_SLOTS = ("capacity_factor", "eval_capacity_factor", "min_capacity", "batch_prioritised")
+_OF_GATE = ("gated_dropout", "gated_budget", "gated_weight")
 
 
 class MoEConfig(Section):
@@ -30,7 +37,8 @@ class MoEConfig(Section):
     top_k: Positive = Field(2, description="Experts that a token chooses (K): 1 is Switch, 2 is GShard.")
     normalise: Literal["before", "after", "none"] = Field(
         "before",
-        description="Gates of a token are normalised to sum to one before choices are dropped, after, or not at all.",
+        description="Gates of a token are normalised to sum to one before choices are dropped, after, or not at all; "
+        "with top_k=1 always none, for a gate of one would teach the router nothing.",
     )
     second_expert: Literal["random", "all"] = Field(
         "random", description="Choices after the first: kept with probability gate/threshold, or all."
@@ -54,12 +62,20 @@ class MoEConfig(Section):
     batch_prioritised: bool = Field(
         False,
         description="Slots go to the tokens with the greatest gates first; in the encoder only, since in a decoder "
-        "tokens to come would have a say.",
+        "tokens to come would go first.",
     )
     balance_weight: float = Field(
         0.01,
         ge=0.0,
-        description="Coefficient of the load-balancing loss E * sum_e f_e P_e, mean over layers and groups.",
+        description="Coefficient of the load-balancing loss E * sum_e f_e P_e, mean over groups.",
+    )
+    balance_reduction: Literal["mean", "sum"] = Field(
+        "mean", description="The load-balancing losses of the layers are averaged, or added up (Lingvo, fairseq)."
+    )
+    balance_choices: Literal["first", "all"] = Field(
+        "first",
+        description="f_e is the share of tokens whose first choice is e, or e's share of all K choices (Flaxformer, "
+        "MaxText, MegaBlocks).",
     )
     z_weight: float = Field(
         0.0, ge=0.0, description="Coefficient of the router z-loss, mean over layers and tokens; ST-MoE has 0.001."
@@ -70,8 +86,10 @@ class MoEConfig(Section):
     router_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type of the router; bfloat16 is there for comparison: gates tie, and training suffers."
     )
-    router_init_scale: float = Field(
-        1.0, ge=0.0, description="Factor on the standard deviation of the router's first weights."
+    router_init_scale: Annotated[float, Field(ge=0.0)] | None = Field(
+        None,
+        description="Factor on the variance of the router's first weights, as init_scale is of all; null: init_scale. "
+        "Switch has 0.1.",
     )
     expert_dropout: Fraction = Field(0.0, description="Dropout on the hidden units of experts.")
     output_masking: Fraction = Field(
@@ -124,10 +142,20 @@ class MoEConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _router_has_a_gradient(self) -> Self:
+        if self.top_k == 1 and self.normalise != "none" and "token_choice" in self._routings:
+            raise ValueError(
+                f"moe.normalise={self.normalise} with moe.top_k=1 makes every gate one, so that the router learns "
+                "nothing from the translations; set moe.normalise=none, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _decoder_cannot_look_ahead(self) -> Self:
         if self.of_decoder == "expert_choice":
+            key = "routing" if self.decoder_routing is None else "decoder_routing"
             raise ValueError(
-                "moe.routing=expert_choice cannot be used in a decoder: whether an expert takes a token would depend "
+                f"moe.{key}=expert_choice cannot be used in a decoder: whether an expert takes a token would depend "
                 "on the tokens after it, which are not there yet when translating; set moe.decoder_routing=token_choice"
             )
         return self
@@ -136,6 +164,36 @@ class MoEConfig(Section):
     def of_decoder(self) -> str:
         """The routing of the decoder's layers."""
         return self.decoder_routing or self.routing
+
+    @property
+    def _routings(self) -> set[str]:
+        return {self.routing, self.of_decoder}
+
+    def without_effect(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """Yield the keys that have a value of their own and no effect.
+
+        Yields:
+          The key, the keys beside it that take its effect away, and why, in words. A value that the preset or the
+          schema has is not counted as the key's own.
+        """
+        routing = ("routing", "decoder_routing")
+        reasons = [
+            ("hash" in self._routings and len(self._routings) == 1, routing, "a hash needs no router", _OF_ROUTER),
+            ("token_choice" not in self._routings, routing, "no layer lets tokens choose", _OF_CHOICE),
+            (
+                self.dispatch == "grouped" and "expert_choice" not in self._routings,
+                ("dispatch", *routing),
+                "dispatch=grouped has no slots, and drops no token",
+                _OF_SLOTS,
+            ),
+            (self.shared != "gated", ("shared",), "there is a gate with shared=gated only", _OF_GATE),
+            (self.shared == "none", ("shared",), "with shared=none there is no shared expert", ("shared_hidden",)),
+        ]
+        usual = MoEConfig(preset=self.preset)
+        for applies, because, why, keys in reasons:
+            if applies:
+                own = (key for key in keys if getattr(self, key) != getattr(usual, key))
+                yield from ((key, because, why) for key in own)
 
     @property
     def sparse_layer(self) -> int:

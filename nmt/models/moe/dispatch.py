@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from nmt.models.moe.grouped import Blocks, grouped_product, lay_out
 from nmt.models.moe.routing import Routing
-from nmt.models.moe.rows import collect, invert, send
+from nmt.models.moe.rows import collect, invert, send, take, weighted_sum
 from nmt.models.numerics import MOVED, PRODUCT, product
 from nmt.sharding import shard
 
@@ -79,13 +79,22 @@ def _run(inputs: jax.Array, apply: Experts) -> jax.Array:
 
 def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, apply: Experts) -> jax.Array:
     """Move tokens by index; arguments and result as for `einsum_dispatch`."""
+    place = jnp.where(routing.kept, routing.expert * slots + routing.slot, experts * slots)  # [G,N,K]
+    outputs, occupant = _at_slots(x, place, experts, slots, apply)
+    return jax.vmap(collect)(outputs, routing.gate, occupant, place)
+
+
+def _at_slots(x: jax.Array, place: jax.Array, experts: int, slots: int, apply: Experts) -> tuple[jax.Array, jax.Array]:
+    """Send tokens x [G,N,M] to places [G,N,K] among all slots, E*C being none.
+
+    Returns:
+      What the experts say there, [G,E*C,M] of the type of x, and the token of each slot, int32 [G,E*C], N if empty.
+    """
     groups, _, width = x.shape
-    nowhere = experts * slots
-    place = jnp.where(routing.kept, routing.expert * slots + routing.slot, nowhere)  # [G,N,K]
-    occupant = jax.vmap(lambda p: invert(p, nowhere))(place)  # [G,E*C] -> token, N where empty
+    occupant = jax.vmap(lambda p: invert(p, experts * slots))(place)
     inputs = jax.vmap(send)(x, occupant, place).reshape(groups, experts, slots, width)
     outputs = _run(inputs.swapaxes(0, 1), apply).swapaxes(0, 1)
-    return jax.vmap(collect)(outputs.reshape(groups, nowhere, width), routing.gate, occupant, place)
+    return outputs.reshape(groups, experts * slots, width), occupant
 
 
 def rounds_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Experts) -> jax.Array:
@@ -93,19 +102,24 @@ def rounds_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Experts
 
     For inference where the experts are spread over devices: tokens go to the experts, in few slots a round, and weights
     stay where they are. There is no derivative. Arguments and result as for `grouped_dispatch`; `routing.slot` is the
-    place of a choice among those of its expert, however many they are.
+    place of a choice among those of its expert, however many they are. In which round a choice is served depends on the
+    other tokens, so what experts say is kept choice by choice and added up at the end.
     """
-    slots = round_slots(routing.expert.shape[1], experts, routing.expert.shape[2])
+    choices = routing.expert.shape[2]
+    slots = round_slots(routing.expert.shape[1], experts, choices)
+    State = tuple[jax.Array, tuple[jax.Array, ...]]
 
-    def one(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        number, y = state
+    def one(state: State) -> State:
+        number, rows = state
         now = routing.kept & (routing.slot // slots == number)
-        part = Routing(routing.expert, jnp.where(now, routing.gate, 0.0), routing.slot % slots, now)
-        return number + 1, y + scatter_dispatch(x, part, experts, slots, apply).astype(jnp.float32)
+        place = jnp.where(now, routing.expert * slots + routing.slot % slots, experts * slots)
+        outputs, _ = _at_slots(x, place, experts, slots, apply)
+        served = [jax.vmap(take)(outputs, place[..., k]) for k in range(choices)]
+        return number + 1, tuple(jnp.where(now[..., k, None], served[k], rows[k]) for k in range(choices))
 
     rounds = jnp.where(routing.kept, routing.slot // slots + 1, 0).max()
-    begin = jnp.zeros((), jnp.int32), jnp.zeros(x.shape, jnp.float32)
-    return jax.lax.while_loop(lambda state: state[0] < rounds, one, begin)[1].astype(x.dtype)
+    begin = jnp.zeros((), jnp.int32), (jnp.zeros_like(x),) * choices
+    return weighted_sum(jax.lax.while_loop(lambda state: state[0] < rounds, one, begin)[1], routing.gate)
 
 
 def round_slots(tokens: int, experts: int, choices: int) -> int:

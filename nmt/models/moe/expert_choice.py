@@ -4,9 +4,9 @@
   of equal ones the earlier; padding never. Load is balanced by construction; a token may be with any number of experts.
 * Gates are the probabilities as they are (softmax over experts), as in the paper.
 * Which tokens an expert takes depends on who else is in the group, so in inference, where a translation may not depend
-  on its neighbours, each token takes the experts that it likes best instead: K = max(1, round(capacity_factor)) of
-  them, as many as a token has on average in training, with the same probabilities as gates. The same holds for the
-  development loss unless `eval_capacity_factor` is set.
+  on its neighbours, each token takes the experts that it likes best instead: K of them, capacity_factor rounded
+  (halves up) and at least 1, as many as a token has on average in training, with the same probabilities as gates. The
+  same holds for the development loss unless `eval_capacity_factor` is set.
 * Statistics: `load`, `confidence` and `by_direction` are of the expert that each token likes best; `dropped` has one
   entry, the share of tokens that no expert took; `balance_loss` is zero and has no part in the objective.
 """
@@ -92,7 +92,8 @@ def gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.A
     Returns:
       [`G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
     """
-    inputs = jax.vmap(lambda rows, token: rows[token])(x, choice.token)  # [G,E,C,M]
+    # Taken as float32, for any number of experts may take a token, whose gradient is the sum of theirs.
+    inputs = jax.vmap(lambda rows, token: rows[token])(x.astype(jnp.float32), choice.token).astype(x.dtype)
     outputs = _run(inputs.swapaxes(0, 1), apply).swapaxes(0, 1) * choice.gate[..., None]  # float32
     y = jax.vmap(lambda rows, token, y: jnp.zeros(rows.shape, y.dtype).at[token].add(y))(x, choice.token, outputs)
     return y.astype(x.dtype)

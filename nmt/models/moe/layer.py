@@ -72,8 +72,9 @@ class MoE(nnx.Module):
         self.config, self.options, self.dtype, self.decoder = config, options, dtype, decoder
         self.routing = config.of_decoder if decoder else config.routing
         if self.routing != "hash":
-            router = parameter(rngs, (width, experts), ("embed", None), width, experts, init)
-            self.router = router.replace(router[...] * config.router_init_scale)
+            scale = init.scale if config.router_init_scale is None else config.router_init_scale
+            of_router = replace(init, scale=scale)
+            self.router = parameter(rngs, (width, experts), ("embed", None), width, experts, of_router)
 
         def inner() -> nnx.Param[jax.Array]:
             return parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width, hidden, init)

@@ -12,7 +12,8 @@ from nmt.models.moe.routing import RoutingStats
 def auxiliary_loss(stats: Mapping[str, RoutingStats], config: MoEConfig) -> jax.Array:
     """Return the weighted balance, z and budget losses, each a mean over the sparse layers that have it.
 
-    A layer routed by a hash has neither a balance nor a z-loss, one with expert choice no balance loss.
+    With `balance_reduction=sum` the balance losses are added up. A layer routed by a hash has neither a balance nor a
+    z-loss, one with expert choice no balance loss.
 
     Args:
       stats: by stack, `encoder` and `decoder`, with a leading axis over sparse layers.
@@ -20,11 +21,11 @@ def auxiliary_loss(stats: Mapping[str, RoutingStats], config: MoEConfig) -> jax.
     """
     kinds = {"encoder": config.routing, "decoder": config.of_decoder}
 
-    def mean(name: str, *without: str) -> jax.Array:
-        layers = [getattr(of_stack, name) for stack, of_stack in stats.items() if kinds[stack] not in without]
-        return jnp.concatenate(layers).mean() if layers else jnp.zeros(())
+    def layers(name: str, *without: str) -> jax.Array:
+        found = [getattr(of_stack, name) for stack, of_stack in stats.items() if kinds[stack] not in without]
+        return jnp.concatenate(found) if found else jnp.zeros((1,))
 
-    loss = config.balance_weight * mean("balance_loss", "hash", "expert_choice") + config.z_weight * mean(
-        "z_loss", "hash"
-    )
-    return loss + config.gated_weight * mean("budget_loss") if config.shared == "gated" else loss
+    balance, z = layers("balance_loss", "hash", "expert_choice"), layers("z_loss", "hash")
+    over_layers = balance.sum() if config.balance_reduction == "sum" else balance.mean()
+    loss = config.balance_weight * over_layers + config.z_weight * z.mean()
+    return loss + config.gated_weight * layers("budget_loss").mean() if config.shared == "gated" else loss

@@ -11,7 +11,9 @@ Every convention of token choice is stated here and nowhere else; docs/moe.md ha
 * First choices take slots in token order, all of them before any second choice, also in token order, and so on.
   A choice past an expert's capacity is dropped: its gate is zero and the token passes by the residual alone.
   `batch_prioritised`: instead of token order, decreasing probability of the first choice, equal ones in token order; in
-  a decoder this is of no effect, since whether a token has a slot would depend on the tokens after it.
+  a decoder this is of no effect, since any token could lose its slot to a later one. In token order a first choice
+  cannot, but a second one can: the first choices of all tokens are served before it, those of later tokens too. So in
+  training a decoder does learn a little from tokens to come, as GShard's does; inference drops nothing and cannot.
 * Gates are probabilities, divided by their sum over all K choices (`before`: the paper, Lingvo, ST-MoE), by their sum
   over the choices that were kept (`after`: NLLB), or as they are (`none`: Switch).
 * Choices after the first: `random` keeps choice k with probability min(1, g_k / threshold), independently, g_k its
@@ -20,13 +22,15 @@ Every convention of token choice is stated here and nowhere else; docs/moe.md ha
 * Padding takes no slot and has no part in a loss or a statistic.
 * The load-balancing loss is E * sum_e f_e P_e per group, mean over groups that hold a token: f_e the share of tokens
   whose first choice is e, before capacity; P_e the mean router probability of e. It is 1 when balanced.
-  (The paper's l_aux is this over E^2; Lingvo, MTF and Switch use this form.)
+  (The paper's l_aux is this over E^2; Lingvo, MTF and Switch use this form.) `balance_choices=all`: f_e is e's share of
+  all K choices instead, before sampling and capacity, so that it is 1 when balanced as well.
 * With `slots=None` nothing is dropped. At inference there is no key either and all choices are kept, so that a token's
   result depends on the token alone.
 """
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +76,12 @@ class RoutingStats:
 def capacity(tokens: int, config: MoEConfig, factor: float | None = None) -> int:
     """Return C, the slots that an expert has for a group of so many tokens; factor None: that of training."""
     factor = config.capacity_factor if factor is None else factor
-    return min(tokens, max(config.min_capacity, math.ceil(factor * tokens / config.experts)))
+    return min(tokens, max(config.min_capacity, math.ceil(_exactly(factor) * tokens / config.experts)))
+
+
+def _exactly(factor: float) -> Fraction:
+    """Return a factor as it is written: 1.1 is 11/10, and 1.1 * 100 / 10 no more than 11."""
+    return Fraction(str(factor))
 
 
 def has_capacity(config: MoEConfig, phase: Phase) -> bool:
@@ -83,7 +92,8 @@ def has_capacity(config: MoEConfig, phase: Phase) -> bool:
 def choices(config: MoEConfig, decoder: bool) -> int:
     """Return how many experts a token uses in inference, in the layers of the encoder or of the decoder."""
     routing = config.of_decoder if decoder else config.routing
-    wanted = max(1, round(config.capacity_factor)) if routing == "expert_choice" else config.top_k
+    mean = math.floor(_exactly(config.capacity_factor) + Fraction(1, 2))
+    wanted = max(1, mean) if routing == "expert_choice" else config.top_k
     return min(wanted, config.experts)
 
 
@@ -196,11 +206,12 @@ def route(
     slot, kept = fill(wanted, expert, logits.shape[-1], slots, priority)
     routing = Routing(expert=expert, gate=_gates(weight, kept, config.normalise), slot=slot, kept=kept)
     stats = statistics(expert[..., 0], weight[..., 0], wanted & ~kept, real, logits.shape[-1], direction, directions)
+    number = config.top_k if config.balance_choices == "all" else 1
+    counted = jnp.where(real[..., None] & (weight > 0.0), expert, logits.shape[-1])[..., :number]
     if together:
-        experts = logits.shape[-1]
-        logits, probabilities = (x.reshape(1, -1, experts) for x in (logits, probabilities))
-        return routing, with_losses(stats, logits, probabilities, expert[..., 0].reshape(1, -1), real.reshape(1, -1))
-    return routing, with_losses(stats, logits, probabilities, expert[..., 0], real)
+        logits, probabilities, counted = (x.reshape(1, -1, x.shape[-1]) for x in (logits, probabilities, counted))
+        real = real.reshape(1, -1)
+    return routing, with_losses(stats, logits, probabilities, counted, real)
 
 
 def statistics(
@@ -238,23 +249,23 @@ def statistics(
 
 
 def with_losses(
-    stats: RoutingStats, logits: jax.Array, probabilities: jax.Array, first: jax.Array | None, real: jax.Array
+    stats: RoutingStats, logits: jax.Array, probabilities: jax.Array, counted: jax.Array | None, real: jax.Array
 ) -> RoutingStats:
-    """Return statistics with the router's z-loss (ST-MoE, equation 5) and, given first choices, the balance loss.
+    """Return statistics with the router's z-loss (ST-MoE, equation 5) and, given choices, the balance loss.
 
     Args:
       stats: the statistics.
       logits: float32 [G,N,E].
       probabilities: float32 [G,N,E].
-      first: int32 [G,N]; None: there is no balance loss.
+      counted: int32 [G,N,K], the choices whose shares are balanced, E for none; None: there is no balance loss.
       real: bool [G,N].
     """
     z = (jnp.square(jax.nn.logsumexp(logits, axis=-1)) * real).sum() / jnp.maximum(real.sum(), 1)
-    if first is None:
+    if counted is None:
         return replace(stats, z_loss=z)
     experts, count = logits.shape[-1], real.sum(axis=1)  # count [G]
-    denominator = jnp.maximum(count, 1)[:, None]
-    share = (jax.nn.one_hot(first, experts) * real[..., None]).sum(axis=1) / denominator  # f [G,E]
-    mean_probability = (probabilities * real[..., None]).sum(axis=1) / denominator  # P [G,E]
+    of_expert = jax.nn.one_hot(counted, experts).sum(axis=(1, 2))  # [G,E]
+    share = of_expert / jnp.maximum(of_expert.sum(axis=-1, keepdims=True), 1)  # f [G,E]
+    mean_probability = (probabilities * real[..., None]).sum(axis=1) / jnp.maximum(count, 1)[:, None]  # P [G,E]
     balance = experts * (share * mean_probability).sum(axis=-1)
     return replace(stats, z_loss=z, balance_loss=balance.sum() / jnp.maximum((count > 0).sum(), 1))

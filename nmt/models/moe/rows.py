@@ -6,6 +6,7 @@ zero.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +20,21 @@ def invert(place: jax.Array, places: int) -> jax.Array:
     return jnp.full((places,), tokens, jnp.int32).at[place.reshape(-1)].set(owner, mode="drop", unique_indices=False)
 
 
-def _take(rows: jax.Array, index: jax.Array) -> jax.Array:
+def take(rows: jax.Array, index: jax.Array) -> jax.Array:
     """Gather rows; an index past the end gives some row, which no result may depend on."""
     return jnp.take(rows, index, axis=0, mode="clip")
 
 
-def _weighted(rows: jax.Array, index: jax.Array, weight: jax.Array) -> jax.Array:
-    """Return, for each token, the sum of its K rows [R,M] at index [N,K] by weight [N,K]: [N,M], summed in float32."""
+def weighted_sum(rows: Sequence[jax.Array], weight: jax.Array) -> jax.Array:
+    """Return the sum of K arrays of rows [...,N,M], of one type, by weight [...,N,K]: [...,N,M], summed in float32."""
     # A sum over an axis of two would be a pass of its own; written out it is part of the gather.
-    parts = [_take(rows, index[:, k]).astype(jnp.float32) * weight[:, k, None] for k in range(index.shape[1])]
-    return functools.reduce(jnp.add, parts).astype(rows.dtype)
+    parts = [row.astype(jnp.float32) * weight[..., k, None] for k, row in enumerate(rows)]
+    return functools.reduce(jnp.add, parts).astype(rows[0].dtype)
+
+
+def _weighted(rows: jax.Array, index: jax.Array, weight: jax.Array) -> jax.Array:
+    """Return, for each token, the sum of its K rows [R,M] at index [N,K] by weight [N,K]: [N,M]."""
+    return weighted_sum([take(rows, index[:, k]) for k in range(index.shape[1])], weight)
 
 
 @jax.custom_vjp
@@ -43,11 +49,11 @@ def send(x: jax.Array, occupant: jax.Array, place: jax.Array) -> jax.Array:
     Returns:
       [P,M].
     """
-    return _take(x, occupant)
+    return take(x, occupant)
 
 
 def _send_forward(x: jax.Array, occupant: jax.Array, place: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _take(x, occupant), (occupant, place)
+    return take(x, occupant), (occupant, place)
 
 
 def _send_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, np.ndarray, np.ndarray]:
@@ -76,9 +82,9 @@ def _collect_backward(
 ) -> tuple[jax.Array, jax.Array, np.ndarray, np.ndarray]:
     rows, gate, occupant, place = saved
     gate_of_place = jnp.zeros((rows.shape[0],), gate.dtype).at[place.reshape(-1)].set(gate.reshape(-1), mode="drop")
-    of_rows = (_take(gradient, occupant) * gate_of_place[:, None]).astype(rows.dtype)
+    of_rows = (take(gradient, occupant) * gate_of_place[:, None]).astype(rows.dtype)
     gradient = gradient.astype(gate.dtype)
-    of_gate = jnp.stack([(_take(rows, place[:, k]) * gradient).sum(axis=-1) for k in range(gate.shape[1])], axis=-1)
+    of_gate = jnp.stack([(take(rows, place[:, k]) * gradient).sum(axis=-1) for k in range(gate.shape[1])], axis=-1)
     return of_rows, of_gate, no_gradient(occupant), no_gradient(place)
 
 
