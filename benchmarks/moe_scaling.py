@@ -125,6 +125,7 @@ def _figures(worker: Worker, system: System, dense: Worker, few: Worker | None) 
         "experts": max(system.experts, 1),
         "dispatch": system.dispatch if system.experts else None,
         "times_dense": ratios(gradient, base),
+        "times_dense_of_medians": statistics.median(gradient) / statistics.median(base),
         "times_dense_processors": min(step["gradient_busy"] for step in worker.steps)
         / min(step["gradient_busy"] for step in dense.steps),
         "gradient_seconds": gradient,
@@ -141,7 +142,8 @@ def _figures(worker: Worker, system: System, dense: Worker, few: Worker | None) 
 
 
 def _report(rows: dict[str, Facts], warning: str) -> None:
-    header = ["system", "parameters", "fwd+bwd, s", "quartiles", "x dense", "quartiles", "at most", "x CPU time"]
+    header = ["system", "parameters", "fwd+bwd, s", "quartiles", "x dense", "quartiles", "of medians", "at most"]
+    header += ["x CPU time"]
     table = []
     for name, row in rows.items():
         low, middle, high = quartiles(row["gradient_seconds"])
@@ -154,6 +156,7 @@ def _report(rows: dict[str, Facts], warning: str) -> None:
                 f"{low:.4g}..{high:.4g}",
                 f"{ratio:.2f}",
                 f"{least:.2f}..{most:.2f}",
+                f"{row['times_dense_of_medians']:.2f}",
                 f"{TARGETS[row['experts']]:.2f}" if row["experts"] in TARGETS else "-",
                 f"{row['times_dense_processors']:.2f}",
             ]
