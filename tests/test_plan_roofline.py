@@ -199,10 +199,9 @@ ROWS, LENGTH, SIZES = 4, 64, VocabularySizes.shared(256)
 
 def compiled_step(config, accumulate=1):
     """The FLOPs of a compiled train step on one device."""
-    recipe = toy.recipe(model=config, rows=ROWS, accumulate=accumulate)
+    recipe = toy.recipe(model=config, rows=ROWS * LENGTH // toy.LENGTH, accumulate=accumulate)
     data = recipe.data.model_copy(update={"source_length": LENGTH, "target_length": LENGTH})
-    train = recipe.train.model_copy(update={"tokens_per_batch": ROWS * LENGTH})
-    recipe = recipe.model_copy(update={"data": data, "train": train})
+    recipe = recipe.model_copy(update={"data": data})
     mesh = make_mesh(devices=jax.devices()[:1])
     batch = Batch(**{name: jax.ShapeDtypeStruct((ROWS, LENGTH), "int32") for name in Batch.__dataclass_fields__})
     with jax.set_mesh(mesh):

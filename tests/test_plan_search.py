@@ -228,7 +228,15 @@ def test_ctrl_c_ends_the_command_with_a_table(recipe_file):
         "--search",
         *DENSE_AND_SHALLOW,
     ]
-    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    running = subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        # A shell's background jobs ignore Ctrl-C, and so does all that they start, this test too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert running.stdout is not None
     for printed in running.stdout:
         if "fits, peak" in printed:  # the first is done
