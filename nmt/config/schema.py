@@ -114,6 +114,12 @@ class Recipe(Section):
         """Rows of a batch (B)."""
         return self.train.tokens_per_batch // self._row_tokens()[1]
 
+    @property
+    def slots(self) -> tuple[int, int]:
+        """Tokens of sources and of targets that are computed at once, padding included."""
+        rows = self.rows // self.train.accumulate
+        return rows * self.data.source_length, rows * self.data.target_length
+
     def _row_tokens(self) -> tuple[str, int]:
         """Return the key of the row length that batches are counted by, and its value."""
         name = f"{self.train.batch_tokens_of}_length"
@@ -135,18 +141,15 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _groups_divide(self) -> Self:
         size = self.model.moe.group_size if self.model.moe else None
-        rows = self.rows // self.train.accumulate
-        slots = {side: rows * getattr(self.data, f"{side}_length") for side in ("source", "target")}
-        if size is not None and any(count % size for count in slots.values()):
-            common = math.gcd(*slots.values())
+        if size is not None and any(count % size for count in self.slots):
+            common = math.gcd(*self.slots)
             best = max(divisor for divisor in range(1, min(size, common) + 1) if common % divisor == 0)
-            at_once = (
-                f"the {rows} rows of a batch" if self.train.accumulate == 1 else f"{rows} rows (a part of a batch)"
-            )
+            rows, parts = self.rows // self.train.accumulate, self.train.accumulate
+            at_once = f"the {rows} rows of a batch" if parts == 1 else f"{rows} rows (a part of a batch)"
+            source, target = self.slots
             raise ValueError(
-                f"model.moe.group_size={size} does not divide the tokens of {at_once}, {slots['source']:,} of sources "
-                f"and {slots['target']:,} of targets: make it a divisor of both, such as {best}, or change "
-                "train.tokens_per_batch"
+                f"model.moe.group_size={size} does not divide the tokens of {at_once}, {source:,} of sources and "
+                f"{target:,} of targets: make it a divisor of both, such as {best}, or change train.tokens_per_batch"
             )
         return self
 

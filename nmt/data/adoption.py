@@ -41,11 +41,10 @@ def adopted(model: bytes, name: str, languages: Sequence[str], symbols: Sequence
     if not whole.pieces:
         raise UserError(f"{name} is no SentencePiece model")
     kinds = protocol.ModelProto.SentencePiece
-    special = {kind: index for index, kind in enumerate(_SPECIALS)}
     taken = {*_SPECIALS, *wanted}
     pieces = [one for one in whole.pieces if one.type not in (kinds.CONTROL, kinds.UNKNOWN) and one.piece not in taken]
     head = [
-        kinds(piece=piece, score=0.0, type=kinds.UNKNOWN if special.get(piece) == UNKNOWN else kinds.CONTROL)
+        kinds(piece=piece, score=0.0, type=kinds.UNKNOWN if piece == _SPECIALS[UNKNOWN] else kinds.CONTROL)
         for piece in (*_SPECIALS, *wanted)
     ]
     has_bytes = any(one.type == kinds.BYTE for one in pieces)

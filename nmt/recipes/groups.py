@@ -16,14 +16,12 @@ def group_advice(recipe: Recipe, experts: int, devices: int) -> str | None:
     moe = recipe.model.moe
     if moe is None or experts == 1 or moe.dispatch == "grouped":
         return None
-    rows = recipe.rows // recipe.train.accumulate
-    slots = [rows * length for length in (recipe.data.source_length, recipe.data.target_length)]
     size = moe.group_size
-    if size is not None and all(count % (size * devices) == 0 for count in slots):
+    if size is not None and all(count % (size * devices) == 0 for count in recipe.slots):
         return None
     now = "null, one group for all of a batch" if size is None else f"{size:,}"
     advice = (
         f"model.moe.group_size is {now}: {devices} devices have no groups of their own, and each gathers all tokens"
     )
-    best, rest = divmod(math.gcd(*slots), devices)
+    best, rest = divmod(math.gcd(*recipe.slots), devices)
     return advice if rest else f"{advice}; model.moe.group_size={best} would send a token to its experts alone"
