@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from nmt.config import CleanConfig, DataConfig, VocabConfig
-from nmt.data.corpora.build import build
-from nmt.data.corpora.cleaned import Corpus
-from nmt.data.corpora.read import Row
-from nmt.data.corpora.spec import SplitRule
-from nmt.data.parallel import cores
+from nmt.corpora.cleaned.build import build
+from nmt.corpora.cleaned.corpus import Corpus
+from nmt.corpora.declare.spec import SplitRule
+from nmt.corpora.parallel import cores
+from nmt.corpora.readers.read import Row
 from nmt.languages import Direction, all_languages
 
 AT_ONCE, COMPONENT = 5000, 1000
@@ -168,7 +168,7 @@ def main() -> None:
         cleaning = (root / "cleaned", "digest", corpora, directions, CleanConfig(), None, arguments.workers)
         corpus = clock.measure("clean", arguments.pairs, lambda: build(*cleaning))
         # Processes that clean import this file, and need none of these.
-        from nmt.data.corpora.texts import training_texts
+        from nmt.corpora.cleaned.texts import training_texts
         from nmt.data.store import RowLengths, load_stats, prepare
         from nmt.data.vocab import learn
         from nmt.data.vocabularies import Vocabularies

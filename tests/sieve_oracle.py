@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nmt.config import CleanConfig
-from nmt.data.clean import Filters, Reason
-from nmt.data.corpora import SPLITS, Split
-from nmt.data.corpora.read import Row
+from nmt.corpora import SPLITS, Split
+from nmt.corpora.clean import Filters, Reason
+from nmt.corpora.readers.read import Row
 from nmt.languages import Direction
 
 Pair = tuple[str, str]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.config.documents import dump_document
-from nmt.data.corpora import CorpusSpec, Source, open_corpus
+from nmt.corpora import CorpusSpec, Source, open_corpus
 
 WHEEL = "toy-1.0-py3-none-any.whl"
 METADATA = {

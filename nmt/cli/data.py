@@ -16,10 +16,10 @@ from nmt.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nmt.data.corpora.counts import Counts
-    from nmt.data.corpora.fetch import Outcome
-    from nmt.data.corpora.overview import Entry
-    from nmt.data.corpora.spec import CorpusSpec
+    from nmt.corpora.declare.spec import CorpusSpec
+    from nmt.corpora.obtain.counts import Counts
+    from nmt.corpora.obtain.fetch import Outcome
+    from nmt.corpora.overview import Entry
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -95,7 +95,7 @@ def _main() -> None:
 
 
 def _list(request: ListRequest) -> None:
-    from nmt.data.corpora.overview import entries
+    from nmt.corpora.overview import entries
 
     found = entries()
     if request.as_json:
@@ -115,10 +115,10 @@ def _line(entry: "Entry") -> tuple[str, ...]:
 def _fetch(request: FetchRequest) -> None:
     from rich.console import Console
 
-    from nmt.data.corpora.fetch import fetch_all
-    from nmt.data.corpora.opening import damaged_files, unknown_languages
-    from nmt.data.corpora.overview import count_all
-    from nmt.data.corpora.spec import load_specs
+    from nmt.corpora.declare.spec import load_specs
+    from nmt.corpora.obtain.fetch import fetch_all
+    from nmt.corpora.opening import damaged_files, unknown_languages
+    from nmt.corpora.overview import count_all
 
     console = Console(stderr=True)
     specs = load_specs(request.names)
@@ -155,8 +155,8 @@ def _failure(name: str, outcome: "Outcome", counts: "Counts | UserError | None")
 
 
 def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError | None") -> tuple[str, ...]:
-    from nmt.data.corpora.identity import is_own, own_files
-    from nmt.data.corpora.overview import key_language_of, source_of
+    from nmt.corpora.obtain.identity import is_own, own_files
+    from nmt.corpora.overview import key_language_of, source_of
 
     if isinstance(outcome, UserError):
         return (spec.name, spec.licence, "failed", "-", "-", "-", source_of(spec))
@@ -174,7 +174,7 @@ def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError
 
 def _end(request: FetchRequest, specs: "list[CorpusSpec]", failures: dict[str, str]) -> None:
     """End the command: with an error if a corpus that was named failed, or all; with status 1 if some of a mixture."""
-    from nmt.data.corpora.spec import CorpusSpec, load_declaration
+    from nmt.corpora.declare.spec import CorpusSpec, load_declaration
 
     if not failures:
         return

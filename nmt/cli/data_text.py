@@ -12,7 +12,7 @@ from nmt.cli.shell import command_name
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
-    from nmt.data.corpora import Corpus
+    from nmt.corpora import Corpus
     from nmt.languages import Direction
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Corpus or mixture: a name of data/*.yaml, or a path.")]
@@ -32,7 +32,7 @@ _Clean = Annotated[
         "nmt-train --help have the keys.",
     ),
 ]
-# As nmt.data.clean and nmt.data.corpora.sieve have them: the help is shown without what those import.
+# As nmt.corpora.clean and nmt.corpora.clean.sieve have them: the help is shown without what those import.
 REASONS = (
     "empty", "control", "placeholder", "too_short", "too_long", "few_letters", "repeated", "script", "language", "copy",
     "length_ratio", "numbers", "addresses", "duplicate", "near_duplicate", "held_out", "contaminated",
@@ -136,8 +136,8 @@ def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpu
     from rich.console import Console
 
     from nmt.config.directions import expand_directions
-    from nmt.data.corpora.load import clean_corpora
-    from nmt.data.inspect import cleaning, default_directions
+    from nmt.corpora.inspect import cleaning, default_directions
+    from nmt.corpora.load import clean_corpora
     from nmt.languages import parse_stream
 
     config, console = cleaning(clean), Console(stderr=True)
@@ -152,7 +152,7 @@ def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpu
 def _stats(request: StatsRequest) -> None:
     from rich.console import Console
 
-    from nmt.data.inspect import check_kept, statistics, statistics_table
+    from nmt.corpora.inspect import check_kept, statistics, statistics_table
 
     corpus = _corpus(request.name, request.directions, request.clean)
     if request.as_json:
@@ -169,7 +169,7 @@ def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction
     """Return a corpus with a direction: that of `stats`, which is there already, if it has it."""
     from rich.console import Console
 
-    from nmt.data.inspect import default_directions
+    from nmt.corpora.inspect import default_directions
     from nmt.languages import parse_stream
 
     direction = parse_stream(pair)
@@ -180,7 +180,7 @@ def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction
 def _preview(request: PreviewRequest) -> None:
     from rich.console import Console
 
-    from nmt.data.inspect import largest, nothing_to_show, samples
+    from nmt.corpora.inspect import largest, nothing_to_show, samples
 
     if request.pair is None:
         corpus = _corpus(request.name, None, request.clean)
@@ -205,9 +205,9 @@ def _preview(request: PreviewRequest) -> None:
 
 
 def _export(request: ExportRequest) -> None:
-    from nmt.data.corpora.opening import counted
-    from nmt.data.inspect import check_split
-    from nmt.data.inspect import export as write
+    from nmt.corpora.inspect import check_split
+    from nmt.corpora.inspect import export as write
+    from nmt.corpora.opening import counted
 
     corpus, direction = _of_pair(request.name, request.pair, request.clean)
     check_split(corpus, direction, request.split)

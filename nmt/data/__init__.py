@@ -1,1 +1,1 @@
-"""Corpora, cleaning, the vocabulary, the prepared store, the mixture and packed batches."""
+"""Tokens: the vocabulary, the prepared store, the mixture, and packed batches."""

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
-from nmt.data.clean import Reason
-from nmt.data.corpora.spec import SPLITS, Split
+from nmt.corpora.clean import Reason
+from nmt.corpora.declare.spec import SPLITS, Split
 from nmt.data.records import ShardWriter, TokenPairs
 from nmt.data.vocab import BACK_TRANSLATED
 from nmt.data.vocabularies import Vocabularies

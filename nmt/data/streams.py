@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt.config import DataConfig
+from nmt.corpora.declare.spec import Split
 from nmt.data.augment import Augmenter, Pair
 from nmt.data.batch import Batch
-from nmt.data.corpora.spec import Split
 from nmt.data.denoising import Denoiser
 from nmt.data.mixture import denoised
 from nmt.data.order import Window

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from nmt.config import Recipe
 from nmt.config.runs import dump_recipe
-from nmt.data.corpora import Corpus
+from nmt.corpora import Corpus
 from nmt.data.mixture import MixtureRow, mixing_table
 from nmt.data.store import DirectionStats, RowLengths, SplitStats, Stats, load_stats
 from nmt.files import atomic_write

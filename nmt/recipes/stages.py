@@ -10,12 +10,12 @@ from etils import epath
 from rich.console import Console
 
 from nmt.config import Recipe
-from nmt.data.corpora import Corpus, inputs_digest, load_pairs
-from nmt.data.corpora.marks import Marks
-from nmt.data.corpora.opening import named_among
-from nmt.data.corpora.spec import CorpusSpec, load_specs
-from nmt.data.corpora.texts import training_texts
+from nmt.corpora import Corpus, inputs_digest, load_pairs
+from nmt.corpora.cleaned.texts import training_texts
+from nmt.corpora.declare.spec import CorpusSpec, load_specs
+from nmt.corpora.opening import named_among
 from nmt.data.coverage import measure_coverage, write_coverage
+from nmt.data.marks import Marks
 from nmt.data.mixture import denoised
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
 from nmt.data.vocab import learn

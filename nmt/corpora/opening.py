@@ -1,0 +1,200 @@
+"""Opening corpora by name: declared, fetched, and ready to be read."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from rich.console import Console
+
+from nmt.corpora.declare.spec import CorpusSpec, load_declaration, load_spec, load_specs
+from nmt.corpora.declare.spec_read import (
+    Descriptions,
+    Gettext,
+    HtmlTables,
+    Jsonl,
+    JsonTables,
+    ParallelText,
+    Parquet,
+    PlainText,
+    Read,
+    Sqlite,
+    TfdsDataset,
+    Tsv,
+)
+from nmt.corpora.obtain.fetch import Outcome, fetch, fetch_all
+from nmt.corpora.obtain.identity import is_own, own_files, own_of
+from nmt.corpora.readers.columns import JsonlSource, ParquetSource, TsvSource
+from nmt.corpora.readers.datasets import TfdsSource
+from nmt.corpora.readers.editions import SqliteSource
+from nmt.corpora.readers.lines import LinesSource
+from nmt.corpora.readers.messages import GettextSource
+from nmt.corpora.readers.monolingual import TextSource
+from nmt.corpora.readers.pages import DescriptionsSource, HtmlSource
+from nmt.corpora.readers.read import Provenance, Source
+from nmt.corpora.readers.tables import JsonSource
+from nmt.corpora.readers.tree import Archives, Files, Tree
+from nmt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """Open corpora, and those of mixtures that could not be had."""
+
+    sources: tuple[Source, ...]
+    failures: dict[str, str] = field(default_factory=dict)  # why, by the name of the corpus
+    named: frozenset[str] = frozenset()  # those that were asked for by their own names
+
+    def without(self, name: str, why: str) -> "Corpora":
+        """Return the same but for a part of a mixture that turned out to be damaged.
+
+        Raises:
+          UserError: it was asked for by its own name, or nothing is left.
+        """
+        if name in self.named:
+            raise UserError(why)
+        failures = {**self.failures, name: why}
+        if not (left := tuple(source for source in self.sources if source.spec.name != name)):
+            raise UserError("; ".join(failures.values()))
+        return replace(self, sources=left, failures=failures)
+
+
+def open_corpus(name: str, console: Console | None = None) -> Source:
+    """Return one corpus, fetched if it must be, for use in a `with` statement.
+
+    Args:
+      name: of data/NAME.yaml, or a path; a mixture is opened by `open_corpora`.
+      console: where the progress of downloads is shown; None: nowhere.
+
+    Raises:
+      UserError: the declaration is wrong, it is a mixture, or the corpus cannot be fetched or opened.
+    """
+    return open_spec(load_spec(name), console)
+
+
+def open_spec(spec: CorpusSpec, console: Console | None = None) -> Source:
+    """Return the corpus of a declaration; see `open_corpus`."""
+    return _open(spec, fetch(spec, console))
+
+
+@contextlib.contextmanager
+def open_corpora(names: Sequence[str], console: Console | None = None, *, warns: bool = True) -> Iterator[Corpora]:
+    """Open corpora and all parts of mixtures, and close them at the end.
+
+    A part of a mixture that cannot be had is warned of and left out; a corpus that is asked for by its own name must
+    be there, and so must one part of every mixture.
+
+    Args:
+      names: corpora, by name or path.
+      console: where the progress of downloads, and warnings, are shown; None: nowhere.
+      warns: whether what is left out is warned of.
+
+    Raises:
+      UserError: as `open_corpus`, or nothing of a mixture can be had.
+    """
+    specs, named = load_specs(names), named_among(names)
+    failures: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        sources = []
+        for spec, outcome in zip(specs, fetch_all(specs, console).values(), strict=True):
+            try:
+                sources.append(stack.enter_context(_open(spec, outcome)))
+            except UserError as error:
+                if spec.name in named:
+                    raise
+                failures[spec.name] = str(error)
+                if warns:
+                    warn(console, f"left out: {error}")
+        if not sources:
+            raise UserError("; ".join(failures.values()))
+        yield Corpora(tuple(sources), failures, named)
+
+
+def named_among(names: Sequence[str]) -> frozenset[str]:
+    """Return those of some corpora and mixtures that are corpora, which must be there; parts of mixtures need not."""
+    declarations = map(load_declaration, names)
+    return frozenset(one.name for one in declarations if isinstance(one, CorpusSpec))
+
+
+def warn(console: Console | None, message: str) -> None:
+    """Print a warning in one line."""
+    if console:
+        console.print(f"warning: {message}", highlight=False, markup=False, soft_wrap=True)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 direction`, `2 directions`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def damaged_files(notes: Sequence[str]) -> str:
+    """Return the warning of files that could not be read, or not to their end; see `Source.unreadable`."""
+    shown = "; ".join(notes[:3]) + ("; ..." if len(notes) > 3 else "")
+    return f"{counted(len(notes), 'damaged file')}: {shown}"
+
+
+def unknown_languages(corpus: str, codes: Sequence[str]) -> str:
+    """Return the warning of codes of a corpus that the registry does not know, whose text is left out."""
+    shown = ", ".join(codes[:10]) + (", ..." if len(codes) > 10 else "")
+    return (
+        f"left out of {corpus}: {counted(len(codes), 'unknown language')} ({shown}); `languages` in its declaration "
+        "can say which they are"
+    )
+
+
+def _open(spec: CorpusSpec, outcome: Outcome) -> Source:
+    if isinstance(outcome, UserError):
+        raise outcome
+    if is_own(spec):
+        return _open_own(spec)
+    tree = Archives([one.path for one in outcome], f"corpus {spec.name}")
+    try:
+        source = _source(spec, spec.read, tree, spec.read.patterns)
+    except UserError:
+        tree.close()
+        raise
+    source.provenance = tuple(
+        Provenance(spec.name, one.version, spec.licence, one.sha256, one.source, spec.homepage) for one in outcome
+    )
+    return source
+
+
+def _source(spec: CorpusSpec, read: Read, tree: Tree, patterns: tuple[str, ...]) -> Source:
+    match read:
+        case JsonTables():
+            return JsonSource(spec, read, tree)
+        case Gettext():
+            return GettextSource(spec, read, tree)
+        case HtmlTables():
+            return HtmlSource(spec, read, tree)
+        case Descriptions():
+            return DescriptionsSource(spec, read, tree)
+        case Sqlite():
+            return SqliteSource(spec, read, tree)
+        case ParallelText():
+            return LinesSource(spec, read, tree, patterns)
+        case PlainText():
+            return TextSource(spec, read, tree, patterns)
+        case Tsv():
+            return TsvSource(spec, read, tree, patterns)
+        case Jsonl():
+            return JsonlSource(spec, read, tree, patterns)
+        case Parquet():
+            return ParquetSource(spec, read, tree, patterns)
+    raise UserError(f"corpus {spec.name}: read.kind: {read.kind} does not go with obtain.kind: {spec.obtain.kind}")
+
+
+def _open_own(spec: CorpusSpec) -> Source:
+    own = own_of(spec)
+    if isinstance(own.read, TfdsDataset):
+        source: Source = TfdsSource(spec, own.read, own.folder, own.patterns)
+    else:
+        read = own.read
+        if not isinstance(read, Descriptions):
+            read = read.model_copy(update={"files": own.patterns})
+        source = _source(spec, read, Files(own.folder), own.patterns)
+    source.provenance = tuple(
+        Provenance(spec.name, one.modified, spec.licence, one.sha256, one.name, spec.homepage)
+        for one in own_files(spec)
+    )
+    source.place = own.shown
+    return source

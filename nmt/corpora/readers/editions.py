@@ -1,0 +1,92 @@
+"""Corpora in a SQLite database: one query gives every text with its language, component and key."""
+
+import contextlib
+import itertools
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from nmt.corpora.declare.spec import CorpusSpec
+from nmt.corpora.declare.spec_read import Sqlite
+from nmt.corpora.readers.read import EMPTY, Row, Source, codes_of
+from nmt.corpora.readers.tree import UNREADABLE, Tree, reason_of
+from nmt.errors import UserError
+
+
+class SqliteSource(Source):
+    """An open corpus in a database, which is unpacked while it is open; SQLite sorts the rows, on the disk.
+
+    Raises:
+      UserError: there is not one database, it is none, the query fails, or gives no text of the key language.
+    """
+
+    def __init__(self, spec: CorpusSpec, read: Sqlite, tree: Tree) -> None:
+        super().__init__(spec)
+        self._tree, self._query = tree, read.query.rstrip("; \n")
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self._database = self._connect(stack, read)
+            found = self._select(f"SELECT DISTINCT language FROM ({self._query})")
+            codes = codes_of(spec, (str(code) for (code,) in found))
+            self._language_of, self._code_of = codes.languages, codes.of
+            self.languages, self.unregistered = sorted(codes.of), codes.unregistered
+            if self.key_language not in self._code_of:
+                raise UserError(f"corpus {spec.name}: the query gives no {self.key_language} text")
+            self._stack = stack.pop_all()
+
+    def _connect(self, stack: contextlib.ExitStack, read: Sqlite) -> sqlite3.Connection:
+        found = self._tree.find(read.patterns)
+        if len(found) != 1:
+            shown = self._tree.missing(read.patterns)
+            raise UserError(f"corpus {self.spec.name}: {len(found)} databases instead of one like {shown}")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-", ignore_cleanup_errors=True)))
+        path, self._name = folder / "corpus.db", found[0].name
+        try:
+            with self._tree.plain(self._name) as plain, path.open("wb") as file:
+                shutil.copyfileobj(plain, file, 1 << 20)
+            database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        except (*UNREADABLE, sqlite3.Error) as error:
+            raise self._damaged(error) from None
+        if not path.stat().st_size:
+            raise self._damaged(ValueError(EMPTY))
+        stack.callback(database.close)
+        database.text_factory = lambda content: content.decode("utf-8", "replace")
+        return database
+
+    def _select(self, query: str, values: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._database.execute(query, values)
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError, sqlite3.Warning) as error:
+            raise UserError(f"corpus {self.spec.name}: read.query: {error}") from None
+        except sqlite3.Error as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"corpus {self.spec.name}: cannot read {self._name}: {reason_of(error)}")
+
+    def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
+        key_code = self._code_of[self.key_language]
+        codes = sorted({key_code, *(code for language, code in self._code_of.items() if language in wanted)})
+        marks = ", ".join("?" * len(codes))
+        query = (
+            f"SELECT language, component, key, text FROM ({self._query}) WHERE language IN ({marks}) "
+            "ORDER BY component, key, language"
+        )
+        for (component, key), rows in itertools.groupby(self._select(query, tuple(codes)), lambda row: row[1:3]):
+            texts = {}
+            for code, _, _, text in rows:
+                if isinstance(text, str | int | float):
+                    texts[self._language_of[str(code)]] = str(text)
+                else:
+                    self._skip("text that is NULL or a BLOB", f"{code} {component} {key}")
+            if (text := texts.pop(self.key_language, None)) is not None:
+                yield Row(self.key_language, str(component), (str(component), str(key)), text, texts)
+
+    def close(self) -> None:
+        """Close the database, and remove what was unpacked."""
+        self._stack.close()
+        self._tree.close()

@@ -1,0 +1,206 @@
+"""Reading a corpus: what every open corpus gives, whatever its form."""
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+from nmt import languages
+from nmt.corpora.declare.spec import CorpusSpec
+from nmt.corpora.readers.tree import reason_of
+from nmt.errors import UserError
+
+KeyPath = tuple[str, ...]
+# Kinds of what is left out.
+EMPTY = "empty file"
+NO_TEXT = "row without text on a side"
+NOT_TEXT = "row with a value that is no text"
+
+_NAMED = 3  # damaged files in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text of the key language and its translations, as they stand in the corpus."""
+
+    language: str  # the key language's canonical code; of files of pairs without the key language, the source's
+    component: str  # what is never divided among splits; the text itself where the declaration says so
+    key: KeyPath
+    text: str
+    translations: Mapping[str, str]  # by the language's canonical code; languages without a translation are absent
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which text was used: one file that was obtained for a corpus."""
+
+    name: str  # of the corpus
+    version: str
+    licence: str
+    sha256: str
+    source: str = ""  # where it is from: `PyPI homeassistant`
+    homepage: str = ""
+
+
+class Source(ABC):
+    """An open corpus, to be used in a `with` statement.
+
+    Attributes:
+      spec: the declaration.
+      place: where a person's own files are looked for; empty for what is fetched.
+      languages: canonical codes of the languages that the registry knows, sorted.
+      unregistered: codes of the corpus that the registry does not know, sorted; their text is left out.
+      unreadable: files that could not be read, or only up to where they are damaged, each once, as paths in the corpus
+        with the reason: `NAME: REASON` or `NAME: read as far as line N (REASON)`; noted anew whenever rows are read.
+      provenance: one entry a file that was obtained.
+      skipped: how often something else was left out, by kind and the place of the first:
+        `line that is not UTF-8, first at NAME:LINE`; counted anew whenever rows are read.
+    """
+
+    def __init__(self, spec: CorpusSpec) -> None:
+        self.spec = spec
+        self.place = ""
+        self._replacements = [(re.compile(pattern), text) for pattern, text in spec.replace.items()]
+        self.languages: list[str] = []
+        self.unregistered: list[str] = []
+        self.unreadable: list[str] = []
+        self.skipped: Counter[str] = Counter()
+        self._first: dict[str, str] = {}  # keys of `skipped` by their kinds
+        self._noted_at_opening: tuple[list[str], Counter[str], dict[str, str]] = ([], Counter(), {})
+        self.provenance: tuple[Provenance, ...] = ()
+
+    def rows(self, wanted: Collection[str]) -> Iterator[Row]:
+        """Yield the rows in an order that depends on nothing but the corpus's text, in bounded memory.
+
+        Args:
+          wanted: canonical codes; only the text of these and of the key language is read. A part of the corpus that
+            cannot be read is noted in `unreadable` or `skipped` and otherwise passed over. Of a monolingual corpus
+            every text is a row of its own, without translations, and only that of these languages.
+
+        Raises:
+          UserError: files do not fit together or to the declaration, or damaged and empty ones leave no pair at all.
+        """
+        unreadable, skipped, first = self._noted_at_opening
+        self.unreadable, self.skipped, self._first = [*unreadable], skipped.copy(), {**first}
+        found = False
+        by_text = self.spec.split.by == "text"
+        rows = self._alone(frozenset(wanted)) if self.spec.monolingual else self._rows(frozenset(wanted))
+        for row in rows:
+            found = found or bool(row.translations) or self.spec.monolingual
+            if self._replacements:
+                translations = {language: self._replaced(text) for language, text in row.translations.items()}
+                row = replace(row, text=self._replaced(row.text), translations=translations)
+            yield replace(row, component=row.text) if by_text else row
+        if not found and self._damages():
+            raise self._nothing_read()
+
+    def _replaced(self, text: str) -> str:
+        for pattern, replacement in self._replacements:
+            text = pattern.sub(replacement, text)
+        return text
+
+    def _unread(self, name: str, error: Exception, count: int = 0, unit: str = "line") -> None:
+        """Note that a file could not be read, or only as far as a line or row (from 1)."""
+        reason = reason_of(error)
+        note = f"{name}: read as far as {unit} {count:,} ({reason})" if count else f"{name}: {reason}"
+        if note not in self.unreadable:
+            self.unreadable.append(note)
+
+    def _skip(self, kind: str, place: str) -> None:
+        """Count something that is left out; `place` is where it is: NAME or NAME:LINE."""
+        self.skipped[self._first.setdefault(kind, f"{kind}, first at {place}")] += 1
+
+    def _unknown(self) -> str:
+        """Return the end of a message that there is no text: codes that could not be made use of."""
+        unknown = ", ".join(self.unregistered)
+        return f"; unknown codes of languages: {unknown}; say what they are under languages:" if unknown else ""
+
+    def _damages(self) -> list[str]:
+        """Return what is damaged or empty."""
+        return [*self.unreadable, *([self._first[EMPTY]] if EMPTY in self._first else [])]
+
+    def _nothing_read(self) -> UserError:
+        what = "text" if self.spec.monolingual else "pair"
+        damages = self._damages()
+        more = f"; and {len(damages) - _NAMED} more" if len(damages) > _NAMED else ""
+        return UserError(f"corpus {self.spec.name}: no {what} could be read: {'; '.join(damages[:_NAMED])}{more}")
+
+    def has(self, source: str, target: str) -> bool:
+        """Return whether there may be text of a direction (canonical codes); of one language: for denoising."""
+        if self.spec.monolingual or source == target:
+            return self.spec.monolingual and source == target and source in self.languages
+        return self._pairs(source, target)
+
+    def _pairs(self, source: str, target: str) -> bool:
+        return source in self.languages and target in self.languages
+
+    @property
+    def key_language(self) -> str:
+        """The canonical code of the language that all others are translated from."""
+        return languages.get(self.spec.read.key_language).code
+
+    def _alone(self, wanted: frozenset[str]) -> Iterator[Row]:
+        """Yield the texts of a monolingual corpus; most forms read no row that has nothing but the key language."""
+        return alone(self._rows(frozenset(self.languages)), wanted)
+
+    @abstractmethod
+    def _rows(self, wanted: frozenset[str]) -> Iterator[Row]: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the corpus's files."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def alone(rows: Iterable[Row], wanted: Collection[str]) -> Iterator[Row]:
+    """Yield a row without translations for every text of some languages."""
+    for row in rows:
+        for language, text in ((row.language, row.text), *row.translations.items()):
+            if text and language in wanted:
+                yield replace(row, language=language, text=text, translations={})
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes that a corpus uses."""
+
+    of: Mapping[str, str]  # by canonical code, sorted by it
+    unregistered: list[str]
+
+    @property
+    def languages(self) -> dict[str, str]:
+        """Canonical codes by those of the corpus."""
+        return {code: language for language, code in self.of.items()}
+
+
+def codes_of(spec: CorpusSpec, found: Iterable[str]) -> Codes:
+    """Return the code that the corpus uses for every language that the registry knows.
+
+    Raises:
+      UserError: two codes denote one language, or the declaration names an unknown one.
+    """
+    known: dict[str, list[str]] = defaultdict(list)
+    unregistered = []
+    for code in sorted(set(found)):
+        if (name := spec.languages.get(code, code)) is None:
+            continue
+        try:
+            known[languages.get(name).code].append(code)
+        except UserError as error:
+            if code in spec.languages:
+                raise UserError(f"corpus {spec.name}: languages.{code}: {error}") from None
+            unregistered.append(code)
+    for language, codes in known.items():
+        if len(codes) > 1:
+            raise UserError(
+                f"corpus {spec.name}: {' and '.join(codes)} are all {language}; "
+                f"say under languages: which to use, such as `{codes[-1]}: null`"
+            )
+    return Codes({language: known[language][0] for language in sorted(known)}, unregistered)

@@ -1,0 +1,204 @@
+"""The documentation does what it says: commands parse, files and links exist; `test_docs_run.py` runs marked blocks."""
+
+import importlib
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+from nmt.cli import plan, train, vocab
+from nmt.config import load_recipe
+from nmt.config.arguments import read_arguments
+from nmt.files import declarations
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+MARK = "<!-- run -->"
+LANGUAGES = ("sh", "python")
+_FENCE = re.compile(r"^```(\S*)$")
+_SEPARATORS = {"|", "||", "&", "&&", ";", "(", ")"}
+_OURS = re.compile(r"(?:nmt|docs|tests|recipes|models|data|benchmarks|\.ci)/[\w.*/-]*|[\w-]+\.(?:toml|md|txt)")
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: of which page, the line of its fence, its language, its text, whether it is to be run."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    marked: bool
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    lines = page.read_text(encoding="utf-8").split("\n")
+    at = 0
+    while at < len(lines):
+        if fence := _FENCE.match(lines[at]):
+            end = lines.index("```", at + 1)
+            marked = at > 0 and lines[at - 1] == MARK
+            yield Block(page, at + 1, fence[1], "\n".join(lines[at + 1 : end]) + "\n", marked)
+            at = end
+        at += 1
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+RUNNABLE = [page for page in PAGES if any(block.marked for block in blocks(page))]
+
+
+def prose(page: Path) -> str:
+    """Return a page without its fenced blocks."""
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def simple_commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of every command of a shell script, without redirections and settings of variables."""
+    text = re.sub(r"(?<=\s)\d(?=>)", "", text.replace("\\\n", " ").replace("\n", "\n; "))
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    skip = False
+    for token in [*lexer, ";"]:
+        if token in _SEPARATORS:
+            if words:
+                yield words
+            words = []
+        elif set(token) <= set("<>&"):
+            skip = True
+        elif skip:
+            skip = False
+        elif words or not re.match(r"^[A-Z_]+=", token):
+            words.append(token)
+
+
+def commands(block: Block) -> list[list[str]]:
+    return [words for words in simple_commands(block.text) if words[0] in COMMANDS]
+
+
+def check_command(words: list[str]) -> None:
+    """Let a command parse its arguments, and do nothing else."""
+    name, *arguments = words
+    if {"--help", "--version"} & set(arguments):
+        return
+    if name in ("nmt-train", "nmt-plan"):
+        request = train.parse(arguments) if name == "nmt-train" else plan.parse(arguments)
+        if request.recipe in declarations("recipes"):
+            load_recipe(request.recipe, [word for word in request.overrides if "NAME" not in word])
+        else:
+            read_arguments(request.overrides)
+        return
+    if name == "nmt-vocab":
+        wanted = vocab.parse(arguments)
+        read_arguments(wanted.overrides)
+        return
+    command = typer.main.get_command(importlib.import_module(COMMANDS[name].partition(":")[0]).app)
+    if below := getattr(command, "commands", {}):
+        name, *arguments = arguments
+        command = below[name]
+    command.make_context(name, arguments)
+
+
+# The reading of pages.
+
+
+def test_blocks_and_commands_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n\n{MARK}\n```sh\nx\n```\n\n```text\ny\n```\n")
+    assert [(block.language, block.text, block.marked) for block in blocks(page)] == [
+        ("sh", "x\n", True),
+        ("text", "y\n", False),
+    ]
+    script = "# a comment\nX=1 echo 'a | b' | nmt-a --to x < in > out 2>&1\nnmt-b \\\n  c && d; e  # why\nf\n"
+    expected = [["echo", "a | b"], ["nmt-a", "--to", "x"], ["nmt-b", "c"], ["d"], ["e"], ["f"]]
+    assert list(simple_commands(script)) == expected
+
+
+def test_mistakes_in_commands_are_found() -> None:
+    check_command(["nmt-train", "recipe=quickstart", "train.steps=5"])
+    check_command(["nmt-evaluate", "runs/x", "--pairs", "de-en"])
+    for words in (
+        "nmt-train recipe=quickstart",
+        "nmt-train recipe=my.yaml",
+        "nmt-plan recipe=quickstart topology=cpu:2",
+    ):
+        with pytest.raises(Exception, match=r"train\.stepz"):
+            check_command([*words.split(), "train.stepz=5"])
+    with pytest.raises(Exception, match="--pears"):
+        check_command(["nmt-evaluate", "runs/x", "--pears", "de-en"])
+
+
+# The pages.
+
+
+def test_there_are_pages_to_check() -> None:
+    assert {"README.md", "getting-started.md", "configuration.md", "CONTRIBUTING.md"} <= {page.name for page in PAGES}
+    assert ROOT / "docs" / "getting-started.md" in RUNNABLE
+
+
+def test_marks_stand_before_blocks_that_can_be_run() -> None:
+    for page in PAGES:
+        marks = page.read_text(encoding="utf-8").split("\n").count(MARK)
+        assert marks == sum(block.marked for block in blocks(page)), f"{page.name}: a mark without a block"
+    assert [str(block) for block in ALL if block.marked and block.language not in LANGUAGES] == []
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if commands(block)], ids=str)
+def test_commands_parse(block: Block) -> None:
+    for words in commands(block):
+        check_command(words)
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.language == "python"], ids=str)
+def test_python_compiles(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if "\n  corpora: " in block.text], ids=str)
+def test_recipes_can_be_loaded(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "page.yaml").write_text(block.text)
+    load_recipe(str(tmp_path / "page.yaml"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_mentioned_exist(page: Path) -> None:
+    """Names in capitals, as in data/NAME.yaml, stand for others."""
+    spans = re.findall(r"`([^`\n]+)`", prose(page))
+    paths = [span.rstrip("/") for span in spans if _OURS.fullmatch(span)]
+    missing = [path for path in paths if not re.search(r"[A-Z]{4}\.", path) and not list(ROOT.glob(path))]
+    assert missing == []
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(prose(page)):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", prose(file), flags=re.MULTILINE)
+            assert anchor in {slug(heading) for heading in headings}, target
+
+
+def test_every_room_stands_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = [path for path in (ROOT / "nmt").iterdir() if (path / "__init__.py").exists() or path.suffix == ".py"]
+    named = {f"`nmt/{path.name}{'/' if path.is_dir() else ''}`" for path in rooms if path.name != "__init__.py"}
+    assert {name for name in named if f" {name} " not in text} == set()
