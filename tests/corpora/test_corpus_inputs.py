@@ -13,8 +13,10 @@ from rich.console import Console
 from toy_corpus import WHEEL, make_wheel, values_of, write_spec
 
 from nmt.config import CleanConfig
-from nmt.corpora import build, contents, inputs_digest, load_pairs, load_specs, open_corpora
+from nmt.corpora import inputs_digest, load_pairs, load_specs, open_corpora
+from nmt.corpora.cleaned import build
 from nmt.corpora.load import clean_corpora
+from nmt.corpora.obtain import contents
 from nmt.corpora.obtain.counts import expected_pairs
 from nmt.corpora.obtain.identity import own_files
 from nmt.corpora.overview import count

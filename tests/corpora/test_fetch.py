@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 from toy_corpus import WHEEL, make_wheel, spec_of, values_of
 
-from nmt.corpora import fetch as fetching
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.obtain import cache, client
+from nmt.corpora.obtain import fetch as fetching
 from nmt.errors import UserError
 
 

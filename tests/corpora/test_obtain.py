@@ -24,7 +24,7 @@ from toy_corpus import WHEEL, make_wheel, values_of, write_spec
 from nmt.cli import data as command
 from nmt.config import CleanConfig
 from nmt.corpora import CorpusSpec, inputs_digest, load_pairs, load_specs, open_corpora, open_corpus
-from nmt.corpora import fetch as fetching
+from nmt.corpora.obtain import fetch as fetching
 from nmt.corpora.obtain.repack import repack
 from nmt.errors import UserError
 from nmt.languages import Direction

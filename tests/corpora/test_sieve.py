@@ -14,9 +14,9 @@ from sieve_oracle import SlowSieve, folded
 
 from nmt.config import CleanConfig
 from nmt.corpora import SPLITS, Corpus
-from nmt.corpora import build as building
 from nmt.corpora.clean import Reason
 from nmt.corpora.clean.sieve import SAMPLES
+from nmt.corpora.cleaned import build as building
 from nmt.corpora.declare.spec import SplitRule
 from nmt.corpora.readers.read import Row
 from nmt.languages import Direction
