@@ -18,6 +18,9 @@ if jaxlib.__version__.startswith("0.10.") and _QUICK not in os.environ.get("XLA_
     # A flag that another release may not know ends the process.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
 
+# Programs that tests start import the helpers that stand beside this file too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+
 WORKERS = 4  # at most: the longest group takes about a quarter of the suite's time
 # All tests of a file share a worker, and all of this folder, which share a finished run.
 FINISHED = "tests/system/finished"

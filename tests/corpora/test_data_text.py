@@ -132,9 +132,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(toy: str, monkeypatch: pytes
 def test_a_killed_process_leaves_nothing_that_counts(toy: str, tmp_path: Path) -> None:
     """Killed at its last step, with everything written but the file that says so; and what another version left."""
     code = (
-        "import sys, time; from nmt.config import CleanConfig; from nmt.corpora import load_pairs, cleaned;"
+        "import sys, time; from nmt.config import CleanConfig; from nmt.corpora import Corpus, load_pairs;"
         "from nmt.languages import Direction;"
-        "cleaned.Corpus.save = lambda self: (print('now', flush=True), time.sleep(99));"
+        "Corpus.save = lambda self: (print('now', flush=True), time.sleep(99));"
         "load_pairs([sys.argv[1]], [Direction('de', 'en')], CleanConfig())"
     )
     process = subprocess.Popen([sys.executable, "-c", code, toy], stdout=subprocess.PIPE, text=True)

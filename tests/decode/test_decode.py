@@ -357,7 +357,7 @@ def test_a_model_that_diverged_is_told():
 
 _SEVERAL_DEVICES = """
 import json, sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/decode"]
 from test_decode import *
 from nmt.config import MeshConfig
 layout = make_layout(MeshConfig(data=2, expert=2, model=2))
