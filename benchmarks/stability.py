@@ -86,19 +86,19 @@ def _train(changes: Sequence[str], seed: int, arguments: argparse.Namespace) -> 
 
     import jax
     from etils import epath
-    from rich.console import Console
 
     from nmt.config import load_recipe
     from nmt.data.pipeline import dev_batches, train_batches
     from nmt.models.weights import resolve
     from nmt.recipes.stages import Preparation
+    from nmt.recipes.terminal import TerminalProgress
     from nmt.sharding import make_mesh
     from nmt.train.step import make_trainer
 
     keys = [*MODEL, *changes, f"train.schedule.learning_rate={arguments.learning_rate}", "data.temperature=1"]
     recipe = load_recipe("quickstart", keys)
     recipe = recipe.model_copy(update={"model": resolve(recipe.model)})
-    preparation = Preparation(recipe, epath.Path(arguments.folder), Console(stderr=True))
+    preparation = Preparation(recipe, epath.Path(arguments.folder), TerminalProgress())
     vocabularies = preparation.vocabularies()
     preparation.stats(vocabularies)
     # What is learnt from is the same for all; the seed is that of the weights, the order and the noise.

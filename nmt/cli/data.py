@@ -14,8 +14,6 @@ from nmt.cli.shell import command_name, parsed, run_command
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from nmt.corpora.declare.spec import CorpusSpec
     from nmt.corpora.obtain.counts import Counts
     from nmt.corpora.obtain.fetch import Outcome
@@ -113,21 +111,19 @@ def _line(entry: "Entry") -> tuple[str, ...]:
 
 
 def _fetch(request: FetchRequest) -> None:
-    from rich.console import Console
-
     from nmt.corpora.declare.spec import load_specs
     from nmt.corpora.obtain.fetch import fetch_all
     from nmt.corpora.opening import damaged_files, unknown_languages
     from nmt.corpora.overview import count_all
+    from nmt.recipes.terminal import TerminalProgress
 
-    console = Console(stderr=True)
+    progress = TerminalProgress()
     specs = load_specs(request.names)
-    outcomes = fetch_all(specs, console)
+    outcomes = fetch_all(specs, progress)
     there = [spec for spec in specs if not isinstance(outcomes[spec.name], UserError)]
     counts: dict[str, Counts | UserError] = {}
     if request.counted:
-        with console.status("reading and counting"):
-            counts = count_all(there, lambda name: _note(console, f"counted {name}"))
+        counts = count_all(there, progress)
     _print_table(
         ("corpus", "licence", "files", "MB", "languages", "pairs", "source"),
         [_summary(spec, outcomes[spec.name], counts.get(spec.name)) for spec in specs],
@@ -135,11 +131,11 @@ def _fetch(request: FetchRequest) -> None:
     for name, found in counts.items():
         if not isinstance(found, UserError):
             if found.unreadable:
-                _note(console, f"warning: {name}: {damaged_files(found.unreadable)}")
+                progress.warn(f"{name}: {damaged_files(found.unreadable)}")
             for what, times in found.skipped.items():
-                _note(console, f"warning: left out of {name}: {what} ({times:,} times)")
+                progress.warn(f"left out of {name}: {what} ({times:,} times)")
             if found.unregistered:
-                _note(console, f"warning: {unknown_languages(name, found.unregistered)}")
+                progress.warn(unknown_languages(name, found.unregistered))
     found_out = {spec.name: _failure(spec.name, outcomes[spec.name], counts.get(spec.name)) for spec in specs}
     _end(request, specs, {name: why for name, why in found_out.items() if why})
 
@@ -186,10 +182,6 @@ def _end(request: FetchRequest, specs: "list[CorpusSpec]", failures: dict[str, s
     for message in failures.values():
         print(f"{command_name()}: warning: left out: {message}", file=sys.stderr)
     sys.exit(1)
-
-
-def _note(console: "Console", text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _number(value: int | None) -> str:

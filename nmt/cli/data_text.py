@@ -1,9 +1,7 @@
 """nmt-data stats, preview and export: what cleaning makes of a corpus. `nmt/cli/data.py` registers them."""
 
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
@@ -38,7 +36,7 @@ REASONS = (
     "length_ratio", "numbers", "addresses", "duplicate", "near_duplicate", "held_out", "contaminated",
 )  # fmt: skip
 SAMPLES = 20
-_STEP = 1000  # pairs between two updates of a bar
+_UNBOUNDED = 10_000  # columns: a table for a file or another program has no width to keep to
 
 _Pair = Annotated[str, typer.Option(metavar="PAIR", help="Direction, such as de-en.")]
 
@@ -133,47 +131,58 @@ def perform(request: StatsRequest | PreviewRequest | ExportRequest) -> None:
 
 
 def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpus":
-    from rich.console import Console
-
     from nmt.config.directions import expand_directions
     from nmt.corpora.inspect import cleaning, default_directions
     from nmt.corpora.load import clean_corpora
     from nmt.languages import parse_stream
+    from nmt.recipes.terminal import TerminalProgress
 
-    config, console = cleaning(clean), Console(stderr=True)
+    config, progress = cleaning(clean), TerminalProgress()
     if directions is None:
-        return clean_corpora([name], default_directions(name, console), config, console)
+        return clean_corpora([name], default_directions(name, progress), config, progress)
     wanted = [one.strip() for text in directions for one in text.split(",") if one.strip()]
     return clean_corpora(
-        [name], list(dict.fromkeys(map(parse_stream, expand_directions(wanted, [name])))), config, console
+        [name], list(dict.fromkeys(map(parse_stream, expand_directions(wanted, [name])))), config, progress
     )
 
 
 def _stats(request: StatsRequest) -> None:
-    from rich.console import Console
-
-    from nmt.corpora.inspect import check_kept, statistics, statistics_table
+    from nmt.corpora.inspect import check_kept, statistics
 
     corpus = _corpus(request.name, request.directions, request.clean)
     if request.as_json:
         print(json.dumps(statistics(corpus), indent=2, ensure_ascii=False))
     else:
-        # A table for a file or another program has no width to keep to.
-        console = Console()
-        (console if console.is_terminal else Console(width=10_000)).print(statistics_table(corpus))
+        _print_statistics(corpus)
     sys.stdout.flush()
     check_kept(corpus, request.name)
 
 
+def _print_statistics(corpus: "Corpus") -> None:
+    from rich.table import Table
+
+    from nmt.corpora.inspect import STATISTICS_TITLES, statistics_rows
+    from nmt.recipes.terminal import table_console
+
+    table = Table()
+    for name in STATISTICS_TITLES:
+        table.add_column(name, justify="left" if name in ("direction", "rejected") else "right", overflow="fold")
+    rows, total = statistics_rows(corpus)
+    for row in rows:
+        table.add_row(*row)
+    table.add_section()
+    table.add_row(*total)
+    table_console(_UNBOUNDED).print(table)
+
+
 def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction]":
     """Return a corpus with a direction: that of `stats`, which is there already, if it has it."""
-    from rich.console import Console
-
     from nmt.corpora.inspect import default_directions
     from nmt.languages import parse_stream
+    from nmt.recipes.terminal import TerminalProgress
 
     direction = parse_stream(pair)
-    default = direction in default_directions(name, Console(stderr=True))
+    default = direction in default_directions(name, TerminalProgress())
     return _corpus(name, None if default else [str(direction)], clean), direction
 
 
@@ -208,32 +217,14 @@ def _export(request: ExportRequest) -> None:
     from nmt.corpora.inspect import check_split
     from nmt.corpora.inspect import export as write
     from nmt.corpora.opening import counted
+    from nmt.recipes.terminal import TerminalProgress
 
     corpus, direction = _of_pair(request.name, request.pair, request.clean)
     check_split(corpus, direction, request.split)
     pairs = len(corpus.pairs[direction][request.split])
     try:
-        with _progress(f"writing {direction}", pairs) as show:
-            paths = write(corpus, direction, request.split, request.out, request.form, request.compress, show)
+        paths = write(corpus, direction, request.split, request.out, request.form, request.compress, TerminalProgress())
     except OSError as error:
         raise UserError(f"cannot write to {request.out}: {error.strerror or error}") from None
     count = counted(pairs, "text" if direction.denoises else "pair")
     print(f"{count} in {' and '.join(map(str, paths))}")
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that shows on a terminal how much is done, and nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-
-        def show(done: int) -> None:
-            if done % _STEP == 0 or done == total:
-                progress.update(task, completed=done)
-
-        yield show

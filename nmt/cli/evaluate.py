@@ -73,31 +73,27 @@ def _evaluate(request: Request) -> None:
     select(chosen, recipe, request.pairs)  # mistakes are told before anything is loaded
     prepare_process()
 
-    from rich.console import Console
-
     from nmt.decode.translator import Translator
     from nmt.evaluate.matrix import evaluate as evaluate_run
-    from nmt.evaluate.progress import shown
-    from nmt.evaluate.report import show
+    from nmt.recipes.scores import show_matrix
+    from nmt.recipes.terminal import TerminalProgress
 
     translator = Translator(request.run, step=request.step)
-    console = Console(stderr=True)
-    with shown(console) as display:
-        matrix = evaluate_run(
-            translator,
-            request.run,
-            split=chosen,
-            directions=request.pairs,
-            beam=request.beam,
-            force=request.force,
-            on_cell=display.on_cell,
-            on_progress=display.on_progress,
-        )
+    progress = TerminalProgress()
+    matrix = evaluate_run(
+        translator,
+        request.run,
+        split=chosen,
+        directions=request.pairs,
+        beam=request.beam,
+        force=request.force,
+        progress=progress,
+    )
     if request.as_json:
         print(json.dumps(matrix.to_json(), indent=2, ensure_ascii=False))
     else:
-        show(matrix)
-    console.print(f"written to {matrix.folder} (open report.html there)", soft_wrap=True, highlight=False, markup=False)
+        show_matrix(matrix)
+    progress.say(f"written to {matrix.folder} (open report.html there)")
 
 
 if __name__ == "__main__":

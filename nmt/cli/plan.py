@@ -128,7 +128,7 @@ def _main(arguments: Sequence[str]) -> None:
 
 def _run(request: Request, recipe: Recipe) -> int:
     """Plan, print; return the exit status."""
-    from nmt.plan.report import Options, plan_and_report
+    from nmt.cli.plan_report import Options, plan_and_report
 
     same = (f"recipe={request.recipe}", f"topology={request.topology}", *request.overrides)
     options = Options(request.decode, request.collectives, request.search, request.json, same)

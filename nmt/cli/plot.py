@@ -1,12 +1,17 @@
 """nmt-plot: pictures of a run: how it learnt, and which languages use which experts."""
 
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from nmt.cli.shell import command_name, parsed, run_command
 from nmt.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nmt.train.usage import Usage
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -78,7 +83,6 @@ def _plot(request: Request) -> None:
     import sys
 
     from nmt.evaluate.pictures import draw_pictures
-    from nmt.evaluate.specialisation import show_specialisations
 
     drawn = draw_pictures(request.run, request.what, request.step, request.output, request.format.value)
     for note in drawn.notes:
@@ -86,6 +90,27 @@ def _plot(request: Request) -> None:
     if drawn.usage:
         show_specialisations(drawn.usage)
     print(*drawn.paths, sep="\n")
+
+
+def show_specialisations(usage: "Usage", console: "Console | None" = None) -> None:
+    """Print one line a sparse layer, by default on standard output."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from nmt.evaluate.specialisation import specialisations
+    from nmt.recipes.terminal import table_console
+
+    title = f"experts by direction, steps {usage.first} to {usage.last}"
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for number, name in enumerate(("layer", "information", "of possible", "stands out most", "by its expert")):
+        table.add_column(name, justify="right" if number in (1, 2) else "left", no_wrap=True)
+    for entry in specialisations(usage):
+        share = entry.information / entry.possible if entry.possible else 0.0
+        bits = f"{entry.information:.3f} bits"
+        favourite = f"{entry.expert}: {entry.share:.1%} of its tokens, {entry.overall:.1%} of all"
+        named = [entry.direction, favourite] if entry.direction else ["", ""]
+        table.add_row(f"{entry.stack} {entry.layer}", bits, f"{share:.1%}", *named)
+    (console or table_console()).print(table, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,12 @@ import contextlib
 import gzip
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from etils import epath
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from nmt.config import CleanConfig
 from nmt.config.arguments import read_arguments
@@ -23,11 +21,14 @@ from nmt.corpora.opening import counted, open_corpora
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction
+from nmt.progress import SILENT, Progress
 
+_TOLD_EVERY = 1000  # pairs
 FORMATS = ("moses", "tsv", "jsonl")
+STATISTICS_TITLES = ("direction", "read", *SPLITS, "words", "characters", "rejected")
 
 
-def default_directions(name: str, console: Console | None = None) -> tuple[Direction, ...]:
+def default_directions(name: str, progress: Progress = SILENT) -> tuple[Direction, ...]:
     """Return the directions from every language of a corpus or mixture into its key language.
 
     Of monolingual corpora, those of denoising.
@@ -35,7 +36,7 @@ def default_directions(name: str, console: Console | None = None) -> tuple[Direc
     Raises:
       UserError: it cannot be had, or it has one language only.
     """
-    with open_corpora([name], console, warns=False) as corpora:
+    with open_corpora([name], progress, warns=False) as corpora:
         found = {
             Direction(code, source.key_language)
             for source in corpora.sources
@@ -65,17 +66,16 @@ def statistics(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def statistics_table(corpus: Corpus) -> Table:
-    """Return the statistics as a table, a line a direction; words and characters are of source / target."""
-    table = Table()
-    for name in ("direction", "read", *SPLITS, "words", "characters", "rejected"):
-        table.add_column(name, justify="left" if name in ("direction", "rejected") else "right", overflow="fold")
-    for direction, sizes in corpus.sizes.items():
-        table.add_row(*_line(str(direction), sizes, corpus.rejections[direction]))
-    table.add_section()
+def statistics_rows(corpus: Corpus) -> tuple[list[list[str]], list[str]]:
+    """Return the statistics as text: a row a direction under STATISTICS_TITLES, and the row of their totals.
+
+    Words and characters are those of source / target.
+    """
+    rows = [
+        list(_line(str(direction), sizes, corpus.rejections[direction])) for direction, sizes in corpus.sizes.items()
+    ]
     rejected = sum(corpus.rejections.values(), Counter())
-    table.add_row(*_line(counted(len(corpus.sizes), "direction"), _total(corpus), rejected))
-    return table
+    return rows, list(_line(counted(len(corpus.sizes), "direction"), _total(corpus), rejected))
 
 
 def largest(corpus: Corpus, rejected: str | None = None, most: int = 5) -> list[Direction]:
@@ -148,7 +148,7 @@ def export(
     folder: str,
     form: str,
     compress: bool = False,
-    progress: Callable[[int], object] = lambda pairs: None,
+    progress: Progress = SILENT,
 ) -> list[epath.Path]:
     """Write a direction's split for other tools, and return the files.
 
@@ -160,7 +160,7 @@ def export(
       form: moses (SPLIT.de-en.de and SPLIT.de-en.en), tsv (source<TAB>target) or jsonl ({"source", "target"}). Of
         monolingual text there is one side: SPLIT.de-de.de, one column, or {"text"}.
       compress: with gzip, as NAME.gz.
-      progress: called with the number of pairs that are done.
+      progress: who is told how many pairs are written.
     """
     root = epath.Path(folder)
     root.mkdir(parents=True, exist_ok=True)
@@ -170,10 +170,13 @@ def export(
     paths = [root / f"{name}{suffix}" for name in names]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(_written(path, compress)) for path in paths]
-        for done, pair in enumerate(corpus.pairs[direction][split], start=1):
+        pairs = corpus.pairs[direction][split]
+        task = stack.enter_context(progress.track(f"writing {direction}", len(pairs), "pairs"))
+        for done, pair in enumerate(pairs, start=1):
             for file, line in zip(files, _lines(pair[: len(languages)], form), strict=True):
                 file.write(f"{line}\n".encode())
-            progress(done)
+            if done % _TOLD_EVERY == 0 or done == len(pairs):
+                task.update(done)
     return paths
 
 

@@ -15,8 +15,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from nmt.config import CleanConfig
 from nmt.corpora.cleaned.build import DamagedError, build
 from nmt.corpora.cleaned.corpus import Corpus
@@ -24,20 +22,21 @@ from nmt.corpora.cleaned.spill import room_in
 from nmt.corpora.declare.spec import CorpusSpec, load_specs
 from nmt.corpora.obtain.fetch import fetched
 from nmt.corpora.obtain.identity import CODE_VERSION, identity
-from nmt.corpora.opening import Corpora, damaged_files, named_among, open_corpora, unknown_languages, warn
+from nmt.corpora.opening import Corpora, damaged_files, named_among, open_corpora, unknown_languages
 from nmt.corpora.parallel import cores
 from nmt.corpora.readers.read import Source
 from nmt.corpora.readers.testsets import digest_of
 from nmt.errors import UserError
 from nmt.files import cache_dir
 from nmt.languages import Direction
+from nmt.progress import SILENT, Progress
 
 
 def load_pairs(
     names: Sequence[str],
     directions: Sequence[Direction],
     clean: CleanConfig,
-    console: Console | None = None,
+    progress: Progress = SILENT,
     workers: int | None = None,
 ) -> Corpus:
     """Return the pairs of some directions from some corpora, as `clean_corpora`, with at least one of each direction.
@@ -45,7 +44,7 @@ def load_pairs(
     Raises:
       UserError: as `clean_corpora`, or a direction has no pairs.
     """
-    corpus = clean_corpora(names, directions, clean, console, workers)
+    corpus = clean_corpora(names, directions, clean, progress, workers)
     _check_left(corpus)
     return corpus
 
@@ -54,7 +53,7 @@ def clean_corpora(
     names: Sequence[str],
     directions: Sequence[Direction],
     clean: CleanConfig,
-    console: Console | None = None,
+    progress: Progress = SILENT,
     workers: int | None = None,
 ) -> Corpus:
     """Return the pairs of some directions from some corpora, from the cache if they were cleaned before.
@@ -67,7 +66,7 @@ def clean_corpora(
       names: corpora, by name or path; where they share texts, the first one has them.
       directions: canonical.
       clean: what is kept.
-      console: where the progress of downloads and of cleaning, and warnings, are shown; None: nowhere.
+      progress: who is told of downloads and of cleaning, and warned.
       workers: processes; None: as many as there are cores. The result does not depend on it.
 
     Raises:
@@ -75,16 +74,16 @@ def clean_corpora(
         mixtures, those that cannot be had are left out, so that a direction may have no pairs.
     """
     specs = load_specs(names)
-    digest = inputs_digest(specs, directions, clean, console, named_among(names))
+    digest = inputs_digest(specs, directions, clean, progress, named_among(names))
     folder = cache_dir("cleaned") / digest[:32]
     with _alone(folder):
         corpus = Corpus.load(folder)
         # What lacks a part of a mixture is tried again.
         if corpus is None or corpus.failures or not _is_current(corpus, specs):
-            _make(folder, digest, names, directions, clean, console, workers or cores())
+            _make(folder, digest, names, directions, clean, progress, workers or cores())
             corpus = Corpus.load(folder)
     assert corpus is not None
-    _warn(corpus, console)
+    _warn(corpus, progress)
     return corpus
 
 
@@ -92,7 +91,7 @@ def inputs_digest(
     specs: Sequence[CorpusSpec],
     directions: Sequence[Direction],
     clean: CleanConfig,
-    console: Console | None = None,
+    progress: Progress = SILENT,
     named: Collection[str] | None = None,
 ) -> str:
     """Return a hash of all that determines the pairs; needs no network. Other pairs, another digest.
@@ -105,7 +104,7 @@ def inputs_digest(
       specs: the corpora.
       directions: canonical.
       clean: what is kept.
-      console: where it is said that much is being hashed; None: nowhere.
+      progress: who is told when much has to be hashed.
       named: names of corpora that must be there; None: all. Parts of mixtures need not.
 
     Raises:
@@ -114,7 +113,7 @@ def inputs_digest(
     """
     inputs = {
         "code": CODE_VERSION,
-        "corpora": [_identity(spec, console, named is None or spec.name in named) for spec in specs],
+        "corpora": [_identity(spec, progress, named is None or spec.name in named) for spec in specs],
         "directions": [str(direction) for direction in directions],
         "clean": clean.model_dump(mode="json", exclude={"decontaminate"}),
         "test sets": [digest_of(name) for name in clean.decontaminate],
@@ -122,9 +121,9 @@ def inputs_digest(
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _identity(spec: CorpusSpec, console: Console | None, must_be_there: bool) -> dict[str, Any]:
+def _identity(spec: CorpusSpec, progress: Progress, must_be_there: bool) -> dict[str, Any]:
     try:
-        return identity(spec, console)
+        return identity(spec, progress)
     except UserError:
         if must_be_there:
             raise
@@ -148,16 +147,16 @@ def _make(
     names: Sequence[str],
     directions: Sequence[Direction],
     clean: CleanConfig,
-    console: Console | None,
+    progress: Progress,
     workers: int,
 ) -> None:
     """Clean corpora into a folder beside, and rename it."""
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed: it would hold the lock otherwise
     try:
-        with open_corpora(names, console) as corpora, room_in(folder.parent):
+        with open_corpora(names, progress) as corpora, room_in(folder.parent):
             _check_covered(directions, corpora)
-            _build(unfinished, digest, corpora, directions, clean, console, workers)
+            _build(unfinished, digest, corpora, directions, clean, progress, workers)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:
@@ -170,7 +169,7 @@ def _build(
     corpora: Corpora,
     directions: Sequence[Direction],
     clean: CleanConfig,
-    console: Console | None,
+    progress: Progress,
     workers: int,
 ) -> None:
     """Clean corpora into a folder, which is made.
@@ -181,11 +180,11 @@ def _build(
     while True:
         folder.mkdir()
         try:
-            build(folder, digest, corpora, directions, clean, console, workers).save()
+            build(folder, digest, corpora, directions, clean, progress, workers).save()
             return
         except DamagedError as error:
             corpora = corpora.without(error.corpus, str(error))
-            warn(console, f"left out: {error}")
+            progress.warn(f"left out: {error}")
             shutil.rmtree(folder)
 
 
@@ -225,12 +224,10 @@ def _check_left(corpus: Corpus) -> None:
         raise UserError(f"cleaning leaves no pair of the direction {', '.join(gone)}{lost}")
 
 
-def _warn(corpus: Corpus, console: Console | None) -> None:
-    if console is None:
-        return
+def _warn(corpus: Corpus, progress: Progress) -> None:
     for name, codes in corpus.unregistered.items():
-        warn(console, unknown_languages(name, codes))
+        progress.warn(unknown_languages(name, codes))
     if corpus.unreadable:
-        warn(console, damaged_files(corpus.unreadable))
+        progress.warn(damaged_files(corpus.unreadable))
     for what, count in corpus.skipped.items():
-        warn(console, f"left out of {what} ({count:,} times)")
+        progress.warn(f"left out of {what} ({count:,} times)")

@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from rich.console import Console
-
 from nmt.corpora.declare.spec import CorpusSpec, load_declaration, load_spec, load_specs
 from nmt.corpora.declare.spec_read import (
     Descriptions,
@@ -34,6 +32,7 @@ from nmt.corpora.readers.read import Provenance, Source
 from nmt.corpora.readers.tables import JsonSource
 from nmt.corpora.readers.tree import Archives, Files, Tree
 from nmt.errors import UserError
+from nmt.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -58,26 +57,26 @@ class Corpora:
         return replace(self, sources=left, failures=failures)
 
 
-def open_corpus(name: str, console: Console | None = None) -> Source:
+def open_corpus(name: str, progress: Progress = SILENT) -> Source:
     """Return one corpus, fetched if it must be, for use in a `with` statement.
 
     Args:
       name: of data/NAME.yaml, or a path; a mixture is opened by `open_corpora`.
-      console: where the progress of downloads is shown; None: nowhere.
+      progress: who is told of downloads.
 
     Raises:
       UserError: the declaration is wrong, it is a mixture, or the corpus cannot be fetched or opened.
     """
-    return open_spec(load_spec(name), console)
+    return open_spec(load_spec(name), progress)
 
 
-def open_spec(spec: CorpusSpec, console: Console | None = None) -> Source:
+def open_spec(spec: CorpusSpec, progress: Progress = SILENT) -> Source:
     """Return the corpus of a declaration; see `open_corpus`."""
-    return _open(spec, fetch(spec, console))
+    return _open(spec, fetch(spec, progress))
 
 
 @contextlib.contextmanager
-def open_corpora(names: Sequence[str], console: Console | None = None, *, warns: bool = True) -> Iterator[Corpora]:
+def open_corpora(names: Sequence[str], progress: Progress = SILENT, *, warns: bool = True) -> Iterator[Corpora]:
     """Open corpora and all parts of mixtures, and close them at the end.
 
     A part of a mixture that cannot be had is warned of and left out; a corpus that is asked for by its own name must
@@ -85,7 +84,7 @@ def open_corpora(names: Sequence[str], console: Console | None = None, *, warns:
 
     Args:
       names: corpora, by name or path.
-      console: where the progress of downloads, and warnings, are shown; None: nowhere.
+      progress: who is told of downloads, and warned.
       warns: whether what is left out is warned of.
 
     Raises:
@@ -95,7 +94,7 @@ def open_corpora(names: Sequence[str], console: Console | None = None, *, warns:
     failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         sources = []
-        for spec, outcome in zip(specs, fetch_all(specs, console).values(), strict=True):
+        for spec, outcome in zip(specs, fetch_all(specs, progress).values(), strict=True):
             try:
                 sources.append(stack.enter_context(_open(spec, outcome)))
             except UserError as error:
@@ -103,7 +102,7 @@ def open_corpora(names: Sequence[str], console: Console | None = None, *, warns:
                     raise
                 failures[spec.name] = str(error)
                 if warns:
-                    warn(console, f"left out: {error}")
+                    progress.warn(f"left out: {error}")
         if not sources:
             raise UserError("; ".join(failures.values()))
         yield Corpora(tuple(sources), failures, named)
@@ -113,12 +112,6 @@ def named_among(names: Sequence[str]) -> frozenset[str]:
     """Return those of some corpora and mixtures that are corpora, which must be there; parts of mixtures need not."""
     declarations = map(load_declaration, names)
     return frozenset(one.name for one in declarations if isinstance(one, CorpusSpec))
-
-
-def warn(console: Console | None, message: str) -> None:
-    """Print a warning in one line."""
-    if console:
-        console.print(f"warning: {message}", highlight=False, markup=False, soft_wrap=True)
 
 
 def counted(count: int, noun: str) -> str:

@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from nmt.corpora.obtain.fetch import fetched
 from nmt.corpora.opening import open_spec
 from nmt.errors import UserError
 from nmt.files import atomic_write, declarations
+from nmt.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -140,25 +141,29 @@ def count(spec: CorpusSpec) -> Counts:
     return counts
 
 
-def count_all(specs: Sequence[CorpusSpec], on_done: Callable[[str], None]) -> dict[str, Counts | UserError]:
+def count_all(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[str, Counts | UserError]:
     """Count corpora that are not counted yet, in as many processes as there are cores.
 
     Args:
       specs: corpora that are fetched.
-      on_done: called with the name of each that is counted.
+      progress: who is told which are counted.
     """
     results: dict[str, Counts | UserError] = {spec.name: found for spec in specs if (found := counted(spec))}
     missing = [spec for spec in specs if spec.name not in results]
     if not missing:
         return results
     workers = min(len(missing), len(os.sched_getaffinity(0)))
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with (
+        progress.track("reading and counting", len(missing), "corpora") as task,
+        concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+    ):
         futures = {pool.submit(count, spec): spec.name for spec in missing}
-        for future in concurrent.futures.as_completed(futures):
+        for done, future in enumerate(concurrent.futures.as_completed(futures), start=1):
             name = futures[future]
             try:
                 results[name] = future.result()
             except UserError as error:
                 results[name] = error
-            on_done(name)
+            progress.say(f"counted {name}")
+            task.update(done)
     return results

@@ -30,8 +30,7 @@ from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, in_orde
 from nmt.evaluate.webpage import render_page
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_stream
-
-Progress = Callable[[Direction, int, int], None]  # direction, sentences done, sentences of the direction
+from nmt.progress import SILENT, Progress
 
 PAGE_DIRECTIONS = 60  # most directions with sample translations on the page
 PAGE_SAMPLES = 4  # sample translations of a direction
@@ -68,8 +67,7 @@ def evaluate(
     directions: Sequence[str] | None = None,
     beam: int | None = None,
     force: bool = False,
-    on_cell: Callable[[Result], None] | None = None,
-    on_progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Matrix:
     """Translate and score a test set, direction by direction, and write what was found under RUN/evaluation.
 
@@ -80,8 +78,7 @@ def evaluate(
       directions: such as `["de-en"]`; None: all that the set has and the model can translate.
       beam: beam width; None: the recipe's.
       force: translate also what has been translated.
-      on_cell: called with every result, translated now or before.
-      on_progress: called while a direction is being translated.
+      progress: who is told of every result, translated now or before, and of the sentences that are translated.
 
     Returns:
       the matrix of the directions asked for. matrix.json and report.html also hold those that other calls found
@@ -96,9 +93,8 @@ def evaluate(
     job = _Job.prepare(translator, epath.Path(run), chosen, beam)
     results = {}
     for direction in selection.directions:
-        results[direction] = job.result(direction, force, on_progress)
-        if on_cell:
-            on_cell(results[direction])
+        results[direction] = job.result(direction, force, progress)
+        progress.say(_summary(results[direction]))
     job.write_matrix(results, selection.left_out)
     return job.matrix(results.values(), selection.left_out)
 
@@ -126,12 +122,12 @@ class _Job:
             raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from None
         return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode, _training_pairs(run))
 
-    def result(self, direction: Direction, force: bool, on_progress: Progress | None) -> Result:
+    def result(self, direction: Direction, force: bool, progress: Progress) -> Result:
         """Return the result of a direction: the stored one if it is still true, else a new one, written."""
         if not force and (stored := self._stored(direction)):
             return stored
         pairs = self.chosen.read(direction)
-        hypotheses, seconds = self._translate(direction, pairs, on_progress)
+        hypotheses, seconds = self._translate(direction, pairs, progress)
         cell = score(direction, [pair.source for pair in pairs], hypotheses, [pair.target for pair in pairs])
         text = "".join(f"{line}\n" for line in hypotheses).encode()
         date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -170,22 +166,22 @@ class _Job:
             return None
         return stored if stored.source == self._source(self.chosen.read(direction)) else None
 
-    def _translate(
-        self, direction: Direction, pairs: Sequence[Pair], on_progress: Progress | None
-    ) -> tuple[list[str], float]:
+    def _translate(self, direction: Direction, pairs: Sequence[Pair], progress: Progress) -> tuple[list[str], float]:
         """Return the hypotheses and the seconds that they took."""
-
-        def progress(done: int) -> None:
-            if on_progress:
-                on_progress(direction, done, len(pairs))
-
-        progress(0)
-        start = time.perf_counter()
         lines = [pair.source for pair in pairs]
-        hypotheses = self.translator.translate(
-            lines, direction.source, direction.target, beam=self.decode["beam"], progress=progress
-        )
-        return hypotheses, time.perf_counter() - start
+        with progress.track(str(direction), len(pairs), "sentences") as task:
+            start = time.perf_counter()
+            hypotheses = self.translator.translate(
+                lines, direction.source, direction.target, beam=self.decode["beam"], progress=task.update
+            )
+            return hypotheses, time.perf_counter() - start
+
+
+def _summary(result: Result) -> str:
+    """Return the line that tells of a result."""
+    cell = result.cell
+    how = "as before" if result.reused else f"{result.sentences_per_second:.1f} sentences/s"
+    return f"{cell.direction!s:<8} BLEU {cell.bleu:5.1f}  chrF++ {cell.chrf:5.1f}  ({how})"
 
 
 def _training_pairs(run: epath.Path) -> dict[Direction, int]:

@@ -1,25 +1,18 @@
-"""The matrix as tables: for the terminal and in Markdown.
+"""The matrix as a table of text, and in Markdown.
 
 Up to 12 directions are listed; more are shown as a grid of sources and targets, and with too many languages for a grid
 each language gets one line.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from nmt.evaluate.heat import background, foreground
 from nmt.evaluate.results import Average, Matrix
 from nmt.languages import Direction
 
 LISTED_DIRECTIONS = 12
 GRID_LANGUAGES = 12
 NAMED_TARGETS = 12  # most targets that the label of the commonest signature names
-PIPED_WIDTH = 200  # columns of a file or a pipe
 NONE = "·"
 
 
@@ -30,22 +23,6 @@ class Sheet(NamedTuple):
     rows: list[list[str]]
     averages: list[list[str]]  # further rows; empty where the columns would not fit them
     heat: bool = False  # whether the rows are BLEU to be coloured
-
-
-def show(matrix: Matrix, console: Console | None = None) -> None:
-    """Print the matrix on a terminal, by default on standard output; lines too long for it are not broken up."""
-    console = console or Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-    console.print(render(matrix), soft_wrap=True)
-
-
-def render(matrix: Matrix) -> RenderableType:
-    """Return the matrix for the terminal: a table, what was left out, and the signatures."""
-    title = f"{matrix.recipe}, step {matrix.step}, {matrix.test_set}"
-    table = sheet(matrix)
-    lines = [] if table.averages else [Text(line, style="bold") for line in average_lines(matrix)]
-    lines += [Text(f"left out: {line}", style="yellow") for line in left_out_lines(matrix)]
-    lines += [Text(f"{label}: {signature}", style="dim") for label, signature in signatures(matrix)]
-    return Group(_rich(table, title), *lines)
 
 
 def markdown(matrix: Matrix) -> str:
@@ -113,24 +90,6 @@ def average_lines(matrix: Matrix) -> list[str]:
 def directions(count: int) -> str:
     """Return the number of directions in words."""
     return f"{count} direction{'' if count == 1 else 's'}"
-
-
-def _rich(content: Sheet, title: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for column, name in enumerate(content.heading):
-        table.add_column(name, justify="right" if column else "left", no_wrap=True)
-    for row in content.rows:
-        table.add_row(*([row[0], *map(_heated, row[1:])] if content.heat else row))
-    table.add_section()
-    for row in content.averages:
-        table.add_row(*row, style="bold")
-    return table
-
-
-def _heated(bleu: str) -> Text:
-    if bleu == NONE:
-        return Text(bleu, style="dim")
-    return Text(bleu, style=f"{foreground(float(bleu))} on {background(float(bleu))}")
 
 
 def _list(matrix: Matrix) -> Sheet:

@@ -1,15 +1,10 @@
 """How much experts specialise by direction: one number a layer, with the direction that stands out most."""
 
 import math
-import sys
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from nmt.evaluate.report import PIPED_WIDTH
 from nmt.train.usage import Usage
 
 
@@ -52,22 +47,6 @@ def specialisations(usage: Usage) -> list[Specialisation]:
         for stack, counts in usage.counts.items()
         for layer, table in zip(usage.layers[stack], counts, strict=True)
     ]
-
-
-def show_specialisations(usage: Usage, console: Console | None = None) -> None:
-    """Print one line a sparse layer, by default on standard output."""
-    console = console or Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-    title = f"experts by direction, steps {usage.first} to {usage.last}"
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for number, name in enumerate(("layer", "information", "of possible", "stands out most", "by its expert")):
-        table.add_column(name, justify="right" if number in (1, 2) else "left", no_wrap=True)
-    for entry in specialisations(usage):
-        share = entry.information / entry.possible if entry.possible else 0.0
-        bits = f"{entry.information:.3f} bits"
-        favourite = f"{entry.expert}: {entry.share:.1%} of its tokens, {entry.overall:.1%} of all"
-        named = [entry.direction, favourite] if entry.direction else ["", ""]
-        table.add_row(f"{entry.stack} {entry.layer}", bits, f"{share:.1%}", *named)
-    console.print(table, soft_wrap=True)
 
 
 def _specialisation(stack: str, layer: int, counts: np.ndarray, directions: tuple[str, ...]) -> Specialisation:

@@ -21,8 +21,6 @@ from nmt.errors import UserError
 from nmt.evaluate.experts import draw_experts
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.plot import draw_run
-from nmt.evaluate.progress import shown
-from nmt.evaluate.report import show
 from nmt.evaluate.samples import read_samples
 from nmt.evaluate.sets import stored_set
 from nmt.files import check_store
@@ -33,8 +31,10 @@ from nmt.recipes.dry_run import dry_run as show_plan
 from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
 from nmt.recipes.groups import group_advice
 from nmt.recipes.lock import locked
+from nmt.recipes.scores import show_matrix
 from nmt.recipes.size import measure, too_large
 from nmt.recipes.stages import STORE, VOCABULARY, Preparation, directions_of
+from nmt.recipes.terminal import TerminalProgress
 from nmt.sharding import make_layout, parts
 from nmt.sharding.hosts import ALONE, Hosts, share
 from nmt.train.curriculum import Curriculum
@@ -62,7 +62,7 @@ def run(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) ->
     check_store(folder)
     if dry_run:
         recipe = _resolved(recipe, folder)
-        show_plan(recipe, Preparation(recipe, folder, console), Console())
+        show_plan(recipe, Preparation(recipe, folder, TerminalProgress(console)), Console())
         return
     began = time.monotonic()
     with locked(folder, console.print) if hosts.first else contextlib.nullcontext():
@@ -85,7 +85,7 @@ def _prepare(recipe: Recipe, folder: epath.Path, console: Console, hosts: Hosts)
         resolved = _resolved(recipe, folder)
         _check_resumable(resolved, folder)
         save_recipe(resolved, folder)
-        preparation = Preparation(resolved, folder, console)
+        preparation = Preparation(resolved, folder, TerminalProgress(console))
         vocabularies = preparation.vocabularies()
         made.append((vocabularies, preparation.stats(vocabularies)))
         return resolved.model_dump()
@@ -177,15 +177,8 @@ def _evaluate(recipe: Recipe, folder: epath.Path, vocabularies: Vocabularies, co
         console.print(f"not evaluated: {problem}; on a larger host: nmt-evaluate {folder}", soft_wrap=True)
         return
     translator = Translator(folder)
-    with shown(console) as display:
-        matrix = evaluate(
-            translator,
-            folder,
-            split=recipe.evaluate.split,
-            on_cell=display.on_cell,
-            on_progress=display.on_progress,
-        )
-    show(matrix)
+    matrix = evaluate(translator, folder, split=recipe.evaluate.split, progress=TerminalProgress(console))
+    show_matrix(matrix)
     out = Console(soft_wrap=True, highlight=False, markup=False)
     picture = matrix.folder / "run.svg"
     draw_run(folder, recipe.name, matrix, picture)

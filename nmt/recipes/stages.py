@@ -1,13 +1,11 @@
 """The stages that come before training: text, vocabulary, prepared store. What is done is not done again."""
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from etils import epath
-from rich.console import Console
 
 from nmt.config import Recipe
 from nmt.corpora import Corpus, inputs_digest, load_pairs
@@ -23,6 +21,7 @@ from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_directions
+from nmt.progress import Progress
 
 VOCABULARY, STORE = "vocab", "data"  # folders of a run
 
@@ -43,11 +42,11 @@ class Preparation:
     Args:
       recipe: the resolved recipe.
       run: the run's folder.
-      console: where progress is shown.
+      progress: who is told of it.
     """
 
-    def __init__(self, recipe: Recipe, run: epath.Path, console: Console):
-        self.recipe, self.run, self.console = recipe, run, console
+    def __init__(self, recipe: Recipe, run: epath.Path, progress: Progress):
+        self.recipe, self.run, self.progress = recipe, run, progress
         self.directions = directions_of(recipe)
         specs = load_specs(recipe.data.corpora)
         texts = denoised(recipe.data)
@@ -59,7 +58,7 @@ class Preparation:
                 "data.mixture.back_translated is given, but no declaration among data.corpora says synthetic: true"
             )
         self._corpus_digest = inputs_digest(
-            specs, self._streams, recipe.data.clean, console, named_among(recipe.data.corpora)
+            specs, self._streams, recipe.data.clean, progress, named_among(recipe.data.corpora)
         )
         self._corpus: Corpus | None = None
 
@@ -72,9 +71,9 @@ class Preparation:
         """Return the clean text, fetched if it must be."""
         if self._corpus is None:
             data = self.recipe.data
-            self._corpus = load_pairs(data.corpora, self._streams, data.clean, self.console)
+            self._corpus = load_pairs(data.corpora, self._streams, data.clean, self.progress)
             rows = ", ".join(f"{count:,} {split}" for split, count in self._corpus.rows.items())
-            self.console.print(f"corpus: {', '.join(data.corpora)} ({rows} rows of text)", highlight=False)
+            self.progress.say(f"corpus: {', '.join(data.corpora)} ({rows} rows of text)")
         return self._corpus
 
     def vocabularies(self) -> Vocabularies:
@@ -107,13 +106,13 @@ class Preparation:
         self._report(vocabularies, folder)
         with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(inputs, indent=2) + "\n")
-        self.console.print(str(vocabularies), highlight=False)
+        self.progress.say(str(vocabularies))
         return vocabularies
 
     def _learn(self, folder: epath.Path) -> Vocabularies:
         recipe, corpus, tags = self.recipe, self.corpus(), languages_of(self.recipe)
         symbols = self._marks.symbols
-        with _doing("learning the vocabulary", self.console):
+        with self.progress.wait("learning the vocabulary"):
             if recipe.vocab.target_size is None:
                 texts = training_texts(corpus, (0, 1))
                 return Vocabularies.shared(
@@ -137,11 +136,9 @@ class Preparation:
             found = measure_coverage(vocabulary, training_texts(self.corpus(), of))
             write_coverage(found, folder, name)
             worst = max(found, key=lambda row: row.per_word)
-            self.console.print(
+            self.progress.say(
                 f"{name}: {len(found)} languages, up to {worst.per_word:.2f} tokens per word ({worst.language}), "
-                f"{max(row.bytes for row in found):.2%} bytes; {folder / f'{name}.tsv'}",
-                highlight=False,
-                soft_wrap=True,
+                f"{max(row.bytes for row in found):.2%} bytes; {folder / f'{name}.tsv'}"
             )
 
     def stats(self, vocabularies: Vocabularies) -> Stats:
@@ -159,7 +156,7 @@ class Preparation:
         if is_prepared(self.store, inputs):
             return load_stats(self.store)
         corpus = self.corpus()
-        with _doing("preparing token ids", self.console):
+        with self.progress.wait("preparing token ids"):
             stats = prepare(
                 {direction: self._marks.of_direction(direction, splits) for direction, splits in corpus.pairs.items()},
                 vocabularies,
@@ -171,7 +168,7 @@ class Preparation:
             )
         pairs = sum(direction.splits["train"].pairs for direction in stats.directions.values())
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())
-        self.console.print(f"store: {pairs:,} training pairs, {tokens:,} target tokens", highlight=False)
+        self.progress.say(f"store: {pairs:,} training pairs, {tokens:,} target tokens")
         return stats
 
 
@@ -185,17 +182,6 @@ def _check_denoising(specs: Sequence[CorpusSpec], wanted: bool) -> None:
             f"{', '.join(alone)} among data.corpora is monolingual: say with data.denoise.languages which languages "
             "are learnt from it, or leave it out"
         )
-
-
-@contextlib.contextmanager
-def _doing(what: str, console: Console) -> Iterator[None]:
-    """Say what is being done: on a terminal while it is done, in a log by a line when it begins."""
-    if console.is_terminal:
-        with console.status(what):
-            yield
-        return
-    console.print(what)
-    yield
 
 
 def _changed(old: dict[str, object], new: dict[str, object]) -> list[str]:

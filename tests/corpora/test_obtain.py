@@ -28,6 +28,7 @@ from nmt.corpora.obtain import fetch as fetching
 from nmt.corpora.obtain.repack import repack
 from nmt.errors import UserError
 from nmt.languages import Direction
+from nmt.recipes.terminal import TerminalProgress
 
 TABLE = {"en": {"a": "The alarm was set off"}, "de": {"a": "Der Alarm ging los"}}
 
@@ -119,7 +120,7 @@ def test_npm_packs_once_and_keeps_what_is_read(tmp_path: Path) -> None:
     install(tmp_path, "npm", NPM.replace("TOY", repr(str(tmp_path / "toy.tgz"))))
     output = io.StringIO()
     for _ in range(2):
-        (obtained,) = fetching.fetch(toy, Console(file=output))
+        (obtained,) = fetching.fetch(toy, TerminalProgress(Console(file=output)))
     assert output.getvalue() == "fetching @a/toy 1.0.0 (1 MB)\n"
     assert (obtained.source, obtained.version, obtained.bytes) == ("npm @a/toy", "1.0.0", len(tarball))
     assert obtained.sha256 == toy.obtain.sha256
@@ -253,7 +254,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(debian: CorpusSpec, tmp_pa
     first.path.write_bytes(content[:40] + bytes(8) + content[48:])
     assert fetching.fetched(debian) is None
     output = io.StringIO()
-    assert fetching.fetch(debian, Console(file=output))[0].path.read_bytes() == content
+    assert fetching.fetch(debian, TerminalProgress(Console(file=output)))[0].path.read_bytes() == content
     assert output.getvalue().startswith(f"corpus toy: {first.path} is damaged, and fetched again\n")
     assert sum(call.endswith("download -q toy-2-data") for call in calls(tmp_path)) == 2
     assert sum(call.endswith("download -q toy-2-more") for call in calls(tmp_path)) == 1
@@ -352,7 +353,7 @@ def mixture(tmp_path: Path) -> str:
 
 def test_a_part_that_fails_leaves_the_others_usable(mixture: str) -> None:
     output = io.StringIO()
-    with open_corpora(["both"], Console(file=output, width=300)) as corpora:
+    with open_corpora(["both"], TerminalProgress(Console(file=output, width=300))) as corpora:
         assert [source.spec.name for source in corpora.sources] == ["toy"]
         assert list(corpora.failures) == ["lost"]
     assert "\nwarning: left out: corpus lost is fetched with npm, which is not installed" in output.getvalue()

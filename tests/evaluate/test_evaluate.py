@@ -9,6 +9,7 @@ import pytest
 import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_progress import RecordedProgress
 from sacrebleu.metrics import BLEU, CHRF
 from toy_evaluation import RECIPE, TEXT, FakeTranslator, write_set
 
@@ -225,14 +226,13 @@ def test_wanted_directions_that_cannot_be_had(run):
 
 
 def test_every_direction_is_written_and_can_be_recomputed_from_its_files(run):
-    progress, cells = [], []
-    fake = FakeTranslator()
-    matrix = evaluate(fake, run, on_cell=cells.append, on_progress=lambda *state: progress.append(state))
+    progress, fake = RecordedProgress(), FakeTranslator()
+    matrix = evaluate(fake, run, progress=progress)
     folder = results_folder(run)
     assert matrix.folder == folder
     assert fake.asked == [("es-en", 4), ("de-en", 4), ("en-de", 4)]
-    assert cells == list(matrix.results)
-    assert progress == [(d, done, n) for d, n in ((ES_EN, 3), (DE_EN, 2), (EN_DE, 1)) for done in (0, n)]
+    assert [line.split()[0] for line in progress.lines] == [str(result.cell.direction) for result in matrix.results]
+    assert progress.updates == [("es-en", 3, 3), ("de-en", 2, 2), ("en-de", 1, 1)]
     for direction, pairs in TEXT.items():
         stored = json.loads((folder / f"{direction}.json").read_text())
         hypotheses = (folder / "hypotheses" / f"{direction}.txt").read_text().splitlines()

@@ -24,12 +24,13 @@ from nmt.errors import UserError
 from nmt.evaluate.heat import background, foreground
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.metrics import Cell
-from nmt.evaluate.progress import shown
-from nmt.evaluate.report import markdown, show, signatures
+from nmt.evaluate.report import markdown, signatures
 from nmt.evaluate.results import Matrix, Result, Source
 from nmt.evaluate.samples import Sample
 from nmt.evaluate.webpage import render_page
 from nmt.languages import Direction, all_languages
+from nmt.recipes.scores import show_matrix
+from nmt.recipes.terminal import TerminalProgress
 
 
 def matrix_of(directions: Sequence[tuple[str, str]], tokenizers: dict[str, str] | None = None) -> Matrix:
@@ -49,7 +50,7 @@ def pairs_of(count: int) -> list[tuple[str, str]]:
 
 def printed(matrix: Matrix, width: int = 200) -> str:
     console = Console(file=io.StringIO(), width=width)
-    show(matrix, console)
+    show_matrix(matrix, console)
     return console.file.getvalue()
 
 
@@ -112,10 +113,10 @@ def test_signatures_stay_whole_on_a_narrow_terminal() -> None:
 def evaluate_toy(file: io.StringIO, terminal: bool = False) -> Matrix:
     """Evaluate with a display, one direction of three having been evaluated before."""
     console = Console(file=file, width=100, force_terminal=terminal, color_system=None)
-    with tempfile.TemporaryDirectory() as run, shown(console) as display:
+    with tempfile.TemporaryDirectory() as run:
         write_set(Path(run) / "data" / "test", TEXT)
         evaluate(FakeTranslator(), run, directions=["de-en"])
-        return evaluate(FakeTranslator(), run, on_cell=display.on_cell, on_progress=display.on_progress)
+        return evaluate(FakeTranslator(), run, progress=TerminalProgress(console))
 
 
 def test_progress_tells_every_result_and_which_is_an_old_one() -> None:

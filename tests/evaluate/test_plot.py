@@ -18,12 +18,13 @@ from rich.console import Console
 from toy_evaluation import RECIPE, FakeTranslator, write_set
 
 import nmt.cli.plot as command
+from nmt.cli.plot import show_specialisations
 from nmt.config import Recipe, save_recipe
 from nmt.evaluate import experts
 from nmt.evaluate.experts import column_order, draw_experts, relative_use, row_order
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.pictures import PICTURES
-from nmt.evaluate.specialisation import mutual_information, show_specialisations, specialisations
+from nmt.evaluate.specialisation import mutual_information, specialisations
 from nmt.languages import all_languages
 from nmt.train.usage import Usage, write_usage
 

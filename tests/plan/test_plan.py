@@ -23,6 +23,7 @@ from small_plan import (
 )
 
 from nmt.cli.plan import parse
+from nmt.cli.plan_report import misfit
 from nmt.config import load_recipe
 from nmt.errors import UserError
 from nmt.plan import topology
@@ -32,7 +33,6 @@ from nmt.plan.compile import Overflow, overflow_of
 from nmt.plan.decoding import Decoding
 from nmt.plan.memory import Parameters
 from nmt.plan.planning import Plan
-from nmt.plan.report import misfit
 from nmt.plan.topology import Topology, parse_topology
 
 

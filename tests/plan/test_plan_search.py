@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from small_plan import GIB, RECIPE, command, environment
 
+from nmt.cli.plan_report import FITS, INTERRUPTED, TOO_LARGE, Options, plan_and_report
 from nmt.config import load_recipe
 from nmt.plan import search
-from nmt.plan.report import FITS, INTERRUPTED, TOO_LARGE, Options, plan_and_report
 from nmt.plan.search import Choice, Found, Search, rank, search_as_json
 from nmt.plan.topology import parse_topology
 

@@ -5,13 +5,10 @@ import itertools
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from nmt.config import CleanConfig
 from nmt.corpora.clean import Reason
@@ -39,11 +36,9 @@ from nmt.corpora.readers.read import Row, Source
 from nmt.corpora.readers.testsets import texts_of
 from nmt.errors import UserError
 from nmt.languages import Direction
+from nmt.progress import Progress
 
 _ROWS, _TEXTS = 1024, 8192  # most of a task
-_LOG_SECONDS = 60  # between two lines of a log
-# Says what is being done and, of what can be counted, how much of it is done.
-Show = Callable[[str, int | None], None]
 _Rejected = dict[tuple[int, Reason], int]
 _Samples = dict[tuple[int, Reason], list[Sample]]
 
@@ -62,7 +57,7 @@ def build(
     corpora: Corpora,
     directions: Sequence[Direction],
     clean: CleanConfig,
-    console: Console | None,
+    progress: Progress,
     workers: int,
 ) -> Corpus:
     """Clean open corpora into an empty folder. The arguments are those of `clean_corpora`.
@@ -74,18 +69,18 @@ def build(
     (folder / COUPLES).mkdir()
     (folder / "spill").mkdir()
     grown = _Grown(folder, directions, [source.spec.name for source in corpora.sources])
-    with _shown(console, expected_pairs(corpora.sources, directions) if console else None) as show:
+    with progress.track("cleaning", expected_pairs(corpora.sources, directions)) as task:
         began = time.monotonic()
         for chunk in mapped(Cleaner, (directions, clean), _tasks(corpora, directions), workers):
             grown.add(chunk)
             speed = grown.pairs / (time.monotonic() - began)
-            show(f"cleaning: {grown.pairs:,} pairs, {speed:,.0f} a second", grown.pairs)
+            task.update(grown.pairs, f"cleaning: {grown.pairs:,} pairs, {speed:,.0f} a second")
         candidates = grown.finish()
         verdicts = zeros(folder / VERDICTS_FILE, len(candidates))
-        show(f"deduplicating {grown.pairs:,} pairs", None)
+        task.update(None, f"deduplicating {grown.pairs:,} pairs")
         resolve(grown.meetings, candidates, verdicts, keep_duplicates=clean.duplicates == "keep")
         hold_out(candidates, verdicts)
-        show(f"comparing {grown.pairs:,} pairs with held-out text", None)
+        task.update(None, f"comparing {grown.pairs:,} pairs with held-out text")
         named = itertools.chain.from_iterable(map(texts_of, clean.decontaminate))
         decontaminate(candidates, verdicts, named, clean, workers)
         rows = count_rows(grown.meetings, candidates, verdicts)
@@ -227,45 +222,3 @@ def _add_decided(candidates: Candidates, directions: Sequence[Direction], verdic
                 grown.rejected[end, reason] += int(counts[code])
                 same = directions[end] == candidates.couples[number]
                 grown.add_samples((end, reason), [Sample.of(end, *(pair if same else pair[::-1])) for pair in pairs])
-
-
-@contextmanager
-def _shown(console: Console | None, expected: int | None) -> Iterator[Show]:
-    """Yield a function that says what is being done: on a terminal in place, in a log once a minute.
-
-    Args:
-      console: where; None: nowhere.
-      expected: about how many pairs there are; None: nobody knows.
-    """
-    if console is None:
-        yield lambda message, done: None
-        return
-    if not console.is_terminal:
-        yield _NowAndThen(console, expected)
-        return
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console,
-        transient=True,
-    ) as progress:  # fmt: skip
-        yield _Now(progress, progress.add_task("cleaning", total=expected), expected)
-
-
-class _NowAndThen:
-    def __init__(self, console: Console, expected: int | None) -> None:
-        self._console, self._expected, self._last = console, expected, time.monotonic()
-
-    def __call__(self, message: str, done: int | None) -> None:
-        if time.monotonic() - self._last >= _LOG_SECONDS:
-            share = f" ({min(done / self._expected, 1):.0%})" if done and self._expected else ""
-            self._console.print(f"{message}{share}", highlight=False)
-            self._last = time.monotonic()
-
-
-class _Now:
-    def __init__(self, progress: Progress, task: TaskID, expected: int | None) -> None:
-        self._progress, self._task, self._expected = progress, task, expected
-
-    def __call__(self, message: str, done: int | None) -> None:
-        # Without an expectation the bar moves to and fro; what cannot be counted is shown with a full one.
-        total = None if self._expected is None else max(done or 0, self._expected)
-        self._progress.update(self._task, description=message, completed=total if done is None else done, total=total)

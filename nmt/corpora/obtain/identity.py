@@ -9,7 +9,6 @@ from typing import Any
 
 from etils import epath
 from pydantic import ValidationError
-from rich.console import Console
 
 from nmt.corpora.declare.patterns import expand_variables
 from nmt.corpora.declare.spec import CorpusSpec
@@ -20,6 +19,7 @@ from nmt.corpora.readers.compressed import stem
 from nmt.corpora.readers.tree import Files
 from nmt.errors import UserError
 from nmt.files import is_remote
+from nmt.progress import SILENT, Progress
 
 # To be raised whenever the same declarations and files give other pairs than before.
 CODE_VERSION = 3
@@ -56,23 +56,23 @@ def is_own(spec: CorpusSpec) -> bool:
     return isinstance(spec.obtain, LocalFiles | TfdsFolder)
 
 
-def identity(spec: CorpusSpec, console: Console | None = None) -> dict[str, Any]:
+def identity(spec: CorpusSpec, progress: Progress = SILENT) -> dict[str, Any]:
     """Return what determines a corpus's text: the declaration, and what is in the files that a person has.
 
     Args:
       spec: the declaration.
-      console: where it is said that much is hashed, which happens once; None: nowhere.
+      progress: who is told when much has to be hashed, which happens once.
 
     Raises:
       UserError: the declaration's path has a variable that is not set in the environment.
     """
     found: dict[str, Any] = {}
     if is_own(spec):
-        found = {"found": [(one.name, one.size, one.sha256 or one.modified) for one in own_files(spec, console)]}
+        found = {"found": [(one.name, one.size, one.sha256 or one.modified) for one in own_files(spec, progress)]}
     return {**spec.identity(), **found}
 
 
-def own_files(spec: CorpusSpec, console: Console | None = None) -> list[OwnFile]:
+def own_files(spec: CorpusSpec, progress: Progress = SILENT) -> list[OwnFile]:
     """Return the files of a corpus that a person has, by name. The arguments and errors are those of `identity`."""
     own = own_of(spec)
     files, wanted = Files(own.folder), own.patterns
@@ -80,7 +80,7 @@ def own_files(spec: CorpusSpec, console: Console | None = None) -> list[OwnFile]
         wanted = tuple(_files_of_dataset(pattern) for pattern in own.patterns)
     names = [found.name for found in files.find(wanted)]
     here = [Path(path) for name in names if not is_remote(path := files.path_of(name))]
-    digests = dict(zip(map(str, here), known_sha256s(here, console), strict=True))
+    digests = dict(zip(map(str, here), known_sha256s(here, progress), strict=True))
     return list(_described(files, names, digests))
 
 

@@ -1,7 +1,6 @@
 """What nmt-plan prints and writes."""
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +8,15 @@ from typing import Any
 from etils import epath
 from rich.console import Console
 
+from nmt.cli.plan_tables import show_attempt, show_collectives, show_head, show_plan, show_ranking, show_search
 from nmt.config import Recipe
 from nmt.files import atomic_write
 from nmt.plan.advice import knobs
 from nmt.plan.compile import Overflow
-from nmt.plan.display import show_attempt, show_collectives, show_head, show_plan, show_ranking, show_search
 from nmt.plan.planning import Plan, as_json, make_plan
 from nmt.plan.search import Found, Search, rank, search_as_json
 from nmt.plan.topology import Topology
+from nmt.recipes.terminal import TerminalProgress, table_console
 
 FITS, TOO_LARGE, INTERRUPTED = 0, 1, 130  # exit statuses
 GIB = 2**30
@@ -40,11 +40,11 @@ def plan_and_report(recipe: Recipe, topology: Topology, options: Options) -> int
     Raises:
       UserError: the mesh does not fit the topology, the model or the batch.
     """
-    console = _console(to_error=options.json == "-")
+    console = table_console(WIDE, to_error=options.json == "-")
     if options.search:
         return _search(recipe, topology, options, console)
     what = "decoding" if options.decode else "the train step"
-    with _waiting(f"compiling {what} of {recipe.name} for {topology}"):
+    with TerminalProgress().wait(f"compiling {what} of {recipe.name} for {topology}"):
         plan = make_plan(recipe, topology, options.decode)
     _write(as_json(plan), options.json)
     if isinstance(plan.outcome, Overflow):
@@ -63,11 +63,11 @@ def _search(recipe: Recipe, topology: Topology, options: Options, console: Conso
     found: list[Found] = []
     interrupted = False
     try:
-        with _waiting("compiling the first") as status:
+        with TerminalProgress().track("compiling, at most", trying.most, "programs") as task:
             for one in trying.run():
                 found.append(one)
                 show_attempt(one, console)
-                status.update(f"compiling another: {len(found)} of at most {trying.most} done")
+                task.update(len(found))
                 if options.json != "-":  # so that a search that is killed leaves what it has found
                     _write(search_as_json(trying, found, ended=False), options.json)
     except KeyboardInterrupt:
@@ -94,17 +94,6 @@ def misfit(plan: Plan, recipe: Recipe, overflow: Overflow) -> str:
         f"{available / GIB:.2f} GiB, {(needed - available) / GIB:.2f} GiB too much; what helps: "
         + "; ".join(knobs(plan, recipe))
     )
-
-
-def _console(to_error: bool) -> Console:
-    """Return where tables go; what is no terminal has lines long enough for them."""
-    console = Console(stderr=to_error)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(stderr=to_error, width=WIDE)
-
-
-def _waiting(text: str) -> Any:
-    """Return a context with a spinner on a terminal, and nothing elsewhere."""
-    return Console(stderr=True).status(text)
 
 
 def _write(result: dict[str, Any], file: str | None) -> None:

@@ -13,6 +13,7 @@ from nmt.plan.memory import ESTIMATED
 from nmt.plan.planning import TRILLION, Plan
 from nmt.plan.roofline import Roofline
 from nmt.plan.search import SEARCHED, Found, Search
+from nmt.recipes.terminal import print_line
 from nmt.sharding.presets import SIZED
 
 GIB = 2**30
@@ -29,11 +30,11 @@ def show_plan(plan: Plan, console: Console) -> None:
     if plan.roofline is not None:
         console.print(_decoding_times(plan.decoding, plan.roofline) if plan.decoding else _times(plan, plan.roofline))
         for line in plan.roofline.assumptions:
-            _say(console, f"  assumed: {line}")
+            print_line(console, f"  assumed: {line}")
     for note in plan.program.notes if plan.program else ():
-        _say(console, f"  note: {note}")
+        print_line(console, f"  note: {note}")
     outcome = plan.outcome
-    _say(
+    print_line(
         console,
         f"compiled in {outcome.compile_seconds:.0f} s (traced and lowered in {outcome.lower_seconds:.0f} s), "
         f"with {outcome.host_bytes / GIB:.1f} GiB of this machine's memory",
@@ -44,15 +45,15 @@ def show_head(plan: Plan, console: Console) -> None:
     """Print what is planned: parameters and mesh."""
     axes = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     parameters = plan.parameters
-    _say(console, f"{plan.recipe} on {plan.topology}: {plan.devices:,} devices, mesh {axes}")
-    _say(
+    print_line(console, f"{plan.recipe} on {plan.topology}: {plan.devices:,} devices, mesh {axes}")
+    print_line(
         console,
         f"parameters: {parameters.total:,} in total, {parameters.active:,} active per token, "
         f"{parameters.per_device:,} on each device",
     )
     if plan.decoding is not None:
         decoding = plan.decoding
-        _say(
+        print_line(
             console,
             f"decoding: {decoding.rows:,} sentences of {decoding.source} source tokens at once, beam {decoding.beam}, "
             f"room for {decoding.room} tokens each",
@@ -78,7 +79,7 @@ def show_collectives(plan: Plan, console: Console) -> None:
     console.print(table)
     for phase, count in per_sparse_layer(plan).items():
         which = "of the decoder, a token" if plan.decode else phase
-        _say(console, f"all-to-all for each mixture-of-experts layer, {which}: {count:g}")
+        print_line(console, f"all-to-all for each mixture-of-experts layer, {which}: {count:g}")
 
 
 def per_sparse_layer(plan: Plan) -> dict[str, float]:
@@ -219,25 +220,21 @@ def amount(value: float, unit: str = "B") -> str:
     raise AssertionError
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 def show_search(search: Search, console: Console) -> None:
     """Print what a search will do, and how long that may take."""
-    _say(
+    print_line(
         console,
         f"trying {len(search.meshes)} mesh(es), the likeliest first, at most {search.most} programs: each is compiled, "
         "which takes seconds for a small model and minutes for one of billions of parameters; Ctrl-C ends the search "
         "and ranks what it has found",
     )
     if kept := sorted(search.fixed & {*SEARCHED, *(f"mesh.{axis}" for axis in ("preset", *SIZED))}):
-        _say(console, f"kept as given: {', '.join(kept)}")
+        print_line(console, f"kept as given: {', '.join(kept)}")
 
 
 def show_attempt(found: Found, console: Console) -> None:
     """Print a line about one choice that was tried."""
-    _say(console, f"  {found.took:5.0f} s  {_outcome(found)}: {_arguments(found)}")
+    print_line(console, f"  {found.took:5.0f} s  {_outcome(found)}: {_arguments(found)}")
 
 
 def show_ranking(ranked: Sequence[Found], found: Sequence[Found], console: Console) -> None:
