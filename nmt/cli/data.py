@@ -151,11 +151,12 @@ def _failure(name: str, outcome: "Outcome", counts: "Counts | UserError | None")
 
 
 def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError | None") -> tuple[str, ...]:
-    from nmt.corpora.obtain.identity import is_own, own_files
-    from nmt.corpora.overview import key_language_of, source_of
+    from nmt.corpora.obtain.kinds import has_own_files, obtain_kind
+    from nmt.corpora.obtain.own import own_files
+    from nmt.corpora.overview import key_language_of
 
     if isinstance(outcome, UserError):
-        return (spec.name, spec.licence, "failed", "-", "-", "-", source_of(spec))
+        return (spec.name, spec.licence, "failed", "-", "-", "-", obtain_kind(spec).origin(spec))
     languages = pairs = "-"
     if isinstance(counts, UserError):
         pairs = "failed"
@@ -163,9 +164,9 @@ def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError
         languages, pairs = _languages(len(counts.pairs), key_language_of(spec)), _number(counts.total)
     sizes = [one.bytes for one in outcome]
     with contextlib.suppress(UserError):  # of where they are; whoever reads them is told
-        sizes = [one.size for one in own_files(spec)] if is_own(spec) else sizes
+        sizes = [one.size for one in own_files(spec)] if has_own_files(spec) else sizes
     size = _megabytes(sum(sizes)) if sizes else "-"
-    return (spec.name, spec.licence, _number(len(sizes)), size, languages, pairs, source_of(spec))
+    return (spec.name, spec.licence, _number(len(sizes)), size, languages, pairs, obtain_kind(spec).origin(spec))
 
 
 def _end(request: FetchRequest, specs: "list[CorpusSpec]", failures: dict[str, str]) -> None:

@@ -20,8 +20,8 @@ from nmt.corpora.cleaned.build import DamagedError, build
 from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.cleaned.spill import room_in
 from nmt.corpora.declare.spec import CorpusSpec, load_specs
-from nmt.corpora.obtain.fetch import fetched
-from nmt.corpora.obtain.identity import CODE_VERSION, identity
+from nmt.corpora.obtain.fetch import find_fetched
+from nmt.corpora.obtain.identity import CODE_VERSION, corpus_identity
 from nmt.corpora.opening import Corpora, damaged_files, named_among, open_corpora, unknown_languages
 from nmt.corpora.parallel import cores
 from nmt.corpora.readers.read import Source
@@ -123,7 +123,7 @@ def inputs_digest(
 
 def _identity(spec: CorpusSpec, progress: Progress, must_be_there: bool) -> dict[str, Any]:
     try:
-        return identity(spec, progress)
+        return corpus_identity(spec, progress)
     except UserError:
         if must_be_there:
             raise
@@ -194,7 +194,7 @@ def _is_current(corpus: Corpus, specs: Iterable[CorpusSpec]) -> bool:
     for one in corpus.provenance:
         used[one.name].append(one.sha256)
     try:
-        there = {spec.name: fetched(spec) for spec in specs}
+        there = {spec.name: find_fetched(spec) for spec in specs}
     except UserError:
         return False
     return all([one.sha256 for one in files] == used[name] for name, files in there.items() if files)

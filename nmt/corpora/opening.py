@@ -20,7 +20,8 @@ from nmt.corpora.declare.spec_read import (
     Tsv,
 )
 from nmt.corpora.obtain.fetch import Outcome, fetch, fetch_all
-from nmt.corpora.obtain.identity import is_own, own_files, own_of
+from nmt.corpora.obtain.kinds import has_own_files
+from nmt.corpora.obtain.own import find_own, own_files
 from nmt.corpora.readers.columns import JsonlSource, ParquetSource, TsvSource
 from nmt.corpora.readers.datasets import TfdsSource
 from nmt.corpora.readers.editions import SqliteSource
@@ -137,7 +138,7 @@ def unknown_languages(corpus: str, codes: Sequence[str]) -> str:
 def _open(spec: CorpusSpec, outcome: Outcome) -> Source:
     if isinstance(outcome, UserError):
         raise outcome
-    if is_own(spec):
+    if has_own_files(spec):
         return _open_own(spec)
     tree = Archives([one.path for one in outcome], f"corpus {spec.name}")
     try:
@@ -177,7 +178,7 @@ def _source(spec: CorpusSpec, read: Read, tree: Tree, patterns: tuple[str, ...])
 
 
 def _open_own(spec: CorpusSpec) -> Source:
-    own = own_of(spec)
+    own = find_own(spec)
     if isinstance(own.read, TfdsDataset):
         source: Source = TfdsSource(spec, own.read, own.folder, own.patterns)
     else:

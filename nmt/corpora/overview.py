@@ -10,17 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nmt.corpora.declare.spec import CorpusSpec, MixtureSpec, load_declaration, load_specs
-from nmt.corpora.declare.spec_obtain import (
-    DebianDescriptions,
-    DebianPackages,
-    LocalFiles,
-    MtdataSets,
-    NpmPackage,
-    PypiPackage,
-    TfdsFolder,
-)
 from nmt.corpora.obtain.counts import Counts, counted, counts_file
-from nmt.corpora.obtain.fetch import fetched
+from nmt.corpora.obtain.fetch import find_fetched
+from nmt.corpora.obtain.kinds import has_own_files, obtain_kind
 from nmt.corpora.opening import open_spec
 from nmt.errors import UserError
 from nmt.files import atomic_write, declarations
@@ -60,9 +52,9 @@ def entry(spec: CorpusSpec) -> Entry:
     """Return the entry of a corpus."""
     counts = counted(spec)
     there: bool | None = None
-    if not isinstance(spec.obtain, LocalFiles | TfdsFolder):
+    if not has_own_files(spec):
         try:
-            there = fetched(spec) is not None
+            there = find_fetched(spec) is not None
         except UserError:
             there = False
     return Entry(
@@ -73,7 +65,7 @@ def entry(spec: CorpusSpec) -> Entry:
         counts.total if counts else None,
         getattr(spec.obtain, "bytes", None),
         there,
-        source_of(spec),
+        obtain_kind(spec).origin(spec),
         spec.homepage,
         key_language_of(spec),
     )
@@ -102,24 +94,6 @@ def _mixture(mixture: MixtureSpec) -> Entry:
 def key_language_of(spec: CorpusSpec) -> str:
     """Return the language that a corpus's pairs have in common, as its declaration writes it; none of single texts."""
     return "" if spec.monolingual else spec.read.key_language
-
-
-def source_of(spec: CorpusSpec) -> str:
-    """Return where a corpus is from, in a few words."""
-    match spec.obtain:
-        case PypiPackage(package=package, version=version):
-            return f"PyPI {package} {version}"
-        case NpmPackage(package=package, version=version):
-            return f"npm {package} {version}"
-        case DebianPackages(packages=(first, *others)):
-            return f"Debian {first}" + (f" and {len(others)} more" if others else "")
-        case MtdataSets(datasets=(first, *others)):
-            return f"mtdata {first}" + (f" and {len(others)} more" if others else "")
-        case DebianDescriptions():
-            return "Debian package descriptions"
-        case obtain:
-            folder = f" in {obtain.folder}" if isinstance(obtain, LocalFiles | TfdsFolder) and obtain.folder else ""
-            return f"{', '.join(spec.read.patterns)}{folder}"
 
 
 def count(spec: CorpusSpec) -> Counts:

@@ -17,7 +17,7 @@ from nmt.corpora import inputs_digest, load_pairs, load_specs, open_corpora
 from nmt.corpora.load import clean_corpora
 from nmt.corpora.obtain import contents
 from nmt.corpora.obtain.counts import expected_pairs
-from nmt.corpora.obtain.identity import own_files
+from nmt.corpora.obtain.own import own_files
 from nmt.corpora.overview import count
 from nmt.errors import UserError
 from nmt.languages import Direction

@@ -15,7 +15,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
@@ -24,7 +24,9 @@ from toy_corpus import WHEEL, make_wheel, values_of, write_spec
 from nmt.cli import data as command
 from nmt.config import CleanConfig
 from nmt.corpora import CorpusSpec, inputs_digest, load_pairs, load_specs, open_corpora, open_corpus
+from nmt.corpora.declare.spec_obtain import Obtain
 from nmt.corpora.obtain import fetch as fetching
+from nmt.corpora.obtain.kinds import OBTAIN_KINDS
 from nmt.corpora.obtain.repack import repack
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -238,6 +240,12 @@ def test_what_was_fetched_before_a_failure_is_not_fetched_again(
     assert sum(call.endswith("download -q toy-2-data") for call in calls(tmp_path)) == 1
 
 
+def test_the_table_has_every_kind_that_a_declaration_may_name() -> None:
+    sections = {kind: one.section for kind, one in OBTAIN_KINDS.items()}
+    union, *_ = get_args(Obtain)
+    assert sections == {get_args(one.model_fields["kind"].annotation)[0]: one for one in get_args(union)}
+
+
 def test_debian_corpora_without_debian(debian: CorpusSpec, tmp_path: Path) -> None:
     (tmp_path / "bin" / "apt-get").unlink()
     with pytest.raises(UserError, match=r"corpus toy comes from Debian, and there is no apt-get here"):
@@ -252,7 +260,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(debian: CorpusSpec, tmp_pa
     first, _ = fetching.fetch(debian)
     content = first.path.read_bytes()
     first.path.write_bytes(content[:40] + bytes(8) + content[48:])
-    assert fetching.fetched(debian) is None
+    assert fetching.find_fetched(debian) is None
     output = io.StringIO()
     assert fetching.fetch(debian, TerminalProgress(Console(file=output)))[0].path.read_bytes() == content
     assert output.getvalue().startswith(f"corpus toy: {first.path} is damaged, and fetched again\n")

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from nmt.config import load_recipe
 from nmt.config.runs import read_run_recipe, save_recipe
 from nmt.corpora import CorpusSpec
-from nmt.corpora.obtain.identity import identity
+from nmt.corpora.obtain.identity import corpus_identity
 from nmt.corpora.opening import open_spec
 from nmt.data.records import ShardWriter, TokenPairs
 from nmt.errors import UserError
@@ -162,11 +162,11 @@ def test_own_text_is_known_by_its_size_and_time(bucket):
     spec = CorpusSpec.model_validate(values)
     for name in ("train.de", "train.en"):
         os.utime(folder / name, (1_000_000_000, 1_000_000_000))
-    before = identity(spec)
-    assert identity(spec) == before
+    before = corpus_identity(spec)
+    assert corpus_identity(spec) == before
     with open_spec(spec) as source:
         assert [(one.source, one.sha256, one.version) for one in source.provenance] == [
             (name, "", "2001-09-09T01:46:40+00:00") for name in ("train.de", "train.en")
         ]
     os.utime(folder / "train.de", (1_000_000_001, 1_000_000_001))
-    assert identity(spec) != before
+    assert corpus_identity(spec) != before

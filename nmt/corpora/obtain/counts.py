@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.declare.spec_obtain import DebianDescriptions, DebianPackages
 from nmt.corpora.obtain.cache import corpus_folder
-from nmt.corpora.obtain.fetch import fetched
-from nmt.corpora.obtain.identity import CODE_VERSION, identity
+from nmt.corpora.obtain.fetch import find_fetched
+from nmt.corpora.obtain.identity import CODE_VERSION, corpus_identity
+from nmt.corpora.obtain.kinds import obtain_kind
 from nmt.corpora.readers.read import Source
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -49,9 +49,9 @@ def counts_file(spec: CorpusSpec) -> Path:
     Raises:
       UserError: a variable of the declaration is not set, or a fetched file is not the one that is pinned.
     """
-    inputs = {"code": CODE_VERSION, "corpus": identity(spec)}
-    if isinstance(spec.obtain, DebianPackages | DebianDescriptions):
-        inputs["files"] = [one.sha256 for one in fetched(spec) or ()]
+    inputs = {"code": CODE_VERSION, "corpus": corpus_identity(spec)}
+    if not obtain_kind(spec).has_versions:
+        inputs["files"] = [one.sha256 for one in find_fetched(spec) or ()]
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
     return corpus_folder(spec) / f"counts-{digest}.json"
 

@@ -16,6 +16,7 @@ from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_obtain import DebianPackages
 from nmt.corpora.obtain import client
 from nmt.corpora.obtain.cache import Download, Obtained, Watch, content_key, corpus_folder
+from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.corpora.obtain.repack import repack
 from nmt.errors import UserError
 
@@ -94,23 +95,46 @@ class DebianDownload(Download):
         return self.keep(packed, f"Debian {self.package}", self.version, (sha256, size))
 
 
-def plan_packages(
-    spec: CorpusSpec, obtain: DebianPackages, patterns: tuple[str, ...], apt: Apt
-) -> list[DebianDownload]:
-    """Return the downloads of a corpus's packages, one each.
+class DebianKind(FetchedKind):
+    """Packages of the person's Debian release, in whatever version it has."""
 
-    Raises:
-      UserError: one of the names fits no package of the person's release.
-    """
-    names = [name for pattern in obtain.packages for name in _names(spec, pattern, apt)]
-    listed = apt.run("apt-get", "download", "-q", "--print-uris", *dict.fromkeys(names))
-    downloads = []
-    for _, file, size in _URI.findall(listed):
-        package, version, _ = urllib.parse.unquote(file).removesuffix(".deb").split("_", 2)
-        kept = corpus_folder(spec) / f"{package}_{version.replace(':', '%3a')}-{content_key(spec)}.zip"
-        title = f"{package} {version}"
-        downloads.append(DebianDownload(spec.name, title, kept, int(size), package, version, apt, patterns))
-    return downloads
+    section = DebianPackages
+    has_versions = False
+
+    def origin(self, spec: CorpusSpec) -> str:
+        """Return the first package, and how many more there are."""
+        first, *others = _packages(spec)
+        return f"Debian {first}" + (f" and {len(others)} more" if others else "")
+
+    def plan(self, spec: CorpusSpec, scratch: Scratch) -> list[DebianDownload]:
+        """Return the downloads of a corpus's packages, one each; apt's lists are fetched once for all corpora.
+
+        Raises:
+          UserError: there is no apt-get, or one of the names fits no package of the person's release.
+        """
+        apt = _apt(spec, scratch)
+        names = [name for pattern in _packages(spec) for name in _names(spec, pattern, apt)]
+        listed = apt.run("apt-get", "download", "-q", "--print-uris", *dict.fromkeys(names))
+        downloads = []
+        for _, file, size in _URI.findall(listed):
+            package, version, _ = urllib.parse.unquote(file).removesuffix(".deb").split("_", 2)
+            kept = corpus_folder(spec) / f"{package}_{version.replace(':', '%3a')}-{content_key(spec)}.zip"
+            title, patterns = f"{package} {version}", spec.read.patterns
+            downloads.append(DebianDownload(spec.name, title, kept, int(size), package, version, apt, patterns))
+        return downloads
+
+
+def _packages(spec: CorpusSpec) -> tuple[str, ...]:
+    assert isinstance(spec.obtain, DebianPackages)
+    return spec.obtain.packages
+
+
+def _apt(spec: CorpusSpec, scratch: Scratch) -> Apt:
+    shared = scratch.shared.get("apt")
+    if shared is None:
+        shared = scratch.shared["apt"] = Apt(scratch.folder("apt") / "apt", f"corpus {spec.name}").update(())
+    assert isinstance(shared, Apt)
+    return shared
 
 
 def _names(spec: CorpusSpec, pattern: str, apt: Apt) -> list[str]:

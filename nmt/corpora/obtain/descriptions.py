@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_obtain import DebianDescriptions
-from nmt.corpora.obtain.cache import Download, Obtained, Watch
+from nmt.corpora.obtain.cache import Download, Obtained, Watch, content_key, corpus_folder
 from nmt.corpora.obtain.debian import Apt
+from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.corpora.obtain.repack import add_member
 from nmt.errors import UserError
 
@@ -72,3 +74,22 @@ def _stanzas(text: str) -> Iterator[tuple[str, str]]:
 def _letter(package: str) -> str:
     """Return what package names are divided by, as in Debian's pool: the first letter, or lib and one more."""
     return package[:4] if package.startswith("lib") and len(package) > 3 else package[:1]
+
+
+class DescriptionsKind(FetchedKind):
+    """Descriptions of the packages of a Debian release."""
+
+    section = DebianDescriptions
+    has_versions = False
+
+    def origin(self, spec: CorpusSpec) -> str:
+        """Return the name of the collection."""
+        return "Debian package descriptions"
+
+    def plan(self, spec: CorpusSpec, scratch: Scratch) -> list[DescriptionsDownload]:
+        """Return the one download of all languages."""
+        obtain = spec.obtain
+        assert isinstance(obtain, DebianDescriptions)
+        path = corpus_folder(spec) / f"descriptions-{content_key(spec)}.zip"
+        title = f"package descriptions in {len(obtain.languages)} languages"
+        return [DescriptionsDownload(spec.name, title, path, obtain.bytes, obtain)]

@@ -2,40 +2,13 @@
 
 import concurrent.futures
 import contextlib
-import tempfile
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.declare.spec_obtain import (
-    DebianDescriptions,
-    DebianPackages,
-    MtdataSets,
-    NpmPackage,
-    PypiPackage,
-)
-from nmt.corpora.obtain.cache import (
-    FORMAT,
-    Download,
-    Obtained,
-    StoppedError,
-    Watch,
-    content_key,
-    corpus_folder,
-    megabytes,
-    read_index,
-    remove_damaged,
-    usable,
-    write_index,
-)
-from nmt.corpora.obtain.contents import known_sha256
-from nmt.corpora.obtain.debian import Apt, plan_packages
-from nmt.corpora.obtain.descriptions import DescriptionsDownload
-from nmt.corpora.obtain.identity import is_own
-from nmt.corpora.obtain.mtdata import MtdataDownload, find_mtdata
-from nmt.corpora.obtain.npm import NpmDownload
-from nmt.corpora.obtain.pypi import PypiDownload
+from nmt.corpora.obtain.cache import Download, Obtained, StoppedError, Watch, megabytes, remove_damaged
+from nmt.corpora.obtain.kind import FetchedKind, Scratch
+from nmt.corpora.obtain.kinds import obtain_kind
 from nmt.errors import UserError
 from nmt.progress import SILENT, Progress
 
@@ -70,7 +43,7 @@ def fetch_all(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[
     missing = []
     for spec in specs:
         try:
-            found = fetched(spec)
+            found = find_fetched(spec)
         except UserError as error:
             outcomes[spec.name] = error
             continue
@@ -83,96 +56,39 @@ def fetch_all(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[
     return {spec.name: outcomes[spec.name] for spec in specs}
 
 
-def fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
+def find_fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
     """Return a corpus's files in the cache, or None where they are not all there; nothing is fetched.
 
     Raises:
       UserError: a file is not the one that the declaration pins.
     """
-    obtain = spec.obtain
-    if is_own(spec):
-        return ()
-    folder = corpus_folder(spec)
-    if isinstance(obtain, PypiPackage) and _is_wheel(spec):
-        path = folder / obtain.file
-        with usable(folder):
-            if not path.is_file():
-                return None
-            found = known_sha256(path)
-        if found != obtain.sha256:
-            raise UserError(
-                f"corpus {spec.name}: {path} is not the pinned file; delete it to have it fetched again "
-                f"(SHA-256 {found}, not {obtain.sha256})"
-            )
-        return (Obtained(path, f"PyPI {obtain.package}", obtain.version, found, obtain.bytes),)
-    return read_index(spec)
-
-
-def _is_wheel(spec: CorpusSpec) -> bool:
-    """Return whether the cache has the very file that the declaration pins, which needs no index."""
-    return isinstance(spec.obtain, PypiPackage) and spec.obtain.file.endswith(".whl")
+    kind = obtain_kind(spec)
+    return kind.cached(spec) if isinstance(kind, FetchedKind) else ()
 
 
 def _fetch_missing(specs: Sequence[CorpusSpec], progress: Progress) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
-    downloads: dict[str, list[Download]] = {}
+    downloads: dict[str, Sequence[Download]] = {}
+    kinds = [(spec, kind) for spec in specs if isinstance(kind := obtain_kind(spec), FetchedKind)]
     with contextlib.ExitStack() as stack:
-        planner = _Planner(stack)
-        for spec in specs:
+        scratch = Scratch(stack)
+        for spec, kind in kinds:
             for path in remove_damaged(spec):
                 progress.say(f"corpus {spec.name}: {path} is damaged, and fetched again")
             try:
-                downloads[spec.name] = planner.plan(spec)
+                downloads[spec.name] = kind.plan(spec, scratch)
             except UserError as error:
                 outcomes[spec.name] = error
         results = _run([one for ones in downloads.values() for one in ones], progress)
-    for spec in specs:
+    for spec, kind in kinds:
         if spec.name in downloads:
             done = [results[one] for one in downloads[spec.name]]
             errors = [one for one in done if isinstance(one, UserError)]
             files = tuple(one for one in done if isinstance(one, Obtained))
             outcomes[spec.name] = errors[0] if errors else files
-            if not errors and not _is_wheel(spec):
-                write_index(spec, files)
+            if not errors:
+                kind.note_fetched(spec, files)
     return outcomes
-
-
-class _Planner:
-    """Says which downloads a corpus needs; asks apt for its lists once, and only if they are needed."""
-
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        self._stack = stack
-        self._apt: Apt | None = None
-
-    def plan(self, spec: CorpusSpec) -> list[Download]:
-        """Return the downloads of a corpus."""
-        folder, obtain, patterns = corpus_folder(spec), spec.obtain, spec.read.patterns
-        match obtain:
-            case PypiPackage():
-                name = obtain.file if _is_wheel(spec) else f"{obtain.file}-{content_key(spec)}.zip"
-                title = f"{obtain.package} {obtain.version}"
-                return [PypiDownload(spec.name, title, folder / name, obtain.bytes, obtain, patterns)]
-            case NpmPackage():
-                name = f"{obtain.package.replace('/', '+')}-{obtain.version}-{content_key(spec)}.zip"
-                title = f"{obtain.package} {obtain.version}"
-                return [NpmDownload(spec.name, title, folder / name, obtain.bytes, obtain, patterns)]
-            case MtdataSets():
-                find_mtdata(spec.name)
-                size = max(1, obtain.bytes // len(obtain.datasets))
-                return [
-                    MtdataDownload(spec.name, one, folder / f"{one}-{FORMAT}.zip", size, one) for one in obtain.datasets
-                ]
-            case DebianDescriptions():
-                path = folder / f"descriptions-{content_key(spec)}.zip"
-                title = f"package descriptions in {len(obtain.languages)} languages"
-                return [DescriptionsDownload(spec.name, title, path, obtain.bytes, obtain)]
-            case DebianPackages():
-                if self._apt is None:
-                    temporary = tempfile.TemporaryDirectory(prefix="nmt-apt-", ignore_cleanup_errors=True)
-                    lists = Path(self._stack.enter_context(temporary)) / "apt"
-                    self._apt = Apt(lists, f"corpus {spec.name}").update(())
-                return list(plan_packages(spec, obtain, patterns, self._apt))
-        raise TypeError(f"{obtain.kind} is not fetched")
 
 
 def _run(downloads: Sequence[Download], progress: Progress) -> dict[Download, Obtained | UserError]:

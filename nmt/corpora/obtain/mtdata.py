@@ -13,9 +13,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmt.corpora.declare.spec import CorpusSpec
+from nmt.corpora.declare.spec_obtain import MtdataSets
 from nmt.corpora.obtain import client
-from nmt.corpora.obtain.cache import Download, Obtained, Watch
+from nmt.corpora.obtain.cache import FORMAT, Download, Obtained, Watch, corpus_folder
 from nmt.corpora.obtain.contents import sha256_of
+from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.errors import UserError
 from nmt.files import cache_dir
 
@@ -90,3 +93,26 @@ def member_name(dataset: str) -> str:
     group, name, version, *languages = dataset.split("-")
     ending = "tsv" if len(languages) > 1 else "txt"
     return f"{'-'.join(languages)}/{group}-{name}-{version}.{ending}"
+
+
+class MtdataKind(FetchedKind):
+    """Datasets that mtdata knows."""
+
+    section = MtdataSets
+
+    def origin(self, spec: CorpusSpec) -> str:
+        """Return the first dataset, and how many more there are."""
+        first, *others = _datasets(spec).datasets
+        return f"mtdata {first}" + (f" and {len(others)} more" if others else "")
+
+    def plan(self, spec: CorpusSpec, scratch: Scratch) -> list[MtdataDownload]:
+        """Return the downloads of a corpus's datasets, one each."""
+        find_mtdata(spec.name)
+        obtain, folder = _datasets(spec), corpus_folder(spec)
+        size = max(1, obtain.bytes // len(obtain.datasets))
+        return [MtdataDownload(spec.name, one, folder / f"{one}-{FORMAT}.zip", size, one) for one in obtain.datasets]
+
+
+def _datasets(spec: CorpusSpec) -> MtdataSets:
+    assert isinstance(spec.obtain, MtdataSets)
+    return spec.obtain

