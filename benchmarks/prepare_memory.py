@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from nmt.config import CleanConfig, DataConfig, VocabConfig
-from nmt.corpora.cleaned.build import build
+from nmt.corpora.cleaned.build import CleaningJob, build
 from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.declare.spec import SplitRule
-from nmt.corpora.parallel import cores
+from nmt.corpora.parallel import available_cores
 from nmt.corpora.readers.read import Row
 from nmt.languages import Direction, all_languages
 
@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=200_000, help="pairs over all directions (default: %(default)s)")
     parser.add_argument("--directions", type=int, default=200, help="an even number (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="processes (default: %(default)s)")
     parser.add_argument("--batches", type=int, default=100, help="batches that are drawn (default: %(default)s)")
     parser.add_argument("--folder", help="where the data goes (default: a temporary folder)")
     parser.add_argument("--json", help="write all figures to this file")
@@ -165,8 +165,8 @@ def main() -> None:
         root = Path(name)
         (root / "cleaned").mkdir()
         corpora: Any = SimpleNamespace(sources=(Synthetic(arguments.pairs // 2, codes),), failures={})
-        cleaning = (root / "cleaned", "digest", corpora, directions, CleanConfig(), None, arguments.workers)
-        corpus = clock.measure("clean", arguments.pairs, lambda: build(*cleaning))
+        job = CleaningJob("digest", directions, CleanConfig(), arguments.workers)
+        corpus = clock.measure("clean", arguments.pairs, lambda: build(root / "cleaned", corpora, job))
         # Processes that clean import this file, and need none of these.
         from nmt.corpora.cleaned.texts import training_texts
         from nmt.data.store import RowLengths, load_stats, prepare
@@ -196,7 +196,7 @@ def main() -> None:
     clean, peer = clock.stages["clean"]["pairs/s"], clock.stages["spm_encode"]["pairs/s"]
     peak = max(stage["anonymous MB"] for stage in clock.stages.values())
     print(f"cleaning with {arguments.workers} processes: {clean / peer:.2f} of the speed of spm_encode on one thread")
-    print(f"preparing with {cores()} cores: {clock.stages['prepare']['pairs/s'] / peer:.2f} of it")
+    print(f"preparing with {available_cores()} cores: {clock.stages['prepare']['pairs/s'] / peer:.2f} of it")
     print(f"peak memory of all processes: {peak:,.0f} MB (JAX and its libraries included)")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({"pairs": arguments.pairs, "pid": os.getpid(), **clock.stages}))

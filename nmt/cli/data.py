@@ -14,10 +14,10 @@ from nmt.cli.shell import command_name, parsed, run_command
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
+    from nmt.corpora.counts import Counts
     from nmt.corpora.declare.spec import CorpusSpec
-    from nmt.corpora.obtain.counts import Counts
-    from nmt.corpora.obtain.fetch import Outcome
-    from nmt.corpora.overview import Entry
+    from nmt.corpora.obtain.fetch import FetchOutcome
+    from nmt.corpora.overview import CorpusEntry
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -93,9 +93,9 @@ def _main() -> None:
 
 
 def _list(request: ListRequest) -> None:
-    from nmt.corpora.overview import entries
+    from nmt.corpora.overview import list_entries
 
-    found = entries()
+    found = list_entries()
     if request.as_json:
         print(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
         return
@@ -103,7 +103,7 @@ def _list(request: ListRequest) -> None:
     _print_table(("corpus", "licence", "kind", "languages", "pairs", "MB", "fetched", "source"), rows)
 
 
-def _line(entry: "Entry") -> tuple[str, ...]:
+def _line(entry: "CorpusEntry") -> tuple[str, ...]:
     there = "-" if entry.fetched is None else "yes" if entry.fetched else "no"
     licence = "of its parts" if entry.kind == "mixture" else entry.licence
     numbers = (_languages(entry.languages, entry.key_language), _number(entry.pairs), _megabytes(entry.bytes))
@@ -111,19 +111,19 @@ def _line(entry: "Entry") -> tuple[str, ...]:
 
 
 def _fetch(request: FetchRequest) -> None:
+    from nmt.corpora.counts import count_corpora
     from nmt.corpora.declare.spec import load_specs
-    from nmt.corpora.obtain.fetch import fetch_all
-    from nmt.corpora.opening import damaged_files, unknown_languages
-    from nmt.corpora.overview import count_all
+    from nmt.corpora.obtain.fetch import fetch_corpora
+    from nmt.corpora.wording import damaged_files, unknown_languages
     from nmt.recipes.terminal import TerminalProgress
 
     progress = TerminalProgress()
     specs = load_specs(request.names)
-    outcomes = fetch_all(specs, progress)
+    outcomes = fetch_corpora(specs, progress)
     there = [spec for spec in specs if not isinstance(outcomes[spec.name], UserError)]
     counts: dict[str, Counts | UserError] = {}
     if request.counted:
-        counts = count_all(there, progress)
+        counts = count_corpora(there, progress)
     _print_table(
         ("corpus", "licence", "files", "MB", "languages", "pairs", "source"),
         [_summary(spec, outcomes[spec.name], counts.get(spec.name)) for spec in specs],
@@ -140,7 +140,7 @@ def _fetch(request: FetchRequest) -> None:
     _end(request, specs, {name: why for name, why in found_out.items() if why})
 
 
-def _failure(name: str, outcome: "Outcome", counts: "Counts | UserError | None") -> str | None:
+def _failure(name: str, outcome: "FetchOutcome", counts: "Counts | UserError | None") -> str | None:
     """Return why a corpus is of no use, if it is of none."""
     for result in (outcome, counts):
         if isinstance(result, UserError):
@@ -150,10 +150,10 @@ def _failure(name: str, outcome: "Outcome", counts: "Counts | UserError | None")
     return None
 
 
-def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError | None") -> tuple[str, ...]:
+def _summary(spec: "CorpusSpec", outcome: "FetchOutcome", counts: "Counts | UserError | None") -> tuple[str, ...]:
     from nmt.corpora.obtain.kinds import has_own_files, obtain_kind
     from nmt.corpora.obtain.own import own_files
-    from nmt.corpora.overview import key_language_of
+    from nmt.corpora.overview import declared_key_language
 
     if isinstance(outcome, UserError):
         return (spec.name, spec.licence, "failed", "-", "-", "-", obtain_kind(spec).origin(spec))
@@ -161,7 +161,7 @@ def _summary(spec: "CorpusSpec", outcome: "Outcome", counts: "Counts | UserError
     if isinstance(counts, UserError):
         pairs = "failed"
     elif counts:
-        languages, pairs = _languages(len(counts.pairs), key_language_of(spec)), _number(counts.total)
+        languages, pairs = _languages(len(counts.pairs), declared_key_language(spec)), _number(counts.total)
     sizes = [one.bytes for one in outcome]
     with contextlib.suppress(UserError):  # of where they are; whoever reads them is told
         sizes = [one.size for one in own_files(spec)] if has_own_files(spec) else sizes

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
@@ -10,6 +11,7 @@ from nmt.cli.shell import command_name
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
+    from nmt.config import CleanConfig
     from nmt.corpora import Corpus
     from nmt.languages import Direction
 
@@ -30,7 +32,7 @@ _Clean = Annotated[
         "nmt-train --help have the keys.",
     ),
 ]
-# As nmt.corpora.clean and nmt.corpora.clean.sieve have them: the help is shown without what those import.
+# As nmt.corpora.clean and nmt.corpora.cleaned.sieve have them: the help is shown without what those import.
 REASONS = (
     "empty", "control", "placeholder", "too_short", "too_long", "few_letters", "repeated", "script", "language", "copy",
     "length_ratio", "numbers", "addresses", "duplicate", "near_duplicate", "held_out", "contaminated",
@@ -132,12 +134,12 @@ def perform(request: StatsRequest | PreviewRequest | ExportRequest) -> None:
 
 def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpus":
     from nmt.config.directions import expand_directions
-    from nmt.corpora.inspect import cleaning, default_directions
-    from nmt.corpora.load import clean_corpora
+    from nmt.corpora.cleaned.load import clean_corpora
+    from nmt.corpora.opening import default_directions
     from nmt.languages import parse_stream
     from nmt.recipes.terminal import TerminalProgress
 
-    config, progress = cleaning(clean), TerminalProgress()
+    config, progress = _clean_config(clean), TerminalProgress()
     if directions is None:
         return clean_corpora([name], default_directions(name, progress), config, progress)
     wanted = [one.strip() for text in directions for one in text.split(",") if one.strip()]
@@ -146,12 +148,33 @@ def _corpus(name: str, directions: list[str] | None, clean: list[str]) -> "Corpu
     )
 
 
+def _clean_config(changes: Sequence[str]) -> "CleanConfig":
+    """Return the default cleaning with keys changed, each written as KEY=VALUE (YAML), such as min_words=1.
+
+    Raises:
+      UserError: not of this form, an unknown key, a wrong value.
+    """
+    from pydantic import ValidationError
+
+    from nmt.config import CleanConfig
+    from nmt.config.arguments import read_arguments
+
+    values = {path[-1]: given.value for path, given in read_arguments([f"data.clean.{one}" for one in changes]).items()}
+    try:
+        return CleanConfig(**values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        raise UserError(f"--clean {key}={wrong['input']}: {wrong['msg']}") from None
+
+
 def _stats(request: StatsRequest) -> None:
-    from nmt.corpora.inspect import check_kept, statistics
+    from nmt.corpora.cleaned.preview import check_kept
+    from nmt.corpora.cleaned.statistics import corpus_statistics
 
     corpus = _corpus(request.name, request.directions, request.clean)
     if request.as_json:
-        print(json.dumps(statistics(corpus), indent=2, ensure_ascii=False))
+        print(json.dumps(corpus_statistics(corpus), indent=2, ensure_ascii=False))
     else:
         _print_statistics(corpus)
     sys.stdout.flush()
@@ -161,7 +184,7 @@ def _stats(request: StatsRequest) -> None:
 def _print_statistics(corpus: "Corpus") -> None:
     from rich.table import Table
 
-    from nmt.corpora.inspect import STATISTICS_TITLES, statistics_rows
+    from nmt.corpora.cleaned.statistics import STATISTICS_TITLES, statistics_rows
     from nmt.recipes.terminal import table_console
 
     table = Table()
@@ -175,9 +198,9 @@ def _print_statistics(corpus: "Corpus") -> None:
     table_console(_UNBOUNDED).print(table)
 
 
-def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction]":
+def _corpus_with_direction(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction]":
     """Return a corpus with a direction: that of `stats`, which is there already, if it has it."""
-    from nmt.corpora.inspect import default_directions
+    from nmt.corpora.opening import default_directions
     from nmt.languages import parse_stream
     from nmt.recipes.terminal import TerminalProgress
 
@@ -189,15 +212,15 @@ def _of_pair(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction
 def _preview(request: PreviewRequest) -> None:
     from rich.console import Console
 
-    from nmt.corpora.inspect import largest, nothing_to_show, samples
+    from nmt.corpora.cleaned.preview import explain_nothing, largest_directions, sample_pairs
 
     if request.pair is None:
         corpus = _corpus(request.name, None, request.clean)
-        directions = largest(corpus, request.rejected)
+        directions = largest_directions(corpus, request.rejected)
         if not directions:
-            raise UserError(nothing_to_show(corpus, request.name, request.rejected))
+            raise UserError(explain_nothing(corpus, request.name, request.rejected))
     else:
-        corpus, direction = _of_pair(request.name, request.pair, request.clean)
+        corpus, direction = _corpus_with_direction(request.name, request.pair, request.clean)
         directions = [direction]
     if request.rejected and request.most > SAMPLES:
         print(
@@ -206,7 +229,7 @@ def _preview(request: PreviewRequest) -> None:
         )
     out = Console(soft_wrap=True, highlight=False, markup=False)
     for direction in directions:
-        pairs = samples(corpus, direction, request.most, request.rejected)
+        pairs = sample_pairs(corpus, direction, request.most, request.rejected)
         out.print(f"{direction}{f', rejected as {request.rejected}' if request.rejected else ''}")
         for source, target in pairs:
             sides = (source,) if direction.denoises else (source, target)
@@ -214,17 +237,19 @@ def _preview(request: PreviewRequest) -> None:
 
 
 def _export(request: ExportRequest) -> None:
-    from nmt.corpora.inspect import check_split
-    from nmt.corpora.inspect import export as write
-    from nmt.corpora.opening import counted
+    from nmt.corpora.cleaned.export import export_split
+    from nmt.corpora.cleaned.preview import check_split
+    from nmt.corpora.wording import count_phrase
     from nmt.recipes.terminal import TerminalProgress
 
-    corpus, direction = _of_pair(request.name, request.pair, request.clean)
+    corpus, direction = _corpus_with_direction(request.name, request.pair, request.clean)
     check_split(corpus, direction, request.split)
     pairs = len(corpus.pairs[direction][request.split])
     try:
-        paths = write(corpus, direction, request.split, request.out, request.form, request.compress, TerminalProgress())
+        paths = export_split(
+            corpus, direction, request.split, request.out, request.form, request.compress, TerminalProgress()
+        )
     except OSError as error:
         raise UserError(f"cannot write to {request.out}: {error.strerror or error}") from None
-    count = counted(pairs, "text" if direction.denoises else "pair")
+    count = count_phrase(pairs, "text" if direction.denoises else "pair")
     print(f"{count} in {' and '.join(map(str, paths))}")

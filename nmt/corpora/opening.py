@@ -19,7 +19,7 @@ from nmt.corpora.declare.spec_read import (
     TfdsDataset,
     Tsv,
 )
-from nmt.corpora.obtain.fetch import Outcome, fetch, fetch_all
+from nmt.corpora.obtain.fetch import FetchOutcome, fetch_corpora, fetch_corpus
 from nmt.corpora.obtain.kinds import has_own_files
 from nmt.corpora.obtain.own import find_own, own_files
 from nmt.corpora.readers.columns import JsonlSource, ParquetSource, TsvSource
@@ -33,6 +33,7 @@ from nmt.corpora.readers.read import Provenance, Source
 from nmt.corpora.readers.tables import JsonSource
 from nmt.corpora.readers.tree import Archives, Files, Tree
 from nmt.errors import UserError
+from nmt.languages import Direction
 from nmt.progress import SILENT, Progress
 
 
@@ -73,7 +74,7 @@ def open_corpus(name: str, progress: Progress = SILENT) -> Source:
 
 def open_spec(spec: CorpusSpec, progress: Progress = SILENT) -> Source:
     """Return the corpus of a declaration; see `open_corpus`."""
-    return _open(spec, fetch(spec, progress))
+    return _open(spec, fetch_corpus(spec, progress))
 
 
 @contextlib.contextmanager
@@ -91,11 +92,11 @@ def open_corpora(names: Sequence[str], progress: Progress = SILENT, *, warns: bo
     Raises:
       UserError: as `open_corpus`, or nothing of a mixture can be had.
     """
-    specs, named = load_specs(names), named_among(names)
+    specs, named = load_specs(names), named_corpora(names)
     failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         sources = []
-        for spec, outcome in zip(specs, fetch_all(specs, progress).values(), strict=True):
+        for spec, outcome in zip(specs, fetch_corpora(specs, progress).values(), strict=True):
             try:
                 sources.append(stack.enter_context(_open(spec, outcome)))
             except UserError as error:
@@ -109,33 +110,33 @@ def open_corpora(names: Sequence[str], progress: Progress = SILENT, *, warns: bo
         yield Corpora(tuple(sources), failures, named)
 
 
-def named_among(names: Sequence[str]) -> frozenset[str]:
+def default_directions(name: str, progress: Progress = SILENT) -> tuple[Direction, ...]:
+    """Return the directions from every language of a corpus or mixture into its key language.
+
+    Of monolingual corpora, those of denoising.
+
+    Raises:
+      UserError: it cannot be had, or it has one language only.
+    """
+    with open_corpora([name], progress, warns=False) as corpora:
+        found = {
+            Direction(code, source.key_language)
+            for source in corpora.sources
+            for code in source.languages
+            if code != source.key_language and source.has(code, source.key_language)
+        } | {Direction(code, code) for source in corpora.sources for code in source.languages if source.has(code, code)}
+    if not found:
+        raise UserError(f"corpus {name} has no language but its key language; name directions with --directions")
+    return tuple(sorted(found))
+
+
+def named_corpora(names: Sequence[str]) -> frozenset[str]:
     """Return those of some corpora and mixtures that are corpora, which must be there; parts of mixtures need not."""
     declarations = map(load_declaration, names)
     return frozenset(one.name for one in declarations if isinstance(one, CorpusSpec))
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun: `1 direction`, `2 directions`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def damaged_files(notes: Sequence[str]) -> str:
-    """Return the warning of files that could not be read, or not to their end; see `Source.unreadable`."""
-    shown = "; ".join(notes[:3]) + ("; ..." if len(notes) > 3 else "")
-    return f"{counted(len(notes), 'damaged file')}: {shown}"
-
-
-def unknown_languages(corpus: str, codes: Sequence[str]) -> str:
-    """Return the warning of codes of a corpus that the registry does not know, whose text is left out."""
-    shown = ", ".join(codes[:10]) + (", ..." if len(codes) > 10 else "")
-    return (
-        f"left out of {corpus}: {counted(len(codes), 'unknown language')} ({shown}); `languages` in its declaration "
-        "can say which they are"
-    )
-
-
-def _open(spec: CorpusSpec, outcome: Outcome) -> Source:
+def _open(spec: CorpusSpec, outcome: FetchOutcome) -> Source:
     if isinstance(outcome, UserError):
         raise outcome
     if has_own_files(spec):

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from nmt.errors import UserError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # Starting processes takes a second: so many items are done before.
 _ALONE = 8
@@ -22,14 +22,14 @@ _AHEAD = 2  # items in work or waiting, for each process
 _worker: Callable[[Any], Any]
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def mapped(
-    make: Callable[..., Callable[[Item], Result]], arguments: tuple[Any, ...], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
+def map_in_order(
+    make: Callable[..., Callable[[_Item], _Result]], arguments: tuple[Any, ...], items: Iterable[_Item], workers: int
+) -> Iterator[_Result]:
     """Yield `make(*arguments)(item)` for every item, in order, whatever the number of processes.
 
     Args:
@@ -51,7 +51,7 @@ def mapped(
         return
     # Forking a process with threads, such as JAX's, can deadlock.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (make, arguments))
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[Future[_Result]] = deque()
     try:
         for item in itertools.chain([first], remaining):
             waiting.append(pool.submit(_run, item))

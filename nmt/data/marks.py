@@ -71,4 +71,6 @@ class Marks:
 
     def _genuine_first(self, pairs: Pairs) -> Iterator[tuple[tuple[str, str], str]]:
         for synthetic in (False, True) if self.synthetic else (False,):
-            yield from ((pair, name) for pair, name in pairs.with_corpora() if (name in self.synthetic) == synthetic)
+            yield from (
+                (pair, name) for pair, name in pairs.iterate_with_corpora() if (name in self.synthetic) == synthetic
+            )

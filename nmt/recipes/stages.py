@@ -11,7 +11,7 @@ from nmt.config import Recipe
 from nmt.corpora import Corpus, inputs_digest, load_pairs
 from nmt.corpora.cleaned.texts import training_texts
 from nmt.corpora.declare.spec import CorpusSpec, load_specs
-from nmt.corpora.opening import named_among
+from nmt.corpora.opening import named_corpora
 from nmt.data.coverage import measure_coverage, write_coverage
 from nmt.data.marks import Marks
 from nmt.data.mixture import denoised
@@ -58,7 +58,7 @@ class Preparation:
                 "data.mixture.back_translated is given, but no declaration among data.corpora says synthetic: true"
             )
         self._corpus_digest = inputs_digest(
-            specs, self._streams, recipe.data.clean, progress, named_among(recipe.data.corpora)
+            specs, self._streams, recipe.data.clean, progress, named_corpora(recipe.data.corpora)
         )
         self._corpus: Corpus | None = None
 

@@ -323,21 +323,21 @@ def test_folded_forms(left: str, right: str, same: bool) -> None:
 
 
 def test_overlap_is_measured_on_letters_where_there_are_no_spaces() -> None:
-    index = OverlapIndex.of([ARTICLES["zh-Hans"]], 3, 0.7)
+    index = OverlapIndex.build([ARTICLES["zh-Hans"]], 3, 0.7)
     near, far = ARTICLES["zh-Hans"].replace("一律", "完全"), "人人有权享有生命、自由和人身安全。"
     assert index.overlapping([near, far, ARTICLES["zh-Hans"], "", "人"]).tolist() == [True, False, True, False, False]
 
 
 def test_grams_that_stand_everywhere_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nmt.corpora.clean.overlap.MOST_TEXTS_OF_A_GRAM", 5)
-    index = OverlapIndex.of([f"enter the code of the {word}" for word in "abcdefgh"], 3, 0.9)
+    index = OverlapIndex.build([f"enter the code of the {word}" for word in "abcdefgh"], 3, 0.9)
     assert index.overlapping(["enter the code of the z", "of the c"]).tolist() == [False, True]
 
 
 def test_a_large_index_is_a_sample() -> None:
     words = ["".join(letters) for letters in itertools.product("abcdefghijklm", repeat=3)]
     texts = [" ".join(words[i : i + 9]) for i in range(2000)]
-    index = OverlapIndex.of(texts, 3, 0.8, most_grams=3000)
+    index = OverlapIndex.build(texts, 3, 0.8, most_grams=3000)
     assert 500 < len(index.hashes) <= 3000
     found = index.overlapping(texts)
     assert found.mean() > 0.5

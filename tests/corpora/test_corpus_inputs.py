@@ -14,11 +14,10 @@ from toy_corpus import WHEEL, make_wheel, values_of, write_spec
 
 from nmt.config import CleanConfig
 from nmt.corpora import inputs_digest, load_pairs, load_specs, open_corpora
-from nmt.corpora.load import clean_corpora
+from nmt.corpora.cleaned.load import clean_corpora
+from nmt.corpora.counts import count_corpus, expected_pairs
 from nmt.corpora.obtain import contents
-from nmt.corpora.obtain.counts import expected_pairs
 from nmt.corpora.obtain.own import own_files
-from nmt.corpora.overview import count
 from nmt.errors import UserError
 from nmt.languages import Direction
 from nmt.recipes import terminal
@@ -102,7 +101,7 @@ def test_a_file_is_hashed_once_while_it_looks_the_same(tmp_path: Path, monkeypat
     monkeypatch.setattr(contents, "_SETTLED_NS", -1)
     assert contents.known_sha256(path) == one == hashlib.sha256(b"one").hexdigest()
     with monkeypatch.context() as patch:
-        patch.setattr(contents, "sha256_of", lambda path: pytest.fail("hashed again"))
+        patch.setattr(contents, "file_sha256", lambda path: pytest.fail("hashed again"))
         assert contents.known_sha256(path) == one
     path.write_text("two")
     assert contents.known_sha256s([path, tmp_path / "gone"]) == [hashlib.sha256(b"two").hexdigest(), ""]
@@ -204,7 +203,7 @@ def test_the_expected_number_of_pairs_is_that_of_the_counts(tmp_path: Path, monk
     directions = [DE_EN, Direction("en", "de"), Direction("es", "de")]
     with open_corpora([toy]) as corpora:
         assert expected_pairs(corpora.sources, directions) is None
-        count(corpora.sources[0].spec)
+        count_corpus(corpora.sources[0].spec)
         assert expected_pairs(corpora.sources, directions[:2]) == 10
         assert expected_pairs(corpora.sources, directions) == 11
     monkeypatch.setattr(terminal, "LOG_SECONDS", 0)

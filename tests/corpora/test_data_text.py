@@ -17,10 +17,11 @@ from nmt.cli import data as command
 from nmt.cli.data_text import REASONS
 from nmt.cli.data_text import SAMPLES as KEPT
 from nmt.config import CleanConfig
-from nmt.corpora import load, load_pairs
+from nmt.corpora import load_pairs
 from nmt.corpora.clean import Reason
-from nmt.corpora.clean.sieve import SAMPLES
+from nmt.corpora.cleaned import load
 from nmt.corpora.cleaned.corpus import Corpus
+from nmt.corpora.cleaned.sieve import SAMPLES
 from nmt.errors import UserError
 from nmt.languages import Direction
 
@@ -157,7 +158,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(
         "import os, sys, time\n"
         "sys.path[:0] = sys.argv[1:]\n"
-        "from nmt.corpora.parallel import mapped\n"
+        "from nmt.corpora.parallel import map_in_order\n"
         "def make():\n"
         "    return lambda item: (item < 8 or time.sleep(60), os.getpid())[1]\n"
         "def items():\n"
@@ -165,7 +166,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         "    print('started', flush=True)\n"
         "    yield from range(8, 20)\n"
         "if __name__ == '__main__':\n"
-        "    list(mapped(make, (), items(), 2))\n"
+        "    list(map_in_order(make, (), items(), 2))\n"
     )
     process = subprocess.Popen([sys.executable, str(tmp_path / "work.py")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

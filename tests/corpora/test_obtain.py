@@ -122,7 +122,7 @@ def test_npm_packs_once_and_keeps_what_is_read(tmp_path: Path) -> None:
     install(tmp_path, "npm", NPM.replace("TOY", repr(str(tmp_path / "toy.tgz"))))
     output = io.StringIO()
     for _ in range(2):
-        (obtained,) = fetching.fetch(toy, TerminalProgress(Console(file=output)))
+        (obtained,) = fetching.fetch_corpus(toy, TerminalProgress(Console(file=output)))
     assert output.getvalue() == "fetching @a/toy 1.0.0 (1 MB)\n"
     assert (obtained.source, obtained.version, obtained.bytes) == ("npm @a/toy", "1.0.0", len(tarball))
     assert obtained.sha256 == toy.obtain.sha256
@@ -138,12 +138,12 @@ def test_npm_fails_in_one_line(tmp_path: Path) -> None:
     toy, _ = npm_corpus(tmp_path)
     install(tmp_path, "npm", "sys.exit('npm error code E404\\nnpm error 404 Not Found - GET x\\nnpm error 404 more')")
     with pytest.raises(UserError, match=r"corpus toy \(@a/toy 1.0.0\): npm: 404 Not Found - GET x; check") as raised:
-        fetching.fetch(toy)
+        fetching.fetch_corpus(toy)
     assert "\n" not in str(raised.value)
     other, _ = npm_corpus(tmp_path, sha256="0" * 64)
     install(tmp_path, "npm", NPM.replace("TOY", repr(str(tmp_path / "toy.tgz"))))
     with pytest.raises(UserError, match=r"corpus toy: the registry served another tarball, which was not kept"):
-        fetching.fetch(other)
+        fetching.fetch_corpus(other)
     assert left(tmp_path, "toy") == []
 
 
@@ -175,13 +175,13 @@ def registry(tmp_path: Path) -> Iterator[str]:
 def test_without_npm_its_registry_is_asked(tmp_path: Path, registry: str) -> None:
     toy, _ = npm_corpus(tmp_path)
     with pytest.raises(UserError, match=r"fetched with npm, which is not installed; install it, or set NPM_CONFIG"):
-        fetching.fetch(toy)
+        fetching.fetch_corpus(toy)
     (tmp_path / ".npmrc").write_text(f"registry={registry}\n")
-    (obtained,) = fetching.fetch(toy)
+    (obtained,) = fetching.fetch_corpus(toy)
     assert obtained.path.is_file()
     missing = spec("other", toy.obtain.model_dump() | {"package": "none"})
     with pytest.raises(UserError, match=r"corpus other \(none 1.0.0\): http://127.0.0.1:.* answers 404"):
-        fetching.fetch(missing)
+        fetching.fetch_corpus(missing)
 
 
 # Debian
@@ -212,7 +212,7 @@ def debian(tmp_path: Path) -> CorpusSpec:
 
 
 def test_debian_packages_are_found_by_pattern_and_unpacked(debian: CorpusSpec, tmp_path: Path) -> None:
-    found = fetching.fetch(debian)
+    found = fetching.fetch_corpus(debian)
     assert [(one.source, one.version) for one in found] == [
         ("Debian toy-2-data", "1:2.0"),
         ("Debian toy-2-more", "1:2.0"),
@@ -223,7 +223,7 @@ def test_debian_packages_are_found_by_pattern_and_unpacked(debian: CorpusSpec, t
         (row,) = source.rows({"de", "fr"})
         assert row.translations == {"de": "Der Alarm ging los", "fr": "Alarme"}
     before = calls(tmp_path)
-    assert fetching.fetch(debian) == found
+    assert fetching.fetch_corpus(debian) == found
     assert calls(tmp_path) == before
     assert all("-oDir::State::Lists=" in call for call in before)
 
@@ -233,10 +233,10 @@ def test_what_was_fetched_before_a_failure_is_not_fetched_again(
 ) -> None:
     monkeypatch.setenv("TOY_BROKEN", "toy-2-more")
     with pytest.raises(UserError, match=r"cannot fetch corpus toy: apt-get: Failed to fetch http://x  404"):
-        fetching.fetch(debian)
+        fetching.fetch_corpus(debian)
     assert [name.partition("_")[0] for name in left(tmp_path, "toy")] == ["toy-2-data"]
     monkeypatch.delenv("TOY_BROKEN")
-    assert len(fetching.fetch(debian)) == 2
+    assert len(fetching.fetch_corpus(debian)) == 2
     assert sum(call.endswith("download -q toy-2-data") for call in calls(tmp_path)) == 1
 
 
@@ -249,20 +249,20 @@ def test_the_table_has_every_kind_that_a_declaration_may_name() -> None:
 def test_debian_corpora_without_debian(debian: CorpusSpec, tmp_path: Path) -> None:
     (tmp_path / "bin" / "apt-get").unlink()
     with pytest.raises(UserError, match=r"corpus toy comes from Debian, and there is no apt-get here"):
-        fetching.fetch(debian)
+        fetching.fetch_corpus(debian)
     install(tmp_path, "apt-get", "")
     install(tmp_path, "apt-cache", "")
     with pytest.raises(UserError, match=r"corpus toy: the release that apt knows has no package toy-\*-data"):
-        fetching.fetch(debian)
+        fetching.fetch_corpus(debian)
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(debian: CorpusSpec, tmp_path: Path) -> None:
-    first, _ = fetching.fetch(debian)
+    first, _ = fetching.fetch_corpus(debian)
     content = first.path.read_bytes()
     first.path.write_bytes(content[:40] + bytes(8) + content[48:])
     assert fetching.find_fetched(debian) is None
     output = io.StringIO()
-    assert fetching.fetch(debian, TerminalProgress(Console(file=output)))[0].path.read_bytes() == content
+    assert fetching.fetch_corpus(debian, TerminalProgress(Console(file=output)))[0].path.read_bytes() == content
     assert output.getvalue().startswith(f"corpus toy: {first.path} is damaged, and fetched again\n")
     assert sum(call.endswith("download -q toy-2-data") for call in calls(tmp_path)) == 2
     assert sum(call.endswith("download -q toy-2-more") for call in calls(tmp_path)) == 1
@@ -277,7 +277,7 @@ def test_text_of_a_newer_package_is_cleaned_anew_and_a_run_keeps_its_digest(debi
     assert load_pairs([path], wanted, CleanConfig()).provenance == before.provenance
     newer = {"usr/toy/en.json": b'{"a": "The alarm was set off"}', "usr/toy/de.json": b'{"a": "Der Alarm war laut"}'}
     (tmp_path / "toy-2-data.deb").write_bytes(make_deb(newer))
-    fetching.fetch(debian)
+    fetching.fetch_corpus(debian)
     after = load_pairs([path], wanted, CleanConfig())
     assert list(after.pairs[wanted[0]]["train"]) == [("Der Alarm war laut", "The alarm was set off")]
     assert before.digest == after.digest == digest

@@ -15,8 +15,9 @@ from sieve_oracle import SlowSieve, folded
 from nmt.config import CleanConfig
 from nmt.corpora import SPLITS, Corpus
 from nmt.corpora.clean import Reason
-from nmt.corpora.clean.sieve import SAMPLES
 from nmt.corpora.cleaned import build as building
+from nmt.corpora.cleaned.build import CleaningJob
+from nmt.corpora.cleaned.sieve import SAMPLES
 from nmt.corpora.declare.spec import SplitRule
 from nmt.corpora.readers.read import Row
 from nmt.languages import Direction
@@ -64,7 +65,7 @@ def sieved(
 ) -> Corpus:
     """Return the corpus of some rows, its folder gone with it."""
     folder = tempfile.TemporaryDirectory()
-    corpus = building.build(Path(folder.name), "digest", corpora_of(rows), directions, clean, None, workers)
+    corpus = building.build(Path(folder.name), corpora_of(rows), CleaningJob("digest", directions, clean, workers))
     vars(corpus.candidates)["kept"] = folder
     return corpus
 

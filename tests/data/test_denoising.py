@@ -20,8 +20,8 @@ from nmt.config.directions import expand_languages
 from nmt.config.schema_denoise import DenoiseConfig
 from nmt.config.schema_mixture import MixtureConfig, StageConfig
 from nmt.corpora import load_spec
+from nmt.corpora.counts import count_corpus
 from nmt.corpora.opening import open_corpus
-from nmt.corpora.overview import count
 from nmt.data.denoising import Denoiser
 from nmt.data.mixture import Mixture, denoised, mixing_table
 from nmt.data.order import Window
@@ -214,7 +214,7 @@ def test_lines_plain_and_compressed(tmp_path):
     assert corpus.has("es", "es")
     assert not corpus.has("es", "de")
     assert found_in(path, ("de",))[0] == {"de": TEXTS["de"]}
-    counted = count(load_spec(path))
+    counted = count_corpus(load_spec(path))
     assert (counted.rows, counted.pairs) == (3, {"es": 2, "de": 1})
     single = alone(tmp_path, "one", {"kind": "text", "files": "news.es.txt", "key_language": "Spanish"})
     assert found_in(single, ("es",))[0] == {"es": TEXTS["es"]}

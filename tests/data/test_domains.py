@@ -144,9 +144,9 @@ def test_domains_that_cannot_be(made, folder):
 def test_a_cleaned_corpus_tells_where_its_pairs_come_from(made):
     _, preparation, _, of_laws, of_talks = made
     pairs = preparation.corpus().pairs[EN_ES]["train"]
-    assert [pair for pair, _ in pairs.with_corpora()] == list(pairs)
-    assert Counter(name for _, name in pairs.with_corpora()) == {"laws": len(of_laws), "talks": len(of_talks)}
-    assert all((pair[::-1] in of_laws) == (name == "laws") for pair, name in pairs.with_corpora())
+    assert [pair for pair, _ in pairs.iterate_with_corpora()] == list(pairs)
+    assert Counter(name for _, name in pairs.iterate_with_corpora()) == {"laws": len(of_laws), "talks": len(of_talks)}
+    assert all((pair[::-1] in of_laws) == (name == "laws") for pair, name in pairs.iterate_with_corpora())
     assert np.all([len(preparation.corpus().pairs[one]["train"]) == len(pairs) for one in (ES_EN, EN_ES)])
 
 

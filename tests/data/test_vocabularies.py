@@ -29,7 +29,7 @@ from nmt.config import (
     resume_conflicts,
     save_recipe,
 )
-from nmt.corpora.cleaned.build import build
+from nmt.corpora.cleaned.build import CleaningJob, build
 from nmt.corpora.cleaned.texts import training_texts
 from nmt.corpora.declare.spec import SplitRule
 from nmt.corpora.readers.read import Row
@@ -235,7 +235,7 @@ def kept(folder, pairs):
     )
     corpora = SimpleNamespace(sources=[source], failures={})
     clean = CleanConfig(duplicates="keep", copies=False, min_words=1, max_overlap=None)
-    return build(folder, "digest", corpora, list(pairs), clean, None, 1)
+    return build(folder, corpora, CleaningJob("digest", list(pairs), clean, 1))
 
 
 @pytest.fixture(scope="module")

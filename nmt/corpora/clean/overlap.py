@@ -75,7 +75,7 @@ class OverlapIndex(NamedTuple):
     every: int = 1
 
     @classmethod
-    def of(cls, texts: Iterable[str], n: int, least: float, most_grams: int = MOST_GRAMS) -> Self:
+    def build(cls, texts: Iterable[str], n: int, least: float, most_grams: int = MOST_GRAMS) -> Self:
         """Return the index of some texts, which are read once."""
         hashes, owners, count = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)], 0
         every, total = 1, 0

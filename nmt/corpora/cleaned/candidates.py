@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nmt.corpora.clean.sieve import CANDIDATE, Couple, Pair
+from nmt.corpora.cleaned.records import CANDIDATE, Couple, TextPair
 
 COUPLES, VERDICTS_FILE = "couples", "verdicts"
 _BLOCK = 4096  # candidates that are read at once
@@ -54,24 +54,26 @@ class Candidates:
         path, base = self.folder / VERDICTS_FILE, self._bases[couple]
         return np.memmap(path, np.uint8, "r", offset=base, shape=(self.counts[couple],))
 
-    def corpora_of(self, couple: int, numbers: np.ndarray) -> list[str]:
+    def corpus_names(self, couple: int, numbers: np.ndarray) -> list[str]:
         """Return the names of the corpora that some candidates [K] of a couple come from."""
         ends = np.cumsum([counts[couple] for counts in self.corpora.values()])
         names = list(self.corpora)
         return [names[place] for place in np.searchsorted(ends, numbers, side="right").tolist()]
 
-    def with_verdict(self, couple: int, verdict: int) -> Iterator[tuple[np.ndarray, list[Pair]]]:
+    def read_decided(self, couple: int, verdict: int) -> Iterator[tuple[np.ndarray, list[TextPair]]]:
         """Yield blocks of the candidates of a couple of which something was decided: their numbers, and their texts."""
         verdicts = self.verdicts(couple)
         yield from self._blocks(couple, lambda low, high: low + np.flatnonzero(verdicts[low:high] == verdict))
 
-    def at(self, couple: int, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, list[Pair]]]:
+    def read(self, couple: int, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, list[TextPair]]]:
         """Yield blocks of some candidates of a couple, by ascending numbers."""
         yield from self._blocks(
             couple, lambda low, high: numbers[np.searchsorted(numbers, low) : np.searchsorted(numbers, high)]
         )
 
-    def _blocks(self, couple: int, choose: Callable[[int, int], np.ndarray]) -> Iterator[tuple[np.ndarray, list[Pair]]]:
+    def _blocks(
+        self, couple: int, choose: Callable[[int, int], np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, list[TextPair]]]:
         if not self.counts[couple]:
             return
         records = self.records(couple)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from nmt.corpora.clean import Reason
-from nmt.corpora.clean.sieve import Pair, couple
 from nmt.corpora.cleaned.candidates import Candidates
+from nmt.corpora.cleaned.records import TextPair, sorted_couple
 from nmt.corpora.declare.spec import SPLITS, Split
 from nmt.corpora.readers.read import Provenance
 from nmt.languages import Direction
@@ -23,27 +23,27 @@ CORPUS_FILE = "corpus.json"
 _FORMAT = 2
 
 
-class Size(NamedTuple):
+class SplitSize(NamedTuple):
     """How large a direction's split is; of both sides, source first."""
 
     pairs: int
     words: tuple[int, int]
     characters: tuple[int, int]
 
-    def __add__(self, other: object) -> "Size":
+    def __add__(self, other: object) -> "SplitSize":
         """Return the size of both together."""
-        assert isinstance(other, Size)
+        assert isinstance(other, SplitSize)
         words, characters = (
             (mine[0] + theirs[0], mine[1] + theirs[1])
             for mine, theirs in ((self.words, other.words), (self.characters, other.characters))
         )
-        return Size(self.pairs + other.pairs, words, characters)
+        return SplitSize(self.pairs + other.pairs, words, characters)
 
 
-NOTHING = Size(0, (0, 0), (0, 0))
+EMPTY_SIZE = SplitSize(0, (0, 0), (0, 0))
 
 
-class Pairs(Sequence[Pair]):
+class Pairs(Sequence[TextPair]):
     """The (source, target) pairs of a direction's split, in the order of (corpus, component, key path).
 
     They are read from disk, in blocks, each time they are iterated over; single ones, by number, slowly.
@@ -51,28 +51,28 @@ class Pairs(Sequence[Pair]):
 
     def __init__(self, candidates: Candidates, direction: Direction, split: Split, size: int) -> None:
         self._candidates, self._size = candidates, size
-        two = couple(*direction)
+        two = sorted_couple(*direction)
         self._couple, self._swapped = candidates.couples.index(two), direction.source != two[0]
         self._verdict = SPLITS.index(split)
 
     def __len__(self) -> int:
         return self._size
 
-    def __iter__(self) -> Iterator[Pair]:
-        for _, pairs in self._candidates.with_verdict(self._couple, self._verdict) if self._size else ():
+    def __iter__(self) -> Iterator[TextPair]:
+        for _, pairs in self._candidates.read_decided(self._couple, self._verdict) if self._size else ():
             yield from ((b, a) for a, b in pairs) if self._swapped else pairs
 
-    def with_corpora(self) -> Iterator[tuple[Pair, str]]:
+    def iterate_with_corpora(self) -> Iterator[tuple[TextPair, str]]:
         """Yield the pairs, each with the name of the corpus that it comes from."""
-        for numbers, pairs in self._candidates.with_verdict(self._couple, self._verdict) if self._size else ():
-            for (a, b), name in zip(pairs, self._candidates.corpora_of(self._couple, numbers), strict=True):
+        for numbers, pairs in self._candidates.read_decided(self._couple, self._verdict) if self._size else ():
+            for (a, b), name in zip(pairs, self._candidates.corpus_names(self._couple, numbers), strict=True):
                 yield ((b, a) if self._swapped else (a, b)), name
 
     @overload
-    def __getitem__(self, index: int) -> Pair: ...
+    def __getitem__(self, index: int) -> TextPair: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Pair]: ...
-    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+    def __getitem__(self, index: slice) -> list[TextPair]: ...
+    def __getitem__(self, index: int | slice) -> TextPair | list[TextPair]:
         """Return a pair, or a list of some; all pairs before it are read."""
         if isinstance(index, slice):
             return list(self)[index]
@@ -95,8 +95,8 @@ class Corpus:
 
     pairs: dict[Direction, dict[Split, Pairs]]
     rejections: dict[Direction, Counter[Reason]]  # pairs read = pairs kept + pairs rejected
-    samples: dict[Direction, dict[Reason, list[Pair]]]  # rejected pairs, as they were read; duplicates: as cleaned
-    sizes: dict[Direction, dict[Split, Size]]
+    samples: dict[Direction, dict[Reason, list[TextPair]]]  # rejected pairs, as they were read; duplicates: as cleaned
+    sizes: dict[Direction, dict[Split, SplitSize]]
     rows: dict[Split, int]  # distinct texts of the key language among the pairs
     provenance: tuple[Provenance, ...]
     unreadable: tuple[str, ...]  # tables that could not be read, as `corpus: path in the archive`
@@ -148,7 +148,7 @@ class Corpus:
         entries = {Direction(*entry["languages"]): entry for entry in values["directions"].values()}
         sizes = {direction: _sizes(entry["sizes"]) for direction, entry in entries.items()}
         return cls(
-            pairs=pairs_of(candidates, sizes),
+            pairs=list_pairs(candidates, sizes),
             rejections={direction: _reasons(entry["rejected"]) for direction, entry in entries.items()},
             samples={
                 direction: {Reason(name): [(a, b) for a, b in pairs] for name, pairs in entry["samples"].items()}
@@ -166,7 +166,9 @@ class Corpus:
         )
 
 
-def pairs_of(candidates: Candidates, sizes: dict[Direction, dict[Split, Size]]) -> dict[Direction, dict[Split, Pairs]]:
+def list_pairs(
+    candidates: Candidates, sizes: dict[Direction, dict[Split, SplitSize]]
+) -> dict[Direction, dict[Split, Pairs]]:
     """Return the pairs of every direction and split."""
     return {
         direction: {split: Pairs(candidates, direction, split, size.pairs) for split, size in splits.items()}
@@ -174,8 +176,10 @@ def pairs_of(candidates: Candidates, sizes: dict[Direction, dict[Split, Size]]) 
     }
 
 
-def _sizes(values: dict[Split, list[Any]]) -> dict[Split, Size]:
-    return {split: Size(pairs, tuple(words), tuple(characters)) for split, (pairs, words, characters) in values.items()}
+def _sizes(values: dict[Split, list[Any]]) -> dict[Split, SplitSize]:
+    return {
+        split: SplitSize(pairs, tuple(words), tuple(characters)) for split, (pairs, words, characters) in values.items()
+    }
 
 
 def _reasons(values: dict[str, int]) -> Counter[Reason]:

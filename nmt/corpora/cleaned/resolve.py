@@ -14,7 +14,7 @@ from nmt.corpora.clean.overlap import OverlapIndex
 from nmt.corpora.cleaned.candidates import Candidates
 from nmt.corpora.cleaned.spill import Spill
 from nmt.corpora.declare.spec import SPLITS, Split
-from nmt.corpora.parallel import mapped
+from nmt.corpora.parallel import map_in_order
 
 # What is decided of a candidate, as one byte: a split that it is kept in, or a reason.
 VERDICTS: tuple[Split | Reason, ...] = (
@@ -24,7 +24,7 @@ _TRAIN, _DEV, _TEST, _DUPLICATE, _NEAR, _HELD_OUT, _CONTAMINATED = range(len(VER
 _AT_ONCE = 1 << 20
 
 
-def resolve(meetings: Spill, candidates: Candidates, verdicts: np.ndarray, *, keep_duplicates: bool) -> None:
+def resolve_duplicates(meetings: Spill, candidates: Candidates, verdicts: np.ndarray, *, keep_duplicates: bool) -> None:
     """Decide which of like candidates are kept, and in which split.
 
     A text of the key language gives one pair a direction, the first acceptable one in the order of rows; of the texts
@@ -80,7 +80,7 @@ def decontaminate(
 ) -> None:
     """Reject training candidates of which a side overlaps with held-out text: of the run, or of named test sets."""
     least = 1.0 if clean.max_overlap is None else clean.max_overlap
-    index = OverlapIndex.of(_held_texts(candidates, test_sets, clean), clean.overlap_ngram, least)
+    index = OverlapIndex.build(_held_texts(candidates, test_sets, clean), clean.overlap_ngram, least)
     if not len(index.hashes):
         return
     folder = candidates.folder / "overlap"
@@ -89,9 +89,9 @@ def decontaminate(
     blocks = (
         (couple, numbers, pairs)
         for couple in range(len(candidates.couples))
-        for numbers, pairs in candidates.with_verdict(couple, _TRAIN)
+        for numbers, pairs in candidates.read_decided(couple, _TRAIN)
     )
-    for couple, numbers in mapped(_Overlapping, (folder,), blocks, workers):
+    for couple, numbers in map_in_order(_Overlapping, (folder,), blocks, workers):
         verdicts[candidates.bases[couple] + numbers] = _CONTAMINATED
 
 
@@ -114,7 +114,7 @@ def _held_texts(candidates: Candidates, test_sets: Iterable[str], clean: CleanCo
         return
     for couple in range(len(candidates.couples)):
         for split in (_DEV, _TEST):
-            for _, pairs in candidates.with_verdict(couple, split):
+            for _, pairs in candidates.read_decided(couple, split):
                 for pair in pairs:
                     yield from pair
 

@@ -20,7 +20,7 @@ MEGABYTE = 1_000_000
 
 
 @contextmanager
-def room_in(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Turn a full disk into the one line that says so."""
     try:
         yield
@@ -114,7 +114,7 @@ class Spill:
         self._parts, self._bytes, self._spilt = [], 0, True
 
 
-def zeros(path: Path, count: int) -> np.ndarray:
+def allocate_zeros(path: Path, count: int) -> np.ndarray:
     """Return a new file of `count` bytes as an array (uint8, writable), every byte of it allocated and 0.
 
     A file with holes would end the process, rather than raise, when the disk is full.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nmt.corpora.clean.sieve import couple
 from nmt.corpora.cleaned.candidates import Candidates
 from nmt.corpora.cleaned.corpus import Corpus
-from nmt.corpora.cleaned.spill import BUFFER_BYTES, Spill, room_in
+from nmt.corpora.cleaned.records import sorted_couple
+from nmt.corpora.cleaned.spill import BUFFER_BYTES, Spill, explain_full_disk
 from nmt.corpora.declare.spec import SPLITS
 
 _TRAIN = SPLITS.index("train")
@@ -29,7 +29,7 @@ def training_texts(corpus: Corpus, sides: Sequence[int]) -> "dict[str, Texts]":
     """
     parts: dict[str, dict[_Part, None]] = defaultdict(dict)
     for direction in corpus.pairs:
-        two = couple(*direction)
+        two = sorted_couple(*direction)
         for side in sides:
             language = direction[side]
             parts[language][corpus.candidates.couples.index(two), two.index(language)] = None
@@ -48,7 +48,7 @@ class Texts(Collection[str]):
 
     def __iter__(self) -> Iterator[str]:
         for (number, side), numbers in zip(self._parts, self._numbers, strict=True):
-            for _, pairs in self._candidates.at(number, numbers):
+            for _, pairs in self._candidates.read(number, numbers):
                 yield from (pair[side] for pair in pairs)
 
     def __contains__(self, text: object) -> bool:
@@ -56,7 +56,10 @@ class Texts(Collection[str]):
 
     def _distinct(self) -> list[np.ndarray]:
         """Return the numbers of the candidates of each part with a text that did not stand before."""
-        with room_in(self._candidates.folder), tempfile.TemporaryDirectory(dir=self._candidates.folder) as folder:
+        with (
+            explain_full_disk(self._candidates.folder),
+            tempfile.TemporaryDirectory(dir=self._candidates.folder) as folder,
+        ):
             spill = Spill(Path(folder), _PLACE, "hash", BUFFER_BYTES)
             for part, (number, side) in enumerate(self._parts):
                 hashes = self._candidates.records(number)[f"hash_{'ab'[side]}"]

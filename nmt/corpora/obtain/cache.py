@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.obtain.contents import known_sha256, sha256_of
+from nmt.corpora.obtain.contents import file_sha256, known_sha256
 from nmt.errors import UserError
 from nmt.files import atomic_write, cache_dir
 
@@ -120,7 +120,7 @@ class Download(ABC):
 
     def check_sha256(self, path: Path, pinned: str | None, wrong: str) -> str:
         """Return a file's SHA-256, which must be the pinned one, if there is one."""
-        if pinned not in (None, found := sha256_of(path)):
+        if pinned not in (None, found := file_sha256(path)):
             raise UserError(f"corpus {self.corpus}: {wrong} (SHA-256 {found}, not {pinned})")
         return found
 
@@ -170,7 +170,7 @@ def _is_whole(one: Obtained) -> bool:
 
 def write_index(spec: CorpusSpec, files: Sequence[Obtained]) -> None:
     """Note what was fetched for a corpus, now that all of it is there."""
-    found = [replace(one, kept=sha256_of(one.path)) for one in files]
+    found = [replace(one, kept=file_sha256(one.path)) for one in files]
     entries = [{**asdict(one), "path": one.path.name} for one in found]
     with atomic_write(_index(spec)) as temporary:
         temporary.write_text(json.dumps(entries, indent=2) + "\n")
@@ -194,7 +194,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def usable(folder: Path) -> Iterator[None]:
+def explain_unusable(folder: Path) -> Iterator[None]:
     """Say in one line that a folder of the cache cannot be used."""
     try:
         yield

@@ -63,12 +63,12 @@ def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
             process.communicate()
 
 
-def largest(folder: Path) -> int:
+def largest_file_bytes(folder: Path) -> int:
     """Return the bytes of the largest file below a folder: clients write what they download, and copies, to it."""
     return max(_sizes(folder), default=0)
 
 
-def total(folder: Path) -> int:
+def all_file_bytes(folder: Path) -> int:
     """Return the bytes of all files below a folder."""
     return sum(_sizes(folder))
 

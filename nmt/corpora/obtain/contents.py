@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nmt.corpora.parallel import cores
+from nmt.corpora.parallel import available_cores
 from nmt.files import atomic_write, cache_dir
 from nmt.progress import SILENT, Progress
 
@@ -19,7 +19,7 @@ _SETTLED_NS = 2_000_000_000
 _TOLD_BYTES = 1_000_000_000  # less is hashed in a moment
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, which is read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -34,7 +34,7 @@ def known_sha256(path: Path) -> str:
     look = _look(path)
     if (known := _known(path, look)) is not None:
         return known
-    found = sha256_of(path)
+    found = file_sha256(path)
     if time.time_ns() - max(look[1:]) > _SETTLED_NS:
         # A cache that cannot be written costs time only.
         with contextlib.suppress(OSError), atomic_write(_note(path)) as temporary:
@@ -54,7 +54,10 @@ def known_sha256s(paths: Sequence[Path], progress: Progress = SILENT) -> list[st
         progress = SILENT
     progress.say(f"hashing {total / 1e9:,.1f} GB of text, once")
     found = []
-    with progress.track("hashing", total, "bytes") as task, concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+    with (
+        progress.track("hashing", total, "bytes") as task,
+        concurrent.futures.ThreadPoolExecutor(available_cores()) as pool,
+    ):
         for done, digest in zip(itertools.accumulate(sizes), pool.map(_known_or_empty, paths), strict=True):
             found.append(digest)
             task.update(done)

@@ -62,7 +62,7 @@ class Apt:
             command,
             {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
             folder,
-            lambda: watch(client.total(folder or self.lists)) if watch else None,
+            lambda: watch(client.all_file_bytes(folder or self.lists)) if watch else None,
         )
         if status:
             said = _ERROR.findall(messages) or _ERROR.findall(output) or [f"exit status {status}"]

@@ -15,10 +15,10 @@ from nmt.progress import SILENT, Progress
 # Of one registry's server no more is asked at a time.
 AT_ONCE = 4
 
-Outcome = tuple[Obtained, ...] | UserError
+FetchOutcome = tuple[Obtained, ...] | UserError
 
 
-def fetch(spec: CorpusSpec, progress: Progress = SILENT) -> tuple[Obtained, ...]:
+def fetch_corpus(spec: CorpusSpec, progress: Progress = SILENT) -> tuple[Obtained, ...]:
     """Return a corpus's files in the cache; download those that are not there.
 
     Args:
@@ -28,18 +28,18 @@ def fetch(spec: CorpusSpec, progress: Progress = SILENT) -> tuple[Obtained, ...]
     Raises:
       UserError: no client, no registry, no such version, no room, another SHA-256; nothing half-written is left.
     """
-    outcome = fetch_all([spec], progress)[spec.name]
+    outcome = fetch_corpora([spec], progress)[spec.name]
     if isinstance(outcome, UserError):
         raise outcome
     return outcome
 
 
-def fetch_all(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[str, Outcome]:
+def fetch_corpora(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[str, FetchOutcome]:
     """Fetch several corpora; return the files of each, or why it could not be had, by its name.
 
     The files of a corpus that a person has are not fetched; there are none of them.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, FetchOutcome] = {}
     missing = []
     for spec in specs:
         try:
@@ -66,8 +66,8 @@ def find_fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
     return kind.cached(spec) if isinstance(kind, FetchedKind) else ()
 
 
-def _fetch_missing(specs: Sequence[CorpusSpec], progress: Progress) -> dict[str, Outcome]:
-    outcomes: dict[str, Outcome] = {}
+def _fetch_missing(specs: Sequence[CorpusSpec], progress: Progress) -> dict[str, FetchOutcome]:
+    outcomes: dict[str, FetchOutcome] = {}
     downloads: dict[str, Sequence[Download]] = {}
     kinds = [(spec, kind) for spec in specs if isinstance(kind := obtain_kind(spec), FetchedKind)]
     with contextlib.ExitStack() as stack:

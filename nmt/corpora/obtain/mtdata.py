@@ -17,7 +17,7 @@ from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_obtain import MtdataSets
 from nmt.corpora.obtain import client
 from nmt.corpora.obtain.cache import FORMAT, Download, Obtained, Watch, corpus_folder
-from nmt.corpora.obtain.contents import sha256_of
+from nmt.corpora.obtain.contents import file_sha256
 from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.errors import UserError
 from nmt.files import cache_dir
@@ -46,7 +46,7 @@ class MtdataDownload(Download):
             command = [program, "-no-pb", "-ll", "WARNING", "echo", self.dataset]
             with lines.open("wb") as file:
                 status, _, messages = client.run_client(
-                    command, environment, temporary, lambda: watch(client.largest(temporary)), file
+                    command, environment, temporary, lambda: watch(client.largest_file_bytes(temporary)), file
                 )
         if status:
             raise self._failure(messages, status)
@@ -58,7 +58,7 @@ class MtdataDownload(Download):
             entry.compress_type = zipfile.ZIP_DEFLATED
             with lines.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target, _BLOCK)
-        found = sha256_of(lines), size
+        found = file_sha256(lines), size
         return self.keep(packed, f"mtdata {self.dataset}", "".join(version), found)
 
     def _failure(self, messages: str, status: int) -> UserError:

@@ -50,7 +50,7 @@ class NpmDownload(Download):
         what = f"{self.package.package}@{self.package.version}"
         command = [npm, "pack", what, f"--pack-destination={folder}", "--ignore-scripts", "--loglevel=error"]
         status, _, messages = client.run_client(
-            command, {"npm_config_update_notifier": "false"}, folder, lambda: watch(client.largest(folder))
+            command, {"npm_config_update_notifier": "false"}, folder, lambda: watch(client.largest_file_bytes(folder))
         )
         if status:
             said = _ERROR.findall(messages)

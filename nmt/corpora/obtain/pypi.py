@@ -12,7 +12,7 @@ from pathlib import Path
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_obtain import PypiPackage
 from nmt.corpora.obtain import client
-from nmt.corpora.obtain.cache import Download, Obtained, Watch, content_key, corpus_folder, megabytes, usable
+from nmt.corpora.obtain.cache import Download, Obtained, Watch, content_key, corpus_folder, explain_unusable, megabytes
 from nmt.corpora.obtain.contents import known_sha256
 from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.corpora.obtain.repack import repack
@@ -58,7 +58,7 @@ class PypiDownload(Download):
         else:
             command += ["--no-binary=:all:"]
         status, output, messages = client.run_client(
-            command, {**ENVIRONMENT, "TMPDIR": str(working)}, poll=lambda: watch(client.largest(temporary))
+            command, {**ENVIRONMENT, "TMPDIR": str(working)}, poll=lambda: watch(client.largest_file_bytes(temporary))
         )
         if status:
             raise self._failure(output + messages, status)
@@ -121,7 +121,7 @@ class PypiKind(FetchedKind):
             return super().cached(spec)
         folder = corpus_folder(spec)
         path = folder / package.file
-        with usable(folder):
+        with explain_unusable(folder):
             if not path.is_file():
                 return None
             found = known_sha256(path)

@@ -14,13 +14,13 @@ from nmt.errors import UserError
 _KEY = "data.clean.decontaminate"
 
 
-def digest_of(name: str) -> str:
+def test_set_digest(name: str) -> str:
     """Return the SHA-256 of a file. Raises UserError when it cannot be read."""
     with _opened(name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def texts_of(name: str) -> Iterator[str]:
+def read_test_set(name: str) -> Iterator[str]:
     """Yield the texts of a file: the strings of a .jsonl file, the columns of a .tsv file, the lines of others.
 
     Raises:

@@ -12,20 +12,23 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nmt.config import CleanConfig
-from nmt.corpora.cleaned.build import DamagedError, build
+from nmt.corpora.cleaned.build import CleaningJob, DamagedError, build
 from nmt.corpora.cleaned.corpus import Corpus
-from nmt.corpora.cleaned.spill import room_in
+from nmt.corpora.cleaned.spill import explain_full_disk
+from nmt.corpora.cleaned.testsets import test_set_digest
+from nmt.corpora.counts import expected_pairs
 from nmt.corpora.declare.spec import CorpusSpec, load_specs
 from nmt.corpora.obtain.fetch import find_fetched
 from nmt.corpora.obtain.identity import CODE_VERSION, corpus_identity
-from nmt.corpora.opening import Corpora, damaged_files, named_among, open_corpora, unknown_languages
-from nmt.corpora.parallel import cores
+from nmt.corpora.opening import Corpora, named_corpora, open_corpora
+from nmt.corpora.parallel import available_cores
 from nmt.corpora.readers.read import Source
-from nmt.corpora.readers.testsets import digest_of
+from nmt.corpora.wording import damaged_files, unknown_languages
 from nmt.errors import UserError
 from nmt.files import cache_dir
 from nmt.languages import Direction
@@ -74,13 +77,14 @@ def clean_corpora(
         mixtures, those that cannot be had are left out, so that a direction may have no pairs.
     """
     specs = load_specs(names)
-    digest = inputs_digest(specs, directions, clean, progress, named_among(names))
+    digest = inputs_digest(specs, directions, clean, progress, named_corpora(names))
     folder = cache_dir("cleaned") / digest[:32]
     with _alone(folder):
         corpus = Corpus.load(folder)
         # What lacks a part of a mixture is tried again.
         if corpus is None or corpus.failures or not _is_current(corpus, specs):
-            _make(folder, digest, names, directions, clean, progress, workers or cores())
+            job = CleaningJob(digest, directions, clean, workers or available_cores(), progress=progress)
+            _make(folder, names, job)
             corpus = Corpus.load(folder)
     assert corpus is not None
     _warn(corpus, progress)
@@ -116,7 +120,7 @@ def inputs_digest(
         "corpora": [_identity(spec, progress, named is None or spec.name in named) for spec in specs],
         "directions": [str(direction) for direction in directions],
         "clean": clean.model_dump(mode="json", exclude={"decontaminate"}),
-        "test sets": [digest_of(name) for name in clean.decontaminate],
+        "test sets": [test_set_digest(name) for name in clean.decontaminate],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -141,37 +145,21 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _make(
-    folder: Path,
-    digest: str,
-    names: Sequence[str],
-    directions: Sequence[Direction],
-    clean: CleanConfig,
-    progress: Progress,
-    workers: int,
-) -> None:
+def _make(folder: Path, names: Sequence[str], job: CleaningJob) -> None:
     """Clean corpora into a folder beside, and rename it."""
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed: it would hold the lock otherwise
     try:
-        with open_corpora(names, progress) as corpora, room_in(folder.parent):
-            _check_covered(directions, corpora)
-            _build(unfinished, digest, corpora, directions, clean, progress, workers)
+        with open_corpora(names, job.progress) as corpora, explain_full_disk(folder.parent):
+            _check_covered(job.directions, corpora)
+            _build(unfinished, corpora, job)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _build(
-    folder: Path,
-    digest: str,
-    corpora: Corpora,
-    directions: Sequence[Direction],
-    clean: CleanConfig,
-    progress: Progress,
-    workers: int,
-) -> None:
+def _build(folder: Path, corpora: Corpora, job: CleaningJob) -> None:
     """Clean corpora into a folder, which is made.
 
     A part of a mixture that turns out to be damaged is left out as a whole, and cleaning begins anew: how much of it
@@ -180,11 +168,12 @@ def _build(
     while True:
         folder.mkdir()
         try:
-            build(folder, digest, corpora, directions, clean, progress, workers).save()
+            expected = expected_pairs(corpora.sources, job.directions)
+            build(folder, corpora, replace(job, expected_pairs=expected)).save()
             return
         except DamagedError as error:
             corpora = corpora.without(error.corpus, str(error))
-            progress.warn(f"left out: {error}")
+            job.progress.warn(f"left out: {error}")
             shutil.rmtree(folder)
 
 

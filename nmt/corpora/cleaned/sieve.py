@@ -4,43 +4,26 @@ A candidate is a pair that passes every check of its own; which of several like 
 are known, in nmt/corpora/cleaned/resolve.py.
 """
 
-import hashlib
 import heapq
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple, Self
 
-import numpy as np
-
 from nmt.config import CleanConfig
 from nmt.corpora.clean import Filters, Reason, digit_template, fold
 from nmt.corpora.clean.scripts import writing
+from nmt.corpora.cleaned.records import (
+    CANDIDATE_STRUCT,
+    MEETING_STRUCT,
+    list_couples,
+    sorted_couple,
+    text_hash,
+)
 from nmt.corpora.declare.spec import SPLITS, NamedSplits, SplitRule
 from nmt.corpora.readers.read import Row
 from nmt.languages import Direction
 
-Pair = tuple[str, str]
-# Two languages, in alphabetical order: the two directions between them share their candidates. Monolingual text is of a
-# language and itself; its candidates have an empty second side.
-Couple = tuple[str, str]
-
-# What is remembered of a candidate: hashes of (language, text), bytes, characters and words of either side.
-CANDIDATE = np.dtype(
-    [
-        *((f"hash_{side}", "<u8") for side in "ab"),
-        *((f"bytes_{side}", "<u4") for side in "ab"),
-        *((f"characters_{side}", "<u2") for side in "ab"),
-        *((f"words_{side}", "<u2") for side in "ab"),
-    ]
-)
-_CANDIDATE = struct.Struct("<QQIIHHHH")
-# What decides between like texts, in the order of rows: that an acceptable text of the key language was met (couple
-# -1, index: its split), then the row's candidates (index: among those of the couple). `place` is a hash of what makes
-# texts alike, `key` one of the text itself.
-MEETING = np.dtype([("place", "<u8"), ("key", "<u8"), ("index", "<i8"), ("couple", "<i4")])
-_MEETING = struct.Struct("<QQqi")
 _MOST = 0xFFFF
 
 _TRAIN = SPLITS.index("train")
@@ -49,7 +32,7 @@ _ALONE = "\0alone"  # in hashes, tells texts that stand alone from those of the 
 SAMPLES = 20  # of rejected pairs, for each direction and reason
 
 
-class Sample(NamedTuple):
+class RejectedSample(NamedTuple):
     """A rejected pair. Of all of a direction and reason those with the lowest `rank`, a hash, are kept."""
 
     rank: int
@@ -57,12 +40,12 @@ class Sample(NamedTuple):
     target: str
 
     @classmethod
-    def of(cls, direction: int, source: str, target: str) -> Self:
+    def ranked(cls, direction: int, source: str, target: str) -> Self:
         """Return a sample of a direction (its number), so that each direction has others."""
         return cls(text_hash(str(direction), f"{source}\0{target}"), source, target)
 
 
-class Task(NamedTuple):
+class RowBatch(NamedTuple):
     """Rows of one corpus."""
 
     rows: Sequence[Row]
@@ -88,19 +71,9 @@ class Chunk(NamedTuple):
     candidates: Mapping[int, bytearray]
     texts: Mapping[int, bytearray]
     rejected: Counter[tuple[int, Reason]]
-    samples: dict[tuple[int, Reason], list[Sample]]
+    samples: dict[tuple[int, Reason], list[RejectedSample]]
     pairs: int
     corpus: int
-
-
-def couples_of(directions: Iterable[Direction]) -> list[Couple]:
-    """Return the couples of languages of some directions, in the order of the first direction of each."""
-    return list(dict.fromkeys(couple(*direction) for direction in directions))
-
-
-def couple(source: str, target: str) -> Couple:
-    """Return two languages in alphabetical order."""
-    return (source, target) if source < target else (target, source)
 
 
 class Cleaner:
@@ -110,13 +83,13 @@ class Cleaner:
         """Take the directions, and what is kept."""
         self._filters = Filters(clean)
         self._alike = {"folded": fold, "digits": digit_template}.get(clean.duplicates, str)
-        self._couples = couples_of(directions)
+        self._couples = list_couples(directions)
         self._number = {couple: number for number, couple in enumerate(self._couples)}
         self._directions: dict[int, list[tuple[int, Direction]]] = defaultdict(list)
         for number, direction in enumerate(directions):
-            self._directions[self._number[couple(*direction)]].append((number, direction))
+            self._directions[self._number[sorted_couple(*direction)]].append((number, direction))
 
-    def __call__(self, task: Task) -> Chunk:
+    def __call__(self, task: RowBatch) -> Chunk:
         """Return what became of the rows of a task."""
         work = _Work()
         for row in task.rows:
@@ -135,7 +108,7 @@ class Cleaner:
             self._reject(couples, dict.fromkeys(raw, reason), raw, work)
             return
         place, exact = text_hash(language, self._alike(key)), text_hash(language, key)
-        work.meetings += _MEETING.pack(place, exact, SPLITS.index(rule.of(row.component)), -1)
+        work.meetings += MEETING_STRUCT.pack(place, exact, SPLITS.index(rule.of(row.component)), -1)
         texts, reasons = {language: key}, {}
         for code in dict.fromkeys(code for number in couples for code in self._couples[number] if code != language):
             texts[code] = filters.normalise(raw[code])
@@ -150,9 +123,10 @@ class Cleaner:
                 self._reject([number], {first: Reason.COPY, second: Reason.COPY}, raw, work)
             else:
                 sides = [
-                    facts.get(code) or facts.setdefault(code, _Facts.of(code, texts[code])) for code in (first, second)
+                    facts.get(code) or facts.setdefault(code, _Facts.measure(code, texts[code]))
+                    for code in (first, second)
                 ]
-                work.meetings += _MEETING.pack(place, exact, work.add(number, *sides), number)
+                work.meetings += MEETING_STRUCT.pack(place, exact, work.add(number, *sides), number)
                 work.pairs += len(self._directions[number])
 
     def _text(self, row: Row, work: "_Work") -> None:
@@ -169,17 +143,17 @@ class Cleaner:
             self._reject([number], {language: reason}, {language: row.text}, work)
             return
         place, exact = (text_hash(f"{language}{_ALONE}", one) for one in (self._alike(text), text))
-        work.meetings += _MEETING.pack(place, exact, _TRAIN, -1)
-        facts = _Facts.of(language, text)
+        work.meetings += MEETING_STRUCT.pack(place, exact, _TRAIN, -1)
+        facts = _Facts.measure(language, text)
         # The other side would be the same: it is not stored, and has nothing to compare but the hash.
         nothing = _Facts(facts.hash, b"", 0, 0)
-        work.meetings += _MEETING.pack(place, exact, work.add(number, facts, nothing), number)
+        work.meetings += MEETING_STRUCT.pack(place, exact, work.add(number, facts, nothing), number)
         work.pairs += len(self._directions[number])
 
     def _among(self, languages: Mapping[str, str]) -> list[int]:
         """Return the couples of some languages that directions ask for, in ascending order."""
         if len(languages) * (len(languages) - 1) // 2 < len(self._couples):
-            found = (self._number.get(couple(*two)) for two in combinations(languages, 2))
+            found = (self._number.get(sorted_couple(*two)) for two in combinations(languages, 2))
             return sorted(number for number in found if number is not None)
         return [
             number
@@ -195,7 +169,7 @@ class Cleaner:
                 reason = reasons.get(source) or reasons[target]
                 work.rejected[number, reason] += 1
                 other = "" if source == target else raw[target]
-                work.samples[number, reason].append(Sample.of(number, raw[source], other))
+                work.samples[number, reason].append(RejectedSample.ranked(number, raw[source], other))
                 work.pairs += 1
 
 
@@ -208,7 +182,7 @@ class _Facts(NamedTuple):
     words: int
 
     @classmethod
-    def of(cls, language: str, text: str) -> Self:
+    def measure(cls, language: str, text: str) -> Self:
         words = writing(language).words(text)
         return cls(text_hash(language, text), text.encode(), min(len(text), _MOST), min(words, _MOST))
 
@@ -219,7 +193,7 @@ class _Work:
     def __init__(self) -> None:
         self.meetings = bytearray()
         self.rejected: Counter[tuple[int, Reason]] = Counter()
-        self.samples: dict[tuple[int, Reason], list[Sample]] = defaultdict(list)
+        self.samples: dict[tuple[int, Reason], list[RejectedSample]] = defaultdict(list)
         self.pairs = 0
         self._candidates: dict[int, bytearray] = defaultdict(bytearray)
         self._texts: dict[int, bytearray] = defaultdict(bytearray)
@@ -227,21 +201,15 @@ class _Work:
     def add(self, couple: int, a: _Facts, b: _Facts) -> int:
         """Add a candidate; return its number among those of the couple in this chunk."""
         candidates = self._candidates[couple]
-        candidates += _CANDIDATE.pack(
+        candidates += CANDIDATE_STRUCT.pack(
             a.hash, b.hash, len(a.encoded), len(b.encoded), a.characters, b.characters, a.words, b.words
         )
         texts = self._texts[couple]
         texts += a.encoded
         texts += b.encoded
-        return len(candidates) // _CANDIDATE.size - 1
+        return len(candidates) // CANDIDATE_STRUCT.size - 1
 
     def chunk(self, corpus: int) -> Chunk:
         """Return what has grown."""
         samples = {key: heapq.nsmallest(SAMPLES, found) for key, found in self.samples.items()}
         return Chunk(self.meetings, self._candidates, self._texts, self.rejected, samples, self.pairs, corpus)
-
-
-def text_hash(language: str, text: str) -> int:
-    """Return 64 bits that stand for a text of a language; of n texts about n^2 / 2^65 pairs share theirs."""
-    data = f"{language}\0{text}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,9 +1,12 @@
 """What a corpus holds before cleaning, as it was counted when it was fetched."""
 
+import concurrent.futures
 import hashlib
 import json
+import multiprocessing
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from nmt.corpora.declare.spec import CorpusSpec
@@ -11,9 +14,13 @@ from nmt.corpora.obtain.cache import corpus_folder
 from nmt.corpora.obtain.fetch import find_fetched
 from nmt.corpora.obtain.identity import CODE_VERSION, corpus_identity
 from nmt.corpora.obtain.kinds import obtain_kind
+from nmt.corpora.opening import open_spec
+from nmt.corpora.parallel import available_cores
 from nmt.corpora.readers.read import Source
 from nmt.errors import UserError
+from nmt.files import atomic_write
 from nmt.languages import Direction
+from nmt.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Counts:
         return sum(self.pairs.values())
 
 
-def counted(spec: CorpusSpec) -> Counts | None:
+def stored_counts(spec: CorpusSpec) -> Counts | None:
     """Return what was counted when the corpus was fetched, or None."""
     # Whether anything was counted is known at once; of which text, once a person's own files are hashed.
     if not any(corpus_folder(spec).glob("counts-*.json")):
@@ -60,10 +67,57 @@ def expected_pairs(sources: Iterable[Source], directions: Sequence[Direction]) -
     """Return about how many pairs of some directions corpora have; None where one of them was not counted."""
     total = 0
     for source in sources:
-        if (counts := counted(source.spec)) is None:
+        if (counts := stored_counts(source.spec)) is None:
             return None
         for direction in directions:
             if source.has(*direction):
                 # Counts are of pairs with the key language: between two others there are no more than of either.
                 total += min((counts.pairs[code] for code in set(direction) if code in counts.pairs), default=0)
     return total
+
+
+def count_corpus(spec: CorpusSpec) -> Counts:
+    """Read a corpus that is fetched, count it, and keep the counts in the cache.
+
+    Raises:
+      UserError: it cannot be opened, or its files do not fit together.
+    """
+    rows, pairs = 0, Counter[str]()
+    with open_spec(spec) as source:
+        for row in source.rows(source.languages):
+            rows += 1
+            pairs.update(language for language, text in row.translations.items() if text)
+            if spec.monolingual:
+                pairs[row.language] += 1
+        counts = Counts(rows, dict(pairs.most_common()), source.unregistered, source.unreadable, dict(source.skipped))
+    with atomic_write(counts_file(spec)) as temporary:
+        temporary.write_text(json.dumps(asdict(counts)) + "\n")
+    return counts
+
+
+def count_corpora(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[str, Counts | UserError]:
+    """Count corpora that are not counted yet, in as many processes as there are cores.
+
+    Args:
+      specs: corpora that are fetched.
+      progress: who is told which are counted.
+    """
+    results: dict[str, Counts | UserError] = {spec.name: found for spec in specs if (found := stored_counts(spec))}
+    missing = [spec for spec in specs if spec.name not in results]
+    if not missing:
+        return results
+    workers = min(len(missing), available_cores())
+    with (
+        progress.track("reading and counting", len(missing), "corpora") as task,
+        concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+    ):
+        futures = {pool.submit(count_corpus, spec): spec.name for spec in missing}
+        for done, future in enumerate(concurrent.futures.as_completed(futures), start=1):
+            name = futures[future]
+            try:
+                results[name] = future.result()
+            except UserError as error:
+                results[name] = error
+            progress.say(f"counted {name}")
+            task.update(done)
+    return results
