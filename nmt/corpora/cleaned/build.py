@@ -20,7 +20,7 @@ from nmt.corpora.cleaned.resolve import VERDICTS, count_rows, decontaminate, hol
 from nmt.corpora.cleaned.sieve import SAMPLES, Chunk, Cleaner, RejectedSample, RowBatch
 from nmt.corpora.cleaned.spill import BUFFER_BYTES, Appender, Spill, allocate_zeros
 from nmt.corpora.cleaned.testsets import read_test_set
-from nmt.corpora.declare.spec import SPLITS, Split
+from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.opening import Corpora
 from nmt.corpora.parallel import map_in_order
 from nmt.corpora.readers.read import Row, Source

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, overload
 from nmt.corpora.clean import Reason
 from nmt.corpora.cleaned.candidates import Candidates
 from nmt.corpora.cleaned.records import TextPair, sorted_couple
-from nmt.corpora.declare.spec import SPLITS, Split
+from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.readers.read import Provenance
 from nmt.languages import Direction
 

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from nmt.corpora.cleaned.corpus import Corpus
-from nmt.corpora.declare.spec import Split
+from nmt.corpora.declare.spec_split import Split
 from nmt.files import atomic_write
 from nmt.languages import Direction
 from nmt.progress import SILENT, Progress

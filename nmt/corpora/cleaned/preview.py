@@ -7,7 +7,7 @@ from itertools import islice
 from nmt.corpora.clean import Reason
 from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.cleaned.records import TextPair
-from nmt.corpora.declare.spec import Split
+from nmt.corpora.declare.spec_split import Split
 from nmt.corpora.wording import count_phrase
 from nmt.errors import UserError
 from nmt.languages import Direction

@@ -13,7 +13,7 @@ from nmt.corpora.clean import Reason
 from nmt.corpora.clean.overlap import OverlapIndex
 from nmt.corpora.cleaned.candidates import Candidates
 from nmt.corpora.cleaned.spill import Spill
-from nmt.corpora.declare.spec import SPLITS, Split
+from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.parallel import map_in_order
 
 # What is decided of a candidate, as one byte: a split that it is kept in, or a reason.

@@ -20,7 +20,7 @@ from nmt.corpora.cleaned.records import (
     sorted_couple,
     text_hash,
 )
-from nmt.corpora.declare.spec import SPLITS, NamedSplits, SplitRule
+from nmt.corpora.declare.spec_split import SPLITS, SplitRule
 from nmt.corpora.readers.read import Row
 from nmt.languages import Direction
 
@@ -49,7 +49,7 @@ class RowBatch(NamedTuple):
     """Rows of one corpus."""
 
     rows: Sequence[Row]
-    rule: SplitRule | NamedSplits
+    rule: SplitRule
     corpus: int = 0  # its number
     monolingual: bool = False
 
@@ -99,7 +99,7 @@ class Cleaner:
                 self._row(row, task.rule, work)
         return work.chunk(task.corpus)
 
-    def _row(self, row: Row, rule: SplitRule | NamedSplits, work: "_Work") -> None:
+    def _row(self, row: Row, rule: SplitRule, work: "_Work") -> None:
         raw = {row.language: row.text, **row.translations}
         couples = self._among(raw)
         filters, language = self._filters, row.language
@@ -108,7 +108,7 @@ class Cleaner:
             self._reject(couples, dict.fromkeys(raw, reason), raw, work)
             return
         place, exact = text_hash(language, self._alike(key)), text_hash(language, key)
-        work.meetings += MEETING_STRUCT.pack(place, exact, SPLITS.index(rule.of(row.component)), -1)
+        work.meetings += MEETING_STRUCT.pack(place, exact, SPLITS.index(rule.assign(row.component)), -1)
         texts, reasons = {language: key}, {}
         for code in dict.fromkeys(code for number in couples for code in self._couples[number] if code != language):
             texts[code] = filters.normalise(raw[code])

@@ -6,7 +6,7 @@ from typing import Any
 
 from nmt.corpora.clean import Reason
 from nmt.corpora.cleaned.corpus import EMPTY_SIZE, Corpus, SplitSize
-from nmt.corpora.declare.spec import SPLITS, Split
+from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.wording import count_phrase
 
 STATISTICS_TITLES = ("direction", "read", *SPLITS, "words", "characters", "rejected")

@@ -12,7 +12,7 @@ from nmt.corpora.cleaned.candidates import Candidates
 from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.cleaned.records import sorted_couple
 from nmt.corpora.cleaned.spill import BUFFER_BYTES, Spill, explain_full_disk
-from nmt.corpora.declare.spec import SPLITS
+from nmt.corpora.declare.spec_split import SPLITS
 
 _TRAIN = SPLITS.index("train")
 # A side of a couple: number of the couple, and 0 or 1.

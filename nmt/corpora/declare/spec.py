@@ -1,26 +1,21 @@
 """What a declaration (data/NAME.yaml) says: a corpus with its source, form and splits, or a mixture of corpora."""
 
-import fnmatch
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from nmt.config import Section
 from nmt.config.documents import Document, read_document
 from nmt.corpora.declare.spec_obtain import MtdataSets, Obtain
 from nmt.corpora.declare.spec_read import Read
+from nmt.corpora.declare.spec_split import FORMS, NOTHING_HELD_OUT, SplitRule
 from nmt.errors import UserError, did_you_mean
 from nmt.files import find_declaration
 
-Split = Literal["train", "dev", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
-_Percent = Annotated[int, Field(ge=0, le=100)]
 
 
 def _compiles(text: str) -> str:
@@ -32,54 +27,8 @@ def _compiles(text: str) -> str:
 
 
 _Regex = Annotated[str, AfterValidator(_compiles)]
-_NOT_HELD_OUT = {"by": "text", "test": 0, "dev": 0}
 # What the kind of a section is called in the place of an error, and a person has not written there.
 _TAGS = {"obtain": "kind", "read": "kind", "split": "by"}
-
-
-class SplitRule(Section):
-    """How rows are held out: by the SHA-1 of their component, or of their text, modulo 100."""
-
-    by: Literal["component", "text"] = Field(
-        "component", description="Rows that share this are never in different splits; text is the key language's."
-    )
-    test: _Percent = Field(description="Hashes below this are the test split.")
-    dev: _Percent = Field(description="Hashes below this, but not below `test`, are the development split.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.test > self.dev:
-            raise ValueError(f"test={self.test} is above dev={self.dev}")
-        return self
-
-    def of(self, component: str) -> Split:
-        """Return the split of what a row names as its component; it depends on nothing else."""
-        bucket = int(hashlib.sha1(component.encode("utf-8", "surrogatepass")).hexdigest(), 16) % 100
-        return "test" if bucket < self.test else "dev" if bucket < self.dev else "train"
-
-
-class NamedSplits(Section):
-    """Splits that the corpus comes with: the names of the components that are held out."""
-
-    by: Literal["name"] = Field(description="The component's own name says which split it is.")
-    test: tuple[str, ...] = Field((), description="Components of the test split, as patterns such as newstest*.")
-    dev: tuple[str, ...] = Field((), description="Components of the development split, as patterns.")
-
-    def of(self, component: str) -> Split:
-        """Return the split that a component belongs to: train where no pattern fits."""
-        if any(fnmatch.fnmatchcase(component, pattern) for pattern in self.test):
-            return "test"
-        return "dev" if any(fnmatch.fnmatchcase(component, pattern) for pattern in self.dev) else "train"
-
-
-def _split_kind(value: Any) -> str:
-    by = value.get("by") if isinstance(value, dict) else getattr(value, "by", None)
-    return "name" if by == "name" else "hash"
-
-
-AnySplit = Annotated[
-    Annotated[SplitRule, Tag("hash")] | Annotated[NamedSplits, Tag("name")], Discriminator(_split_kind)
-]
 
 
 class CorpusSpec(Section):
@@ -121,7 +70,7 @@ class CorpusSpec(Section):
         description="Every text stands for itself, whatever it is a translation of: data.denoise learns from it. "
         "Nothing of it is held out, so there is no `split`.",
     )
-    split: AnySplit = Field(description="How rows are held out.")
+    split: SplitRule = Field(description="How rows are held out.")
 
     @model_validator(mode="before")
     @classmethod
@@ -155,9 +104,9 @@ class CorpusSpec(Section):
             return values
         if values.get("synthetic"):
             raise ValueError("monolingual: true has no translations that could be synthetic")
-        if values.get("split") not in (None, _NOT_HELD_OUT):
+        if values.get("split") not in (None, NOTHING_HELD_OUT):
             raise ValueError("monolingual: true is text for training only: leave split out")
-        return {**values, "split": _NOT_HELD_OUT}
+        return {**values, "split": NOTHING_HELD_OUT}
 
     @model_validator(mode="after")
     def _read_alone(self) -> Self:
@@ -170,8 +119,9 @@ class CorpusSpec(Section):
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the text: the declaration, as it is written, without its descriptive keys."""
-        keys = {"name", "obtain", "read", "languages", "replace", "synthetic", "monolingual", "split"}
-        return {"languages": {}, **self.model_dump(mode="json", include=keys, exclude_unset=True)}
+        keys = {"name", "obtain", "read", "languages", "replace", "synthetic", "monolingual"}
+        declared = self.model_dump(mode="json", include=keys, exclude_unset=True)
+        return {"languages": {}, **declared, "split": self.split.identity()}
 
 
 class MixtureSpec(Section):
@@ -253,7 +203,7 @@ def _explain(error: ErrorDetails, document: Document, kind: type[Section]) -> st
         case "extra_forbidden":
             return f"{where}: unknown key {key}{did_you_mean(key, _keys(kind))}"
         case "missing" | "union_tag_not_found":
-            return f"{where}: key {key} is missing"
+            return f"{where}: key {key} is missing" + (f"; {FORMS}" if key == "split" else "")
         case "union_tag_invalid":
             return f"{where}: {key}: Input should be {error['ctx']['expected_tags']}, not {error['ctx']['tag']!r}"
         case "value_error":
