@@ -1,4 +1,4 @@
-"""How long work tells of itself, without knowing who listens: `nmt.recipes.terminal` shows it to a person."""
+"""Progress of long work: the code that does it reports to a `Reporter`; `nmt.recipes.terminal` shows it to a person."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -6,59 +6,60 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """Work under way, which tells how much of it is done."""
+    """Work under way, through which its progress is reported."""
 
     def update(self, done: int | None, description: str | None = None) -> None:
-        """Tell how much is done by now, in the task's unit; None: what is done now cannot be counted.
+        """Report how much is done.
 
         Args:
-          done: the sum since the beginning, not an increment.
-          description: what is being done from now on; None: the same as before.
+          done: the amount since the beginning, in the task's unit (not an increment); None: the present step cannot be
+            counted.
+          description: a few words about the present step; None: as before.
         """
 
 
-class Progress(Protocol):
-    """Whoever is told of progress. All methods may be called from several threads."""
+class Reporter(Protocol):
+    """Shows or records progress. All methods may be called from several threads."""
 
     def say(self, line: str) -> None:
-        """Tell a line."""
+        """Report a line of text."""
 
     def warn(self, line: str) -> None:
-        """Tell a warning, in one line."""
+        """Report a warning of one line."""
 
     def track(self, description: str, total: int | None = None, unit: str = "") -> AbstractContextManager[Task]:
-        """Begin work that can be counted; it ends with the block.
+        """Return a context manager for work that can be counted.
 
         Args:
-          description: a few words that say what is done.
-          total: how much there is, about; None: unknown.
-          unit: what is counted, such as "bytes" or "sentences"; empty: the description says it.
+          description: a few words about the work.
+          total: amount of all the work, approximately; None: unknown.
+          unit: unit of amounts, such as "bytes" or "sentences"; empty: descriptions contain the amounts.
         """
 
     def wait(self, description: str) -> AbstractContextManager[None]:
-        """Begin work that cannot be counted; it ends with the block."""
+        """Return a context manager for work that cannot be counted."""
 
 
 class Silent:
-    """Progress of which nobody is told; also its own task."""
+    """A `Reporter` that shows nothing; also its own `Task`."""
 
     def say(self, line: str) -> None:
-        """Tell nobody."""
+        """Show nothing."""
 
     def warn(self, line: str) -> None:
-        """Tell nobody."""
+        """Show nothing."""
 
     def update(self, done: int | None, description: str | None = None) -> None:
-        """Tell nobody."""
+        """Show nothing."""
 
     @contextmanager
     def track(self, description: str, total: int | None = None, unit: str = "") -> Iterator[Task]:
-        """Do the work of the block."""
+        """Show nothing while the block runs."""
         yield self
 
     @contextmanager
     def wait(self, description: str) -> Iterator[None]:
-        """Do the work of the block."""
+        """Show nothing while the block runs."""
         yield
 
 

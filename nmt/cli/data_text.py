@@ -1,4 +1,4 @@
-"""nmt-data stats, preview and export: what cleaning makes of a corpus. `nmt/cli/data.py` registers them."""
+"""nmt-data stats, preview and export: commands about cleaned corpora, which `nmt/cli/data.py` registers."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ _Clean = Annotated[
         "nmt-train --help have the keys.",
     ),
 ]
-# As nmt.corpora.clean and nmt.corpora.cleaned.sieve have them: the help is shown without what those import.
+# Copies of the values in nmt.corpora.clean and nmt.corpora.cleaned.sieve, so that --help does not import those.
 REASONS = (
     "empty", "control", "placeholder", "too_short", "too_long", "few_letters", "repeated", "script", "language", "copy",
     "length_ratio", "numbers", "addresses", "duplicate", "near_duplicate", "held_out", "contaminated",
@@ -44,7 +44,7 @@ _Pair = Annotated[str, typer.Option(metavar="PAIR", help="Direction, such as de-
 
 
 class StatsRequest(NamedTuple):
-    """What `nmt-data stats` is asked for."""
+    """Arguments of `nmt-data stats`."""
 
     name: str
     directions: list[str] | None
@@ -53,7 +53,7 @@ class StatsRequest(NamedTuple):
 
 
 class PreviewRequest(NamedTuple):
-    """What `nmt-data preview` is asked for."""
+    """Arguments of `nmt-data preview`."""
 
     name: str
     pair: str | None
@@ -63,7 +63,7 @@ class PreviewRequest(NamedTuple):
 
 
 class ExportRequest(NamedTuple):
-    """What `nmt-data export` is asked for."""
+    """Arguments of `nmt-data export`."""
 
     name: str
     pair: str
@@ -82,7 +82,7 @@ def stats(
 ) -> StatsRequest:
     """Clean a corpus, and count pairs, words, characters and rejected pairs of every direction.
 
-    What was cleaned is kept in the cache (NMT_CACHE), so that it is there at once when it is asked for again.
+    The cleaned corpus is kept in the cache (NMT_CACHE), so the same request takes no time again.
     """
     return StatsRequest(name, directions, clean or [], as_json)
 
@@ -122,7 +122,7 @@ def export(
 
 
 def perform(request: StatsRequest | PreviewRequest | ExportRequest) -> None:
-    """Do what one of the commands here is asked for."""
+    """Run one of the commands of this module."""
     match request:
         case StatsRequest():
             _stats(request)
@@ -199,7 +199,7 @@ def _print_statistics(corpus: "Corpus") -> None:
 
 
 def _corpus_with_direction(name: str, pair: str, clean: list[str]) -> "tuple[Corpus, Direction]":
-    """Return a corpus with a direction: that of `stats`, which is there already, if it has it."""
+    """Return a corpus with a direction; that of `stats`, which may be in the cache already, if it has it."""
     from nmt.corpora.opening import default_directions
     from nmt.languages import parse_stream
     from nmt.recipes.terminal import TerminalProgress

@@ -1,4 +1,4 @@
-"""What a corpus holds before cleaning, as it was counted when it was fetched."""
+"""Counts of a corpus before cleaning, kept in the cache."""
 
 import concurrent.futures
 import hashlib
@@ -20,12 +20,12 @@ from nmt.corpora.readers.read import Source
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a corpus holds before cleaning."""
+    """Rows and pairs of a corpus before cleaning."""
 
     rows: int  # texts of the key language
     pairs: dict[str, int]  # texts that have a translation (of monolingual corpora: all), by the language's code
@@ -40,8 +40,8 @@ class Counts:
 
 
 def stored_counts(spec: CorpusSpec) -> Counts | None:
-    """Return what was counted when the corpus was fetched, or None."""
-    # Whether anything was counted is known at once; of which text, once a person's own files are hashed.
+    """Return the counts of a corpus from the cache, or None if it was not counted."""
+    # Quick, unlike the name of the file, for which the person's own files may have to be hashed.
     if not any(corpus_folder(spec).glob("counts-*.json")):
         return None
     try:
@@ -51,7 +51,7 @@ def stored_counts(spec: CorpusSpec) -> Counts | None:
 
 
 def counts_file(spec: CorpusSpec) -> Path:
-    """Return where the counts of a corpus are kept; other text, another file.
+    """Return the file that keeps the counts of a corpus; other text has another file.
 
     Raises:
       UserError: a variable of the declaration is not set, or a fetched file is not the one that is pinned.
@@ -64,7 +64,7 @@ def counts_file(spec: CorpusSpec) -> Path:
 
 
 def expected_pairs(sources: Iterable[Source], directions: Sequence[Direction]) -> int | None:
-    """Return about how many pairs of some directions corpora have; None where one of them was not counted."""
+    """Return roughly how many pairs of some directions corpora have; None if any of them was not counted."""
     total = 0
     for source in sources:
         if (counts := stored_counts(source.spec)) is None:
@@ -95,12 +95,12 @@ def count_corpus(spec: CorpusSpec) -> Counts:
     return counts
 
 
-def count_corpora(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[str, Counts | UserError]:
+def count_corpora(specs: Sequence[CorpusSpec], progress: Reporter = SILENT) -> dict[str, Counts | UserError]:
     """Count corpora that are not counted yet, in as many processes as there are cores.
 
     Args:
       specs: corpora that are fetched.
-      progress: who is told which are counted.
+      progress: shows which corpora are counted.
     """
     results: dict[str, Counts | UserError] = {spec.name: found for spec in specs if (found := stored_counts(spec))}
     missing = [spec for spec in specs if spec.name not in results]

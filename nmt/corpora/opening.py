@@ -34,22 +34,22 @@ from nmt.corpora.readers.tables import JsonSource
 from nmt.corpora.readers.tree import Archives, Files, Tree
 from nmt.errors import UserError
 from nmt.languages import Direction
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
 
 @dataclass(frozen=True)
 class Corpora:
-    """Open corpora, and those of mixtures that could not be had."""
+    """Open corpora, and the errors of parts of mixtures that could not be obtained or opened."""
 
     sources: tuple[Source, ...]
-    failures: dict[str, str] = field(default_factory=dict)  # why, by the name of the corpus
-    named: frozenset[str] = frozenset()  # those that were asked for by their own names
+    failures: dict[str, str] = field(default_factory=dict)  # messages by the name of the corpus
+    named: frozenset[str] = frozenset()  # corpora that were asked for by their own names
 
     def without(self, name: str, why: str) -> "Corpora":
-        """Return the same but for a part of a mixture that turned out to be damaged.
+        """Return these corpora without a part of a mixture that turned out to be damaged.
 
         Raises:
-          UserError: it was asked for by its own name, or nothing is left.
+          UserError: the corpus was asked for by its own name, or no corpus is left.
         """
         if name in self.named:
             raise UserError(why)
@@ -59,12 +59,12 @@ class Corpora:
         return replace(self, sources=left, failures=failures)
 
 
-def open_corpus(name: str, progress: Progress = SILENT) -> Source:
+def open_corpus(name: str, progress: Reporter = SILENT) -> Source:
     """Return one corpus, fetched if it must be, for use in a `with` statement.
 
     Args:
       name: of data/NAME.yaml, or a path; a mixture is opened by `open_corpora`.
-      progress: who is told of downloads.
+      progress: shows downloads.
 
     Raises:
       UserError: the declaration is wrong, it is a mixture, or the corpus cannot be fetched or opened.
@@ -72,25 +72,25 @@ def open_corpus(name: str, progress: Progress = SILENT) -> Source:
     return open_spec(load_spec(name), progress)
 
 
-def open_spec(spec: CorpusSpec, progress: Progress = SILENT) -> Source:
+def open_spec(spec: CorpusSpec, progress: Reporter = SILENT) -> Source:
     """Return the corpus of a declaration; see `open_corpus`."""
     return _open(spec, fetch_corpus(spec, progress))
 
 
 @contextlib.contextmanager
-def open_corpora(names: Sequence[str], progress: Progress = SILENT, *, warns: bool = True) -> Iterator[Corpora]:
+def open_corpora(names: Sequence[str], progress: Reporter = SILENT, *, warns: bool = True) -> Iterator[Corpora]:
     """Open corpora and all parts of mixtures, and close them at the end.
 
-    A part of a mixture that cannot be had is warned of and left out; a corpus that is asked for by its own name must
-    be there, and so must one part of every mixture.
+    A part of a mixture that cannot be obtained or opened is left out, with a warning. A corpus that is asked for by its
+    own name must be there.
 
     Args:
       names: corpora, by name or path.
-      progress: who is told of downloads, and warned.
-      warns: whether what is left out is warned of.
+      progress: shows downloads and warnings.
+      warns: whether to warn of parts that are left out.
 
     Raises:
-      UserError: as `open_corpus`, or nothing of a mixture can be had.
+      UserError: as `open_corpus`, or no corpus is left.
     """
     specs, named = load_specs(names), named_corpora(names)
     failures: dict[str, str] = {}
@@ -110,13 +110,13 @@ def open_corpora(names: Sequence[str], progress: Progress = SILENT, *, warns: bo
         yield Corpora(tuple(sources), failures, named)
 
 
-def default_directions(name: str, progress: Progress = SILENT) -> tuple[Direction, ...]:
+def default_directions(name: str, progress: Reporter = SILENT) -> tuple[Direction, ...]:
     """Return the directions from every language of a corpus or mixture into its key language.
 
-    Of monolingual corpora, those of denoising.
+    For monolingual corpora: from every language into itself, which stands for denoising.
 
     Raises:
-      UserError: it cannot be had, or it has one language only.
+      UserError: it cannot be obtained, or has no language but its key language.
     """
     with open_corpora([name], progress, warns=False) as corpora:
         found = {
@@ -131,7 +131,7 @@ def default_directions(name: str, progress: Progress = SILENT) -> tuple[Directio
 
 
 def named_corpora(names: Sequence[str]) -> frozenset[str]:
-    """Return those of some corpora and mixtures that are corpora, which must be there; parts of mixtures need not."""
+    """Return the names of single corpora among some names of corpora and mixtures."""
     declarations = map(load_declaration, names)
     return frozenset(one.name for one in declarations if isinstance(one, CorpusSpec))
 

@@ -1,4 +1,4 @@
-"""What there is to learn from: every declared corpus, its licence and source, and what it holds once it is fetched."""
+"""The list of all declared corpora: licence, origin, size, and the counts of those that are fetched."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +13,26 @@ from nmt.files import declarations
 
 @dataclass(frozen=True)
 class CorpusEntry:
-    """One line of the list of corpora."""
+    """A line of the list of corpora."""
 
     name: str
     licence: str
-    kind: str  # how it is obtained, or mixture
-    languages: int | None  # beside the key language; None: not known before it is fetched
+    kind: str  # `obtain.kind`, or mixture
+    languages: int | None  # besides the key language; None: unknown until it is fetched
     pairs: int | None  # with the key language, before cleaning
-    bytes: int | None  # of what is downloaded
+    bytes: int | None  # of the downloads
     fetched: bool | None  # None: nothing is to be fetched
     source: str
     homepage: str
-    key_language: str = ""  # that the others are translated from; empty: there is none, or parts have different ones
+    key_language: str = ""  # empty: single texts, or the parts of a mixture differ
 
 
 def list_entries() -> list[CorpusEntry]:
-    """Return an entry for every declaration, sorted by name; one that is wrong has its error for a source."""
-    return [_entry_of(name, path) for name, path in sorted(declarations("data").items())]
+    """Return an entry for every declaration, sorted by name; the source of a wrong declaration is its error."""
+    return [_load_entry(name, path) for name, path in sorted(declarations("data").items())]
 
 
-def _entry_of(name: str, path: Path) -> CorpusEntry:
+def _load_entry(name: str, path: Path) -> CorpusEntry:
     try:
         declaration = load_declaration(str(path))
         return _mixture(declaration) if isinstance(declaration, MixtureSpec) else corpus_entry(declaration)
@@ -84,5 +84,5 @@ def _mixture(mixture: MixtureSpec) -> CorpusEntry:
 
 
 def declared_key_language(spec: CorpusSpec) -> str:
-    """Return the language that a corpus's pairs have in common, as its declaration writes it; none of single texts."""
+    """Return the key language of a corpus as its declaration writes it; empty for monolingual text."""
     return "" if spec.monolingual else spec.read.key_language

@@ -1,4 +1,4 @@
-"""The same work on many items, on several processes, with results in the order of the items."""
+"""A parallel map over processes that keeps the order of its items."""
 
 import itertools
 import os
@@ -16,9 +16,9 @@ from nmt.errors import UserError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-# Starting processes takes a second: so many items are done before.
+# So many items are done before processes are started, which takes a second.
 _ALONE = 8
-_AHEAD = 2  # items in work or waiting, for each process
+_AHEAD = 2  # items being worked on or waiting, for each process
 _worker: Callable[[Any], Any]
 
 
@@ -33,10 +33,10 @@ def map_in_order(
     """Yield `make(*arguments)(item)` for every item, in order, whatever the number of processes.
 
     Args:
-      make: of a module, so that new processes find it; called once in each.
+      make: top-level function or class, which new processes can import; called once in each.
       arguments: picklable.
-      items: read as they are needed, at most two for each process ahead.
-      workers: processes; 1: all is done in this one, as are the first few items in any case.
+      items: read as needed, at most two ahead for each process.
+      workers: processes; with 1 everything is done in this process, as the first few items are in any case.
 
     Raises:
       UserError: a process was killed.
@@ -67,7 +67,7 @@ def map_in_order(
 
 def _begin(make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
     global _worker
-    # The parent is interrupted too, and ends its workers.
+    # Ctrl-C reaches the parent too, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = make(*arguments)
@@ -78,7 +78,7 @@ def _run(item: Any) -> Any:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent was killed: it would wait for work for ever."""
+    """End this process when its parent is killed, or it would wait for work for ever."""
     if parent := parent_process():
         parent.join()
     os._exit(1)

@@ -9,13 +9,13 @@ def count_phrase(count: int, noun: str) -> str:
 
 
 def damaged_files(notes: Sequence[str]) -> str:
-    """Return the warning of files that could not be read, or not to their end; see `Source.unreadable`."""
+    """Return the warning about files that are damaged, as `Source.unreadable` notes them."""
     shown = "; ".join(notes[:3]) + ("; ..." if len(notes) > 3 else "")
     return f"{count_phrase(len(notes), 'damaged file')}: {shown}"
 
 
 def unknown_languages(corpus: str, codes: Sequence[str]) -> str:
-    """Return the warning of codes of a corpus that the registry does not know, whose text is left out."""
+    """Return the warning about text that is left out because the registry does not know its language."""
     shown = ", ".join(codes[:10]) + (", ..." if len(codes) > 10 else "")
     return (
         f"left out of {corpus}: {count_phrase(len(codes), 'unknown language')} ({shown}); `languages` in its "

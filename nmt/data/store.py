@@ -20,6 +20,7 @@ from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
 from nmt.corpora.clean import Reason
+from nmt.corpora.cleaned.records import TextPair
 from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.data.records import ShardWriter, TokenPairs
 from nmt.data.vocab import BACK_TRANSLATED
@@ -28,7 +29,6 @@ from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction
 
-TextPair = tuple[str, str]
 MarkedPair = tuple[str, ...]  # source, target, and control symbols that the source begins with
 TOKENISED: tuple[Split, ...] = ("train", "dev")
 AS_TEXT: tuple[Split, ...] = ("dev", "test")

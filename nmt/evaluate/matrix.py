@@ -30,7 +30,7 @@ from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, in_orde
 from nmt.evaluate.webpage import render_page
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_stream
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
 PAGE_DIRECTIONS = 60  # most directions with sample translations on the page
 PAGE_SAMPLES = 4  # sample translations of a direction
@@ -67,7 +67,7 @@ def evaluate(
     directions: Sequence[str] | None = None,
     beam: int | None = None,
     force: bool = False,
-    progress: Progress = SILENT,
+    progress: Reporter = SILENT,
 ) -> Matrix:
     """Translate and score a test set, direction by direction, and write what was found under RUN/evaluation.
 
@@ -122,7 +122,7 @@ class _Job:
             raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from None
         return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode, _training_pairs(run))
 
-    def result(self, direction: Direction, force: bool, progress: Progress) -> Result:
+    def result(self, direction: Direction, force: bool, progress: Reporter) -> Result:
         """Return the result of a direction: the stored one if it is still true, else a new one, written."""
         if not force and (stored := self._stored(direction)):
             return stored
@@ -166,7 +166,7 @@ class _Job:
             return None
         return stored if stored.source == self._source(self.chosen.read(direction)) else None
 
-    def _translate(self, direction: Direction, pairs: Sequence[Pair], progress: Progress) -> tuple[list[str], float]:
+    def _translate(self, direction: Direction, pairs: Sequence[Pair], progress: Reporter) -> tuple[list[str], float]:
         """Return the hypotheses and the seconds that they took."""
         lines = [pair.source for pair in pairs]
         with progress.track(str(direction), len(pairs), "sentences") as task:

@@ -21,7 +21,7 @@ from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_directions
-from nmt.progress import Progress
+from nmt.progress import Reporter
 
 VOCABULARY, STORE = "vocab", "data"  # folders of a run
 
@@ -45,7 +45,7 @@ class Preparation:
       progress: who is told of it.
     """
 
-    def __init__(self, recipe: Recipe, run: epath.Path, progress: Progress):
+    def __init__(self, recipe: Recipe, run: epath.Path, progress: Reporter):
         self.recipe, self.run, self.progress = recipe, run, progress
         self.directions = directions_of(recipe)
         specs = load_specs(recipe.data.corpora)

@@ -29,7 +29,7 @@ PIPED_WIDTH = 200  # columns of a table in a file or a pipe
 
 
 def table_console(width: int = PIPED_WIDTH, *, to_error: bool = False) -> Console:
-    """Return a console for tables: what is no terminal, and has no $COLUMNS, gets lines of `width` columns."""
+    """Return a console for tables; files and pipes get lines of `width` columns, unless $COLUMNS says otherwise."""
     console = Console(stderr=to_error)
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(stderr=to_error, width=width)
 
@@ -40,7 +40,7 @@ def print_line(console: Console, line: str) -> None:
 
 
 class TerminalProgress:
-    """Shows progress (`nmt.progress.Progress`): bars on a terminal, which vanish at the end; lines in a log elsewhere.
+    """Shows progress (`nmt.progress.Reporter`): bars on a terminal, which vanish at the end; lines in a log elsewhere.
 
     Args:
       console: where; None: standard error.
@@ -128,7 +128,7 @@ class _Bar:
         self._bars, self._number, self._total = bars, number, total
 
     def update(self, done: int | None, description: str | None = None) -> None:
-        """Move the bar; without a total it moves to and fro, and what cannot be counted has a full one."""
+        """Move the bar; it pulses where the total is unknown, and is full where the present step cannot be counted."""
         total = None if self._total is None else max(done or 0, self._total)
         self._bars.update(self._number, description=description, completed=total if done is None else done, total=total)
 

@@ -21,11 +21,11 @@ from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.obtain import cache, client
 from nmt.corpora.obtain import fetch as fetching
 from nmt.errors import UserError
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 from nmt.recipes.terminal import TerminalProgress
 
 
-def fetch(spec: CorpusSpec, progress: Progress = SILENT) -> Path:
+def fetch(spec: CorpusSpec, progress: Reporter = SILENT) -> Path:
     (obtained,) = fetching.fetch_corpus(spec, progress)
     return obtained.path
 

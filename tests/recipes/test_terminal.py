@@ -6,7 +6,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 from nmt.recipes import terminal
 from nmt.recipes.terminal import TerminalProgress, table_console
 
@@ -85,7 +85,7 @@ def test_waiting_is_told_to_a_log_when_it_begins() -> None:
 
 
 @pytest.mark.parametrize("progress", [SILENT, shown(io.StringIO(), quiet=True)])
-def test_nobody_is_told(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nobody_is_told(progress: Reporter, capsys: pytest.CaptureFixture[str]) -> None:
     progress.say("a line")
     with progress.track("counting", 3, "bytes") as task, progress.wait("more"):
         task.update(3)

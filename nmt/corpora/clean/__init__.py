@@ -1,7 +1,14 @@
-"""Cleaning: one normal form for all text, and the reason why a text or a pair is not kept.
+"""Cleaning: one normal form for all text, and the checks that reject a text or a pair, each with its reason.
 
-`text` has normal forms, `scripts` what is known of scripts, `filters` the checks of a row, `overlap` those against
-held-out text, `identify` the optional identification of languages. None of it runs when a model translates.
+| module | contents |
+|---|---|
+| `text` | normal forms |
+| `scripts` | letters and lengths of scripts |
+| `filters` | the checks of a row |
+| `overlap` | the check against held-out text |
+| `identify` | identification of languages, an option |
+
+None of it runs when a model translates.
 """
 
 from nmt.corpora.clean.filters import Filters

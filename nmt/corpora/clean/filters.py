@@ -32,17 +32,17 @@ _PLACEHOLDER = re.compile(
 # The host of a URL or of an e-mail address.
 _HOST = re.compile(r"(?:\w://(?:www\.)?|\bwww\.|\w@)([\w-]+(?:\.[\w-]+)+)")
 _NOT_DIGITS = re.compile(r"\D+")
-# Below so many digits a number is as often spelt out, or told otherwise (5 PM, 17:00).
+# A number of fewer digits is often spelt out, or written otherwise (5 PM, 17:00).
 _FEW_DIGITS = 3
-# What repeats without spaces: two letters or more.
+# In scripts without spaces, the longest unit that counts as a repeated word; the shortest has two letters.
 _LONGEST_REPEATED = 8
 
 
 class Filters:
-    """The checks of rows, by one configuration. Texts are normalised before they are checked."""
+    """The checks of rows for one configuration. Texts must be normalised before they are checked."""
 
     def __init__(self, config: CleanConfig) -> None:
-        """Take the configuration. Raises UserError where it asks for a package that is not installed."""
+        """Compile the checks. Raises UserError if the configuration needs a package that is not installed."""
         self._config = config
         self._identifier = None if config.language_confidence is None else Identifier(config.language_confidence)
         most = config.max_repeated_characters
@@ -52,11 +52,11 @@ class Filters:
         self._unspaced = re.compile(rf"(\S{{2,{_LONGEST_REPEATED}}}?)\1{{{words},}}") if words else None
 
     def normalise(self, text: str) -> str:
-        """Return the normal form of a text as it is stored."""
+        """Return the normal form in which a text is stored."""
         return normalise(text, self._config.unicode)
 
     def key(self, text: str, language: str) -> Reason | None:
-        """Return why a text of the corpus's key language (canonical code) is not kept, or None if it is."""
+        """Return the reason to reject a text of the corpus's key language (canonical code), or None."""
         config = self._config
         if reason := self._form(text, language):
             return reason
@@ -70,9 +70,9 @@ class Filters:
         return self._content(text, language)
 
     def translation(self, key: str, key_language: str, text: str, language: str) -> Reason | None:
-        """Return why a translation of `key` (which itself is kept) is not kept, or None if it is.
+        """Return the reason to reject a translation of `key`, which itself is kept, or None.
 
-        Comparisons are with the key language only, also when the pair is one of two translations.
+        A translation is compared with the key language's text only, also where a direction pairs two translations.
         """
         config = self._config
         if reason := self._form(text, language):
@@ -90,7 +90,7 @@ class Filters:
         return Reason.ADDRESSES if config.addresses and not same_hosts(key, text) else None
 
     def copies(self, source: str, target: str) -> bool:
-        """Say whether two translations are one and the same text, and therefore no pair."""
+        """Return whether two translations are to be rejected as copies of each other."""
         return self._config.copies and source == target
 
     def _form(self, text: str, language: str) -> Reason | None:
@@ -127,10 +127,10 @@ class Filters:
 
 
 def digit_overlap(left: str, right: str) -> float:
-    """Return the share of digits that two texts have in common, of those of the one that has more.
+    """Return the number of digits that two texts have in common, divided by the digits of the text that has more.
 
-    Digits are counted one by one and of any script, so that 1,234.5, 1.234,5 and ١٢٣٤٫٥ are the same. Where neither
-    text has three digits, or one has none, it is 1: the number is then as often spelt out, or told otherwise.
+    Digits of all scripts are counted one by one, so that 1,234.5, 1.234,5 and ١٢٣٤٫٥ are equal. The result is 1 where
+    neither text has three digits, or one has none: such numbers are often spelt out, or written otherwise.
     """
     digits = [_digits(text) for text in (left, right)]
     most = max(map(len, digits))
@@ -140,7 +140,7 @@ def digit_overlap(left: str, right: str) -> float:
 
 
 def same_hosts(left: str, right: str) -> bool:
-    """Say whether two texts name a host in common, in URLs or e-mail addresses, if either names any."""
+    """Return whether two texts share a host of URLs or e-mail addresses; True if neither has any."""
     if not any(sign in text for text in (left, right) for sign in ("@", "://", "www.")):
         return True
     hosts = [set(map(str.casefold, _HOST.findall(text))) for text in (left, right)]
@@ -153,7 +153,7 @@ def _digits(text: str) -> str:
 
 
 def _letters(text: str) -> int:
-    """Return how many characters are letters, or marks, which are the vowels of many scripts."""
+    """Return how many characters are letters or marks; in many scripts vowels are marks."""
     if text.isascii():
         return sum(map(str.isalpha, text))
     return sum(map(_is_letter, text))

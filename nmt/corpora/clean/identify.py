@@ -1,19 +1,19 @@
-"""Identification of languages, an option: py3langid, whose model of 139 languages is part of its package."""
+"""Identification of languages, an option, by py3langid; its package contains a model of 139 languages."""
 
 from typing import Any
 
 from nmt import languages
 from nmt.errors import UserError
 
-# Shorter texts say too little.
+# Shorter texts are too uncertain.
 FEWEST_CHARACTERS = 20
 
 
 class Identifier:
-    """Says whether a text is in another language than it should be.
+    """Identifies texts in another language than the expected one.
 
     Args:
-      confidence: least probability that the model gives to the other language.
+      confidence: least probability of the other language.
     """
 
     def __init__(self, confidence: float) -> None:
@@ -33,9 +33,9 @@ class Identifier:
         self._confidence = confidence
 
     def other(self, text: str, language: str) -> bool:
-        """Say whether a text is surely in another language than `language` (canonical code).
+        """Return whether a text is in another language than `language` (canonical code), with enough confidence.
 
-        Never of a text of fewer than 20 characters, nor where the model does not know the language.
+        False for a text of fewer than 20 characters, and for a language that the model does not know.
         """
         wanted = self._label(language)
         if wanted is None or len(text) < FEWEST_CHARACTERS:
@@ -44,7 +44,7 @@ class Identifier:
         return found != wanted and probability >= self._confidence
 
     def _label(self, language: str) -> str | None:
-        """Return what the model calls a language, whatever the script or region: a code, or an alias (no for nb)."""
+        """Return the model's label of a language, without script and region: its code, or an alias (no for nb)."""
         known = languages.get(language)
         names = (language.partition("-")[0], known.iso639_3, *known.aliases)
         return next((name for name in names if name in self._known), None)

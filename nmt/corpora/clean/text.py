@@ -1,4 +1,4 @@
-"""Normal forms of text: the one that is stored, and the coarse ones by which duplicates are found."""
+"""Normal forms of text: the form that is stored, and the coarser ones that find duplicates."""
 
 import functools
 import html
@@ -8,7 +8,7 @@ import unicodedata
 from nmt.corpora.clean.scripts import UNSPACED_LETTERS
 
 # Soft hyphen, zero-width space, word joiner, byte-order mark, marks and embeddings of bidirectional text.
-# The zero-width (non-)joiners U+200C and U+200D stay: Persian and the Indic scripts are spelt with them.
+# The zero-width (non-)joiners U+200C and U+200D stay, since Persian and the Indic scripts are spelt with them.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _DIGITS = re.compile(r"\d+")
 _TOKEN = re.compile(f"[{UNSPACED_LETTERS}]|[^\\s{UNSPACED_LETTERS}]+")
@@ -17,7 +17,7 @@ _TOKEN = re.compile(f"[{UNSPACED_LETTERS}]|[^\\s{UNSPACED_LETTERS}]+")
 def normalise(text: str, form: str = "NFC") -> str:
     """Return the normal form: entities unescaped, invisible characters removed, NFC or NFKC, single spaces.
 
-    Idempotent: one step may uncover work for another (`&amp;lt;`), so they are repeated until nothing changes.
+    Idempotent: the steps are repeated until nothing changes, since one may make work for another (`&amp;lt;`).
     """
     if text.isascii() and "&" not in text:
         return " ".join(text.split())
@@ -32,30 +32,31 @@ def _normalise_once(text: str, form: str) -> str:
 
 
 def digit_template(text: str) -> str:
-    """Return `text` with every run of digits as a single 0: equal for texts that differ only in digits."""
+    """Return `text` with every run of digits replaced by 0, so that texts that differ in digits only are equal."""
     return _DIGITS.sub("0", text)
 
 
 def fold(text: str) -> str:
-    """Return `text` without what seldom tells sentences apart: digits as a single 0, no case, punctuation as spaces.
+    """Return `text` in lower case, with runs of digits replaced by 0 and punctuation by spaces.
 
-    Letters and their marks stay, so that two words of any script are one only if they differ in case or width (NFKC).
+    Sentences that differ in these only are near duplicates. Letters and their marks stay, so two words are equal only
+    if they differ in case or width (NFKC).
     """
     folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
     return " ".join(_DIGITS.sub("0", folded.casefold().translate(_kept())).split())
 
 
-def tokens(text: str) -> list[str]:
-    """Return the words of a folded text; in scripts without spaces, its letters."""
+def fold_words(text: str) -> list[str]:
+    """Return the words of a text after `fold`; in scripts without spaces, its letters."""
     return _TOKEN.findall(fold(text))
 
 
 class _Kept(dict[int, str]):
-    """For `str.translate`: letters, marks and digits as they are, all else a space; filled as characters are met."""
+    """Table for `str.translate`, filled on demand: letters, marks and digits stay, all else becomes a space."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
-        # The joiners are spelling, as in `normalise`, but one that writers often leave out.
+        # The joiners, which `normalise` keeps, are dropped: writers often leave them out.
         kept = "" if code in (0x200C, 0x200D) else character
         self[code] = kept if not kept or unicodedata.category(character)[0] in "LMN" else " "
         return self[code]

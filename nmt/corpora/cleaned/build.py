@@ -1,4 +1,4 @@
-"""Making a cleaned corpus: rows are cleaned in chunks, candidates grow on disk, then it is decided which are kept."""
+"""Building a cleaned corpus: rows are cleaned in chunks, candidates are written to disk, then some are chosen."""
 
 import heapq
 import itertools
@@ -26,7 +26,7 @@ from nmt.corpora.parallel import map_in_order
 from nmt.corpora.readers.read import Row, Source
 from nmt.errors import UserError
 from nmt.languages import Direction
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter, Task
 
 _ROWS, _TEXTS = 1024, 8192  # most of a batch
 _Rejected = dict[tuple[int, Reason], int]
@@ -34,7 +34,7 @@ _Samples = dict[tuple[int, Reason], list[RejectedSample]]
 
 
 class DamagedError(UserError):
-    """A corpus cannot be read to its end."""
+    """Raised when a corpus cannot be read to its end."""
 
     def __init__(self, corpus: str, why: str) -> None:
         super().__init__(why)
@@ -43,15 +43,15 @@ class DamagedError(UserError):
 
 @dataclass(frozen=True)
 class CleaningJob:
-    """How corpora are cleaned.
+    """Inputs of cleaning, apart from the corpora.
 
     Attributes:
-      digest: see `inputs_digest`.
+      digest: hash of all inputs, from `inputs_digest`.
       directions: canonical.
-      clean: the filters.
-      workers: processes; the result does not depend on it.
-      expected_pairs: how many pairs will be read, about; None: unknown.
-      progress: who is told.
+      clean: configuration of the filters.
+      workers: processes; the result does not depend on their number.
+      expected_pairs: pairs that will be read, approximately; None: unknown.
+      progress: shows how many pairs are cleaned.
     """
 
     digest: str
@@ -59,43 +59,37 @@ class CleaningJob:
     clean: CleanConfig
     workers: int
     expected_pairs: int | None = None
-    progress: Progress = SILENT
+    progress: Reporter = SILENT
 
 
 def build(folder: Path, corpora: Corpora, job: CleaningJob) -> Corpus:
     """Clean open corpora into an empty folder.
 
     Raises:
-      DamagedError: one of them cannot be read to its end.
+      DamagedError: a corpus cannot be read to its end.
       UserError: a test set cannot be read.
     """
-    directions, clean = job.directions, job.clean
+    directions = job.directions
     (folder / COUPLES).mkdir()
     (folder / "spill").mkdir()
-    grown = _Grown(folder, directions, [source.spec.name for source in corpora.sources])
+    total = _Total(folder, directions, [source.spec.name for source in corpora.sources])
     with job.progress.track("cleaning", job.expected_pairs) as task:
         began = time.monotonic()
-        for chunk in map_in_order(Cleaner, (directions, clean), _batches(corpora, directions), job.workers):
-            grown.add(chunk)
-            speed = grown.pairs / (time.monotonic() - began)
-            task.update(grown.pairs, f"cleaning: {grown.pairs:,} pairs, {speed:,.0f} a second")
-        candidates = grown.finish()
-        verdicts = allocate_zeros(folder / VERDICTS_FILE, len(candidates))
-        task.update(None, f"deduplicating {grown.pairs:,} pairs")
-        resolve_duplicates(grown.meetings, candidates, verdicts, keep_duplicates=clean.duplicates == "keep")
-        hold_out(candidates, verdicts)
-        task.update(None, f"comparing {grown.pairs:,} pairs with held-out text")
-        named = itertools.chain.from_iterable(map(read_test_set, clean.decontaminate))
-        decontaminate(candidates, verdicts, named, clean, job.workers)
-        rows = count_rows(grown.meetings, candidates, verdicts)
+        for chunk in map_in_order(Cleaner, (directions, job.clean), _batches(corpora, directions), job.workers):
+            total.add(chunk)
+            speed = total.pairs / (time.monotonic() - began)
+            task.update(total.pairs, f"cleaning: {total.pairs:,} pairs, {speed:,.0f} a second")
+        candidates = total.finish()
+        verdicts = _decide(total, candidates, job, task)
+        rows = count_rows(total.meetings, candidates, verdicts)
     for name in ("spill", "overlap"):
         shutil.rmtree(folder / name, ignore_errors=True)
     sizes = _sizes(candidates, directions, verdicts)
-    _add_decided(candidates, directions, verdicts, grown)
+    _add_decided(candidates, directions, verdicts, total)
     return Corpus(
         pairs=list_pairs(candidates, sizes),
-        rejections={one: Counter(grown.list_rejections(i)) for i, one in enumerate(directions)},
-        samples={one: grown.list_samples(i) for i, one in enumerate(directions)},
+        rejections={one: Counter(total.list_rejections(i)) for i, one in enumerate(directions)},
+        samples={one: total.list_samples(i) for i, one in enumerate(directions)},
         sizes=sizes,
         rows=rows,
         provenance=tuple(one for source in corpora.sources for one in source.provenance),
@@ -112,8 +106,21 @@ def build(folder: Path, corpora: Corpora, job: CleaningJob) -> Corpus:
     )
 
 
-class _Grown:
-    """What has grown of chunks, in the order of rows."""
+def _decide(total: "_Total", candidates: Candidates, job: CleaningJob, task: Task) -> np.ndarray:
+    """Return the verdicts on all candidates, [candidates] uint8, written to disk."""
+    clean = job.clean
+    verdicts = allocate_zeros(candidates.folder / VERDICTS_FILE, len(candidates))
+    task.update(None, f"deduplicating {total.pairs:,} pairs")
+    resolve_duplicates(total.meetings, candidates, verdicts, keep_duplicates=clean.duplicates == "keep")
+    hold_out(candidates, verdicts)
+    task.update(None, f"comparing {total.pairs:,} pairs with held-out text")
+    test_sets = itertools.chain.from_iterable(map(read_test_set, clean.decontaminate))
+    decontaminate(candidates, verdicts, test_sets, clean, job.workers)
+    return verdicts
+
+
+class _Total:
+    """The sum of all chunks, added in the order of rows."""
 
     def __init__(self, folder: Path, directions: Sequence[Direction], corpora: Sequence[str]) -> None:
         self.meetings = Spill(folder / "spill", MEETING, "place", BUFFER_BYTES)
@@ -143,14 +150,14 @@ class _Grown:
         self.pairs += chunk.pairs
 
     def add_samples(self, key: tuple[int, Reason], found: Sequence[RejectedSample]) -> None:
-        """Add samples of a direction and reason: those with the lowest ranks stay."""
+        """Add samples of a direction and reason, and keep those with the lowest ranks."""
         self.samples[key] = heapq.nsmallest(SAMPLES, [*self.samples[key], *found])
 
     def finish(self) -> Candidates:
-        """Write what is in memory."""
+        """Write everything to disk, and return the candidates."""
         self._files.flush()
-        of_corpora = dict(zip(self._corpora, self._counts.tolist(), strict=True))
-        return Candidates(self._folder, self._couples, self._counts.sum(axis=0).tolist(), of_corpora)
+        by_corpus = dict(zip(self._corpora, self._counts.tolist(), strict=True))
+        return Candidates(self._folder, self._couples, self._counts.sum(axis=0).tolist(), by_corpus)
 
     def list_rejections(self, direction: int) -> dict[Reason, int]:
         """Return the rejections of a direction, in the order of reasons."""
@@ -163,7 +170,7 @@ class _Grown:
 
 
 def _batches(corpora: Corpora, directions: Sequence[Direction]) -> Iterator[RowBatch]:
-    """Yield the rows of all corpora, in order, in batches of a size that bounds memory."""
+    """Yield the rows of all corpora in order, in batches that are small enough for memory."""
     wanted = {code for direction in directions for code in direction}
     for number, source in enumerate(corpora.sources):
         rows, texts = [], 0
@@ -187,7 +194,7 @@ def _read(source: Source, wanted: Collection[str]) -> Iterator[Row]:
 def _sizes(
     candidates: Candidates, directions: Sequence[Direction], verdicts: np.ndarray
 ) -> dict[Direction, dict[Split, SplitSize]]:
-    """Return how much is kept."""
+    """Return the size of every split of every direction."""
     by_couple: list[dict[Split, SplitSize]] = []
     for number, base in enumerate(candidates.bases):
         records, mine = candidates.records(number), verdicts[base : base + candidates.counts[number]]
@@ -212,8 +219,8 @@ def _sizes(
     }
 
 
-def _add_decided(candidates: Candidates, directions: Sequence[Direction], verdicts: np.ndarray, grown: _Grown) -> None:
-    """Count the candidates that were rejected, for both directions of a couple, and take samples of them."""
+def _add_decided(candidates: Candidates, directions: Sequence[Direction], verdicts: np.ndarray, total: _Total) -> None:
+    """Count the rejected candidates, in both directions of a couple, and take samples of them."""
     for number, base in enumerate(candidates.bases):
         mine = verdicts[base : base + candidates.counts[number]]
         counts = np.bincount(mine, minlength=len(VERDICTS))
@@ -225,8 +232,8 @@ def _add_decided(candidates: Candidates, directions: Sequence[Direction], verdic
             some = np.sort(some[np.argsort(candidates.records(number)["hash_a"][some], kind="stable")[:SAMPLES]])
             pairs = [pair for _, block in candidates.read(number, some) for pair in block]
             for end in ends:
-                grown.rejected[end, reason] += int(counts[code])
+                total.rejected[end, reason] += int(counts[code])
                 same = directions[end] == candidates.couples[number]
-                grown.add_samples(
+                total.add_samples(
                     (end, reason), [RejectedSample.ranked(end, *(pair if same else pair[::-1])) for pair in pairs]
                 )

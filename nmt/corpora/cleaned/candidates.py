@@ -1,4 +1,4 @@
-"""Candidates on disk: their records, their text, and what was decided of each.
+"""Candidates on disk: their records, their text, and the verdict on each.
 
 FOLDER/couples/de+en.records    CANDIDATE records, in the order in which their rows were read
 FOLDER/couples/de+en.texts      UTF-8 of both sides of every candidate, one after the other
@@ -17,13 +17,13 @@ _BLOCK = 4096  # candidates that are read at once
 
 
 class Candidates:
-    """The candidates of a folder; picklable, no file stays open.
+    """The candidates in a folder; picklable, no file stays open. K: candidates of a couple.
 
     Attributes:
-      folder: where they are.
+      folder: the folder.
       couples: the couples of languages.
-      counts: candidates of each couple.
-      corpora: how many of each couple come from each corpus, by its name; those of the first corpus come first.
+      counts: number of candidates of each couple.
+      corpora: number of candidates of each couple that come from each corpus, by its name; in this order.
     """
 
     def __init__(
@@ -35,38 +35,38 @@ class Candidates:
 
     @property
     def bases(self) -> np.ndarray:
-        """Where the verdicts of each couple begin [couples]."""
+        """Offset of each couple's verdicts in the file, [couples] int64."""
         return np.array(self._bases[:-1], np.int64)
 
     def __len__(self) -> int:
         return self._bases[-1]
 
     def records(self, couple: int) -> np.ndarray:
-        """Return the records [K] of a couple (its number)."""
+        """Return the records [K] (CANDIDATE) of a couple, by its number."""
         if not self.counts[couple]:
             return np.zeros(0, CANDIDATE)
         return np.memmap(self.folder / COUPLES / records_name(self.couples[couple]), CANDIDATE, "r")
 
     def verdicts(self, couple: int) -> np.ndarray:
-        """Return what was decided of the candidates of a couple [K] (uint8)."""
+        """Return the verdicts [K] (uint8) on the candidates of a couple; see `resolve.VERDICTS`."""
         if not self.counts[couple]:
             return np.zeros(0, np.uint8)
         path, base = self.folder / VERDICTS_FILE, self._bases[couple]
         return np.memmap(path, np.uint8, "r", offset=base, shape=(self.counts[couple],))
 
     def corpus_names(self, couple: int, numbers: np.ndarray) -> list[str]:
-        """Return the names of the corpora that some candidates [K] of a couple come from."""
+        """Return the name of the corpus of each of some candidates of a couple, by their numbers."""
         ends = np.cumsum([counts[couple] for counts in self.corpora.values()])
         names = list(self.corpora)
         return [names[place] for place in np.searchsorted(ends, numbers, side="right").tolist()]
 
     def read_decided(self, couple: int, verdict: int) -> Iterator[tuple[np.ndarray, list[TextPair]]]:
-        """Yield blocks of the candidates of a couple of which something was decided: their numbers, and their texts."""
+        """Yield the candidates of a couple with a verdict, in blocks: their numbers, and their texts."""
         verdicts = self.verdicts(couple)
         yield from self._blocks(couple, lambda low, high: low + np.flatnonzero(verdicts[low:high] == verdict))
 
     def read(self, couple: int, numbers: np.ndarray) -> Iterator[tuple[np.ndarray, list[TextPair]]]:
-        """Yield blocks of some candidates of a couple, by ascending numbers."""
+        """Yield some candidates of a couple, by ascending numbers, in blocks: their numbers, and their texts."""
         yield from self._blocks(
             couple, lambda low, high: numbers[np.searchsorted(numbers, low) : np.searchsorted(numbers, high)]
         )

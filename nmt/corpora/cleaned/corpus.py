@@ -1,4 +1,4 @@
-"""A cleaned corpus, in a folder of the cache: pairs that are read from disk, and what became of all others.
+"""A cleaned corpus in a folder of the cache: pairs, which are read from disk, and counts of rejected ones.
 
 FOLDER/corpus.json      written last: counts, sizes, sources, samples of rejected pairs
 FOLDER/couples, verdicts    see nmt/corpora/cleaned/candidates.py
@@ -24,14 +24,14 @@ _FORMAT = 2
 
 
 class SplitSize(NamedTuple):
-    """How large a direction's split is; of both sides, source first."""
+    """Size of a direction's split: pairs, and words and characters of (source, target)."""
 
     pairs: int
     words: tuple[int, int]
     characters: tuple[int, int]
 
     def __add__(self, other: object) -> "SplitSize":
-        """Return the size of both together."""
+        """Return the sum of two sizes."""
         assert isinstance(other, SplitSize)
         words, characters = (
             (mine[0] + theirs[0], mine[1] + theirs[1])
@@ -46,7 +46,7 @@ EMPTY_SIZE = SplitSize(0, (0, 0), (0, 0))
 class Pairs(Sequence[TextPair]):
     """The (source, target) pairs of a direction's split, in the order of (corpus, component, key path).
 
-    They are read from disk, in blocks, each time they are iterated over; single ones, by number, slowly.
+    Every iteration reads them from disk, in blocks. Access to a single pair by its number is slow.
     """
 
     def __init__(self, candidates: Candidates, direction: Direction, split: Split, size: int) -> None:
@@ -63,7 +63,7 @@ class Pairs(Sequence[TextPair]):
             yield from ((b, a) for a, b in pairs) if self._swapped else pairs
 
     def iterate_with_corpora(self) -> Iterator[tuple[TextPair, str]]:
-        """Yield the pairs, each with the name of the corpus that it comes from."""
+        """Yield each pair with the name of its corpus."""
         for numbers, pairs in self._candidates.read_decided(self._couple, self._verdict) if self._size else ():
             for (a, b), name in zip(pairs, self._candidates.corpus_names(self._couple, numbers), strict=True):
                 yield ((b, a) if self._swapped else (a, b)), name
@@ -73,7 +73,7 @@ class Pairs(Sequence[TextPair]):
     @overload
     def __getitem__(self, index: slice) -> list[TextPair]: ...
     def __getitem__(self, index: int | slice) -> TextPair | list[TextPair]:
-        """Return a pair, or a list of some; all pairs before it are read."""
+        """Return a pair, or a list of pairs; all pairs before it are read."""
         if isinstance(index, slice):
             return list(self)[index]
         if not -self._size <= index < self._size:
@@ -91,7 +91,7 @@ class Pairs(Sequence[TextPair]):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Clean pairs of every direction and split, and what became of all others."""
+    """The kept pairs of every direction and split; counts and samples of the rejected ones."""
 
     pairs: dict[Direction, dict[Split, Pairs]]
     rejections: dict[Direction, Counter[Reason]]  # pairs read = pairs kept + pairs rejected
@@ -99,15 +99,15 @@ class Corpus:
     sizes: dict[Direction, dict[Split, SplitSize]]
     rows: dict[Split, int]  # distinct texts of the key language among the pairs
     provenance: tuple[Provenance, ...]
-    unreadable: tuple[str, ...]  # tables that could not be read, as `corpus: path in the archive`
-    skipped: dict[str, int]  # what else could not be read: how many, by `corpus: kind`
-    failures: dict[str, str]  # parts of mixtures that could not be had, and why
+    unreadable: tuple[str, ...]  # files that could not be read, as `CORPUS: PATH: REASON`
+    skipped: dict[str, int]  # number of other unreadable items, by `CORPUS: KIND`
+    failures: dict[str, str]  # errors of parts of mixtures that are left out, by name
     digest: str  # see `inputs_digest`
     candidates: Candidates
     unregistered: dict[str, list[str]] = field(default_factory=dict)  # codes that the registry does not know, by corpus
 
     def save(self) -> None:
-        """Write corpus.json into the folder of the candidates, which makes it a cleaned corpus."""
+        """Write corpus.json into the folder of the candidates; with it the folder is complete."""
         candidates = self.candidates
         values = {
             "format": _FORMAT,
@@ -135,7 +135,7 @@ class Corpus:
 
     @classmethod
     def load(cls, folder: Path) -> "Corpus | None":
-        """Return the corpus of a folder; None if there is none, or one of another version."""
+        """Return the corpus in a folder, or None if it has none, or one of another version."""
         try:
             values = json.loads((folder / CORPUS_FILE).read_text())
         except (OSError, ValueError):
@@ -158,7 +158,7 @@ class Corpus:
             rows=values["rows"],
             provenance=tuple(Provenance(**source) for source in values["provenance"]),
             unreadable=tuple(values["unreadable"]),
-            skipped=values.get("skipped", {}),  # not noted by older versions
+            skipped=values.get("skipped", {}),  # older versions lack it
             failures=values["failures"],
             digest=values["digest"],
             candidates=candidates,
@@ -169,7 +169,7 @@ class Corpus:
 def list_pairs(
     candidates: Candidates, sizes: dict[Direction, dict[Split, SplitSize]]
 ) -> dict[Direction, dict[Split, Pairs]]:
-    """Return the pairs of every direction and split."""
+    """Return the pairs of every direction and split, to be read from disk."""
     return {
         direction: {split: Pairs(candidates, direction, split, size.pairs) for split, size in splits.items()}
         for direction, splits in sizes.items()

@@ -12,7 +12,7 @@ from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.declare.spec_split import Split
 from nmt.files import atomic_write
 from nmt.languages import Direction
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
 FORMATS = ("moses", "tsv", "jsonl")
 _TOLD_EVERY = 1000  # pairs
@@ -25,19 +25,19 @@ def export_split(
     folder: str,
     form: str,
     compress: bool = False,
-    progress: Progress = SILENT,
+    progress: Reporter = SILENT,
 ) -> list[epath.Path]:
-    """Write a direction's split for other tools, and return the files.
+    """Write a direction's split to files, and return their paths.
 
     Args:
       corpus: the corpus.
       direction: one of its directions.
-      split: which pairs.
-      folder: where the files go; made if it is not there.
-      form: moses (SPLIT.de-en.de and SPLIT.de-en.en), tsv (source<TAB>target) or jsonl ({"source", "target"}). Of
-        monolingual text there is one side: SPLIT.de-de.de, one column, or {"text"}.
-      compress: with gzip, as NAME.gz.
-      progress: who is told how many pairs are written.
+      split: one of its splits.
+      folder: folder of the files, created if need be.
+      form: moses (SPLIT.de-en.de and SPLIT.de-en.en), tsv (source<TAB>target) or jsonl ({"source", "target"}).
+        Monolingual text has one side: SPLIT.de-de.de, one column, or {"text"}.
+      compress: whether to compress with gzip, as NAME.gz.
+      progress: shows how many pairs are written.
     """
     root = epath.Path(folder)
     root.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def _written(path: epath.Path, compress: bool) -> Iterator[Any]:
         if not compress:
             yield file
             return
-        # No name and no time in the header: the same pairs are the same bytes.
+        # Without name and time in the header the same pairs give the same bytes.
         with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
             yield packed
 

@@ -1,7 +1,7 @@
-"""From declarations to pairs: fetch, read, clean, deduplicate, split; in bounded memory, once for the same inputs.
+"""From declarations to cleaned pairs, once for the same inputs.
 
-What was cleaned is kept in the cache by the digest of all that determines it. It is made in a folder beside and renamed
-into place, so that nothing half-written is taken for whole; whoever was killed starts over.
+A cleaned corpus is kept in the cache under the digest of everything that determines it. It is built in a folder beside
+and then renamed, so a process that is killed leaves nothing that could be taken for a whole corpus.
 """
 
 import contextlib
@@ -32,23 +32,23 @@ from nmt.corpora.wording import damaged_files, unknown_languages
 from nmt.errors import UserError
 from nmt.files import cache_dir
 from nmt.languages import Direction
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
 
 def load_pairs(
     names: Sequence[str],
     directions: Sequence[Direction],
     clean: CleanConfig,
-    progress: Progress = SILENT,
+    progress: Reporter = SILENT,
     workers: int | None = None,
 ) -> Corpus:
-    """Return the pairs of some directions from some corpora, as `clean_corpora`, with at least one of each direction.
+    """Clean corpora as `clean_corpora` does, and insist on at least one pair of each direction.
 
     Raises:
       UserError: as `clean_corpora`, or a direction has no pairs.
     """
     corpus = clean_corpora(names, directions, clean, progress, workers)
-    _check_left(corpus)
+    _check_kept(corpus)
     return corpus
 
 
@@ -56,32 +56,32 @@ def clean_corpora(
     names: Sequence[str],
     directions: Sequence[Direction],
     clean: CleanConfig,
-    progress: Progress = SILENT,
+    progress: Reporter = SILENT,
     workers: int | None = None,
 ) -> Corpus:
-    """Return the pairs of some directions from some corpora, from the cache if they were cleaned before.
+    """Return the cleaned pairs of some directions from some corpora; from the cache if they were cleaned before.
 
-    See nmt/corpora/cleaned/resolve.py for which of several like texts is kept, and where. At last, pairs of which
-    either side also stands in a split that is held out (test from dev, both from train) are removed, and training pairs
-    that overlap with held-out text.
+    nmt/corpora/cleaned/resolve.py decides which of several like texts is kept, and in which split. Then it rejects
+    pairs with a side that also occurs in a split held out from theirs (test from dev, both from train), and training
+    pairs that overlap with held-out text.
 
     Args:
-      names: corpora, by name or path; where they share texts, the first one has them.
+      names: corpora, by name or path; a text that several share belongs to the first.
       directions: canonical.
-      clean: what is kept.
-      progress: who is told of downloads and of cleaning, and warned.
-      workers: processes; None: as many as there are cores. The result does not depend on it.
+      clean: configuration of the filters.
+      progress: shows downloads, cleaning and warnings.
+      workers: processes; None: as many as there are cores. The result does not depend on their number.
 
     Raises:
-      UserError: a declaration is wrong, a corpus cannot be fetched or read, or none has a direction. Of parts of
-        mixtures, those that cannot be had are left out, so that a direction may have no pairs.
+      UserError: a declaration is wrong, a corpus cannot be fetched or read, or no corpus has one of the directions.
+        Parts of mixtures that cannot be obtained are left out, so a direction may have no pairs.
     """
     specs = load_specs(names)
     digest = inputs_digest(specs, directions, clean, progress, named_corpora(names))
     folder = cache_dir("cleaned") / digest[:32]
-    with _alone(folder):
+    with _locked(folder):
         corpus = Corpus.load(folder)
-        # What lacks a part of a mixture is tried again.
+        # A corpus that lacks a part of a mixture is cleaned anew: the part may be there now.
         if corpus is None or corpus.failures or not _is_current(corpus, specs):
             job = CleaningJob(digest, directions, clean, workers or available_cores(), progress=progress)
             _make(folder, names, job)
@@ -95,25 +95,25 @@ def inputs_digest(
     specs: Sequence[CorpusSpec],
     directions: Sequence[Direction],
     clean: CleanConfig,
-    progress: Progress = SILENT,
+    progress: Reporter = SILENT,
     named: Collection[str] | None = None,
 ) -> str:
-    """Return a hash of all that determines the pairs; needs no network. Other pairs, another digest.
+    """Return a hash of everything that determines the pairs; needs no network.
 
-    Packages count by their declarations, so that a run has one digest before and after they are fetched, and when the
-    cache was deleted. The contents of a person's own files count: they are read once, see
+    Packages count by their declarations, so a run has the same digest before and after they are fetched, and after the
+    cache is deleted. The person's own files count by their contents, which are read once, see
     nmt/corpora/obtain/contents.py.
 
     Args:
       specs: the corpora.
       directions: canonical.
-      clean: what is kept.
-      progress: who is told when much has to be hashed.
-      named: names of corpora that must be there; None: all. Parts of mixtures need not.
+      clean: configuration of the filters.
+      progress: shows the hashing of large files.
+      named: names of corpora that must be there, unlike parts of mixtures; None: all.
 
     Raises:
-      UserError: a test set of data.clean.decontaminate cannot be read, or a variable that says where a corpus is that
-        must be there is not set.
+      UserError: a test set of data.clean.decontaminate cannot be read, or the path of a corpus that must be there has
+        a variable that is not set.
     """
     inputs = {
         "code": CODE_VERSION,
@@ -125,7 +125,7 @@ def inputs_digest(
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _identity(spec: CorpusSpec, progress: Progress, must_be_there: bool) -> dict[str, Any]:
+def _identity(spec: CorpusSpec, progress: Reporter, must_be_there: bool) -> dict[str, Any]:
     try:
         return corpus_identity(spec, progress)
     except UserError:
@@ -135,8 +135,8 @@ def _identity(spec: CorpusSpec, progress: Progress, must_be_there: bool) -> dict
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process of this machine works on a folder, and keep others out."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder against other processes of this machine; wait for it if need be."""
     lock = os.open(folder.with_suffix(".lock"), os.O_CREAT | os.O_WRONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -146,7 +146,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _make(folder: Path, names: Sequence[str], job: CleaningJob) -> None:
-    """Clean corpora into a folder beside, and rename it."""
+    """Clean corpora into a folder beside, and rename it to `folder`."""
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed: it would hold the lock otherwise
     try:
@@ -160,10 +160,10 @@ def _make(folder: Path, names: Sequence[str], job: CleaningJob) -> None:
 
 
 def _build(folder: Path, corpora: Corpora, job: CleaningJob) -> None:
-    """Clean corpora into a folder, which is made.
+    """Clean corpora into a new folder.
 
-    A part of a mixture that turns out to be damaged is left out as a whole, and cleaning begins anew: how much of it
-    had been read says nothing of how much was right, such as where the lines of two files no longer fit.
+    When a part of a mixture turns out to be damaged, it is left out as a whole, and cleaning starts over: text read
+    before the damage was found may be wrong too, as where the lines of two files do not fit.
     """
     while True:
         folder.mkdir()
@@ -178,7 +178,7 @@ def _build(folder: Path, corpora: Corpora, job: CleaningJob) -> None:
 
 
 def _is_current(corpus: Corpus, specs: Iterable[CorpusSpec]) -> bool:
-    """Return whether a corpus was made of what is fetched now, which may be newer; what is not there says nothing."""
+    """Return whether a cleaned corpus was made of the files in the cache; files that are not there do not count."""
     used = defaultdict(list)
     for one in corpus.provenance:
         used[one.name].append(one.sha256)
@@ -192,17 +192,17 @@ def _is_current(corpus: Corpus, specs: Iterable[CorpusSpec]) -> bool:
 def _check_covered(directions: Iterable[Direction], corpora: Corpora) -> None:
     sources = corpora.sources
     if missing := [str(one) for one in directions if not any(source.has(*one) for source in sources)]:
-        have = "; ".join(_what_it_has(source) for source in sources)
+        have = "; ".join(_describe_languages(source) for source in sources)
         lost = f"; left out: {', '.join(corpora.failures)}" if corpora.failures else ""
         raise UserError(f"no text for the direction {', '.join(missing)}: {have}{lost}")
 
 
-def _what_it_has(source: Source) -> str:
+def _describe_languages(source: Source) -> str:
     place = f" at {source.place}" if source.place else ""
     return f"corpus {source.spec.name}{place} has {', '.join(source.languages)}"
 
 
-def _check_left(corpus: Corpus) -> None:
+def _check_kept(corpus: Corpus) -> None:
     gone = [
         f"{direction} ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common()) or 'none read'})"
         for direction, reasons in corpus.rejections.items()
@@ -213,7 +213,7 @@ def _check_left(corpus: Corpus) -> None:
         raise UserError(f"cleaning leaves no pair of the direction {', '.join(gone)}{lost}")
 
 
-def _warn(corpus: Corpus, progress: Progress) -> None:
+def _warn(corpus: Corpus, progress: Reporter) -> None:
     for name, codes in corpus.unregistered.items():
         progress.warn(unknown_languages(name, codes))
     if corpus.unreadable:

@@ -14,30 +14,32 @@ from nmt.languages import Direction
 
 
 def largest_directions(corpus: Corpus, rejected: str | None = None, most: int = 5) -> list[Direction]:
-    """Return the directions with most pairs, or with most pairs that were rejected for a reason; none without any."""
+    """Return the directions with the most kept pairs, or the most pairs rejected for a reason, of those with any."""
     counts = {
-        direction: sum(size.pairs for size in sizes.values()) if rejected is None else _of(corpus, direction, rejected)
+        direction: sum(size.pairs for size in sizes.values())
+        if rejected is None
+        else _count_rejected(corpus, direction, rejected)
         for direction, sizes in corpus.sizes.items()
     }
     return sorted((one for one in counts if counts[one]), key=lambda one: -counts[one])[:most]
 
 
-def explain_nothing(corpus: Corpus, what: str, rejected: str | None) -> str:
-    """Return why there are no samples: which reasons occur, if pairs rejected for a reason were asked for."""
+def explain_nothing(corpus: Corpus, name: str, rejected: str | None) -> str:
+    """Return the message that there are no samples, with the reasons for which pairs of the corpus were rejected."""
     reasons = sum(corpus.rejections.values(), Counter())
     if rejected is None:
-        return f"no pair of {what} is kept: {_why_none(reasons)}"
-    return f"no pair of {what} was rejected as {rejected!r}; reasons that occur: {_reasons(reasons)}"
+        return f"no pair of {name} is kept: {_why_none(reasons)}"
+    return f"no pair of {name} was rejected as {rejected!r}; reasons that occur: {_reasons(reasons)}"
 
 
 def check_kept(corpus: Corpus, name: str) -> None:
-    """Raise UserError, with the reason, where no pair of a corpus is kept."""
+    """Raise UserError, with the reasons, if no pair of a corpus is kept."""
     if not largest_directions(corpus):
         raise UserError(explain_nothing(corpus, name, None))
 
 
 def check_split(corpus: Corpus, direction: Direction, split: Split) -> None:
-    """Raise UserError where a split of a direction is empty: which others are not, or why all are."""
+    """Raise UserError if a split of a direction is empty; the message names other splits, or the reasons for it."""
     if corpus.pairs[direction][split]:
         return
     others = {other: len(pairs) for other, pairs in corpus.pairs[direction].items() if pairs}
@@ -55,15 +57,15 @@ def _reasons(reasons: Iterable[Reason]) -> str:
     return ", ".join(reasons) or "no pair was rejected at all"
 
 
-def _of(corpus: Corpus, direction: Direction, reason: str) -> int:
+def _count_rejected(corpus: Corpus, direction: Direction, reason: str) -> int:
     return corpus.rejections[direction][Reason(reason)] if reason in set(Reason) else 0
 
 
 def sample_pairs(corpus: Corpus, direction: Direction, count: int, rejected: str | None = None) -> list[TextPair]:
-    """Return some pairs of a direction: spread evenly over its training pairs, or rejected for a reason.
+    """Return some pairs of a direction: spread evenly over its first split that is not empty, or rejected for a reason.
 
     Raises:
-      UserError: there are none; the message says which reasons occur.
+      UserError: there are none; the message names the reasons that occur.
     """
     if rejected is None:
         if not (pairs := next(filter(None, corpus.pairs[direction].values()), None)):

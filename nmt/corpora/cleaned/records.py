@@ -9,11 +9,11 @@ import numpy as np
 from nmt.languages import Direction
 
 TextPair = tuple[str, str]
-# Two languages, in alphabetical order: the two directions between them share their candidates. Monolingual text is of a
-# language and itself; its candidates have an empty second side.
+# Two languages in alphabetical order. The two directions between them share their candidates. Monolingual text has the
+# couple of its language and itself; the second side of its candidates is empty.
 Couple = tuple[str, str]
 
-# What is remembered of a candidate: hashes of (language, text), bytes, characters and words of either side.
+# A candidate: for either side (a, b) a hash of (language, text), and its length in bytes, characters and words.
 CANDIDATE = np.dtype(
     [
         *((f"hash_{side}", "<u8") for side in "ab"),
@@ -23,15 +23,15 @@ CANDIDATE = np.dtype(
     ]
 )
 CANDIDATE_STRUCT = struct.Struct("<QQIIHHHH")
-# What decides between like texts, in the order of rows: that an acceptable text of the key language was met (couple
-# -1, index: its split), then the row's candidates (index: among those of the couple). `place` is a hash of what makes
-# texts alike, `key` one of the text itself.
+# Records that decide between like texts, in the order of rows. Each row has one record of its text in the key language
+# (couple: -1, index: its split), then one for each candidate (couple: its number, index: that of the candidate in it).
+# `place` is a hash of the text's coarse form, equal for texts that are alike; `key` is a hash of the text itself.
 MEETING = np.dtype([("place", "<u8"), ("key", "<u8"), ("index", "<i8"), ("couple", "<i4")])
 MEETING_STRUCT = struct.Struct("<QQqi")
 
 
 def list_couples(directions: Iterable[Direction]) -> list[Couple]:
-    """Return the couples of languages of some directions, in the order of the first direction of each."""
+    """Return the couples of some directions, in the order of their first directions."""
     return list(dict.fromkeys(sorted_couple(*direction) for direction in directions))
 
 
@@ -41,6 +41,6 @@ def sorted_couple(source: str, target: str) -> Couple:
 
 
 def text_hash(language: str, text: str) -> int:
-    """Return 64 bits that stand for a text of a language; of n texts about n^2 / 2^65 pairs share theirs."""
+    """Return a hash of 64 bits of a text and its language; among n texts, about n^2 / 2^65 pairs collide."""
     data = f"{language}\0{text}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,6 +1,6 @@
-"""Which candidates are kept, and in which split: duplicates, splits that share nothing, held-out text.
+"""Verdicts on candidates: which are kept, and in which split; duplicates and overlap with held-out text are rejected.
 
-Everything here goes by hashes and numbers, in arrays; text is read only where n-grams are compared.
+The code works on hashes and numbers in arrays; text is read only for the comparison of n-grams.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from nmt.corpora.cleaned.spill import Spill
 from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.parallel import map_in_order
 
-# What is decided of a candidate, as one byte: a split that it is kept in, or a reason.
+# The verdict on a candidate, stored as its index here: the split that keeps it, or the reason of its rejection.
 VERDICTS: tuple[Split | Reason, ...] = (
     *SPLITS, Reason.DUPLICATE, Reason.NEAR_DUPLICATE, Reason.HELD_OUT, Reason.CONTAMINATED
 )  # fmt: skip
@@ -25,22 +25,22 @@ _AT_ONCE = 1 << 20
 
 
 def resolve_duplicates(meetings: Spill, candidates: Candidates, verdicts: np.ndarray, *, keep_duplicates: bool) -> None:
-    """Decide which of like candidates are kept, and in which split.
+    """Decide which of several like candidates are kept, and in which split.
 
-    A text of the key language gives one pair a direction, the first acceptable one in the order of rows; of the texts
-    that count as one, the first that gives a pair gives all. Their split is that of the first component which has
-    such a text at all, so it depends neither on the directions nor on the translations.
+    Texts of the key language that are alike count as one text. It keeps one pair for each direction: the first
+    acceptable one in the order of rows. Of like texts that differ, only the first one with a pair keeps any. The split
+    is that of the first component that has such a text, so it depends on neither the directions nor the translations.
 
     Args:
-      meetings: records of MEETING, those of like texts in the order of rows.
-      candidates: how many there are of which couple.
+      meetings: records of MEETING; those of like texts are in the order of rows.
+      candidates: gives the number of candidates of each couple.
       verdicts: [candidates] uint8, filled here.
-      keep_duplicates: decide on splits only.
+      keep_duplicates: whether to keep all candidates, and only decide on splits.
     """
     for records in meetings.buckets():
         found = records[np.argsort(records["place"], kind="stable")]
         first = _changes(found["place"])
-        # The first record of a place is that a text was met: a row's candidates follow.
+        # The first record of a place is that of the text itself; it has the split. Candidates follow.
         split, places = found["index"][first], np.cumsum(first) - 1
         mine = found["couple"] >= 0
         found, places = found[mine], places[mine]
@@ -58,7 +58,10 @@ def resolve_duplicates(meetings: Spill, candidates: Candidates, verdicts: np.nda
 
 
 def hold_out(candidates: Candidates, verdicts: np.ndarray) -> None:
-    """Reject candidates of which a side also stands, in any couple, in the test split, or for training in dev."""
+    """Reject candidates with a side that also occurs, in any couple, in a split that is held out from theirs.
+
+    Test is held out from dev, and both are held out from train.
+    """
     held = np.zeros(0, np.uint64)
     for split in (_TEST, _DEV, _TRAIN):
         standing = [held]
@@ -78,7 +81,7 @@ def hold_out(candidates: Candidates, verdicts: np.ndarray) -> None:
 def decontaminate(
     candidates: Candidates, verdicts: np.ndarray, test_sets: Iterable[str], clean: CleanConfig, workers: int
 ) -> None:
-    """Reject training candidates of which a side overlaps with held-out text: of the run, or of named test sets."""
+    """Reject training candidates with a side that overlaps with held-out text of the run, or of named test sets."""
     least = 1.0 if clean.max_overlap is None else clean.max_overlap
     index = OverlapIndex.build(_held_texts(candidates, test_sets, clean), clean.overlap_ngram, least)
     if not len(index.hashes):
@@ -96,7 +99,7 @@ def decontaminate(
 
 
 class _Overlapping:
-    """Says which candidates of a block overlap with held-out text."""
+    """Finds the candidates of a block that overlap with held-out text."""
 
     def __init__(self, folder: Path) -> None:
         self._index = OverlapIndex.load(folder)
@@ -108,7 +111,10 @@ class _Overlapping:
 
 
 def _held_texts(candidates: Candidates, test_sets: Iterable[str], clean: CleanConfig) -> Iterator[str]:
-    """Yield the texts that training is not to overlap with: identical ones of the run itself are out already."""
+    """Yield the texts that training must not overlap with.
+
+    Without `max_overlap` these are the named test sets only: `hold_out` has rejected identical texts of the run.
+    """
     yield from test_sets
     if clean.max_overlap is None:
         return
@@ -120,7 +126,7 @@ def _held_texts(candidates: Candidates, test_sets: Iterable[str], clean: CleanCo
 
 
 def count_rows(meetings: Spill, candidates: Candidates, verdicts: np.ndarray) -> dict[Split, int]:
-    """Return how many texts of the key language the pairs of each split come from."""
+    """Return the number of distinct texts of the key language among the pairs of each split."""
     counts = dict.fromkeys(SPLITS, 0)
     for records in meetings.buckets():
         found = records[records["couple"] >= 0]
@@ -131,14 +137,14 @@ def count_rows(meetings: Spill, candidates: Candidates, verdicts: np.ndarray) ->
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
-    """Return where a value differs from the one before (bool); the first one does."""
+    """Return the mask (bool, the shape of `values`) of values that differ from the one before; the first one does."""
     changes = np.ones(len(values), bool)
     changes[1:] = values[1:] != values[:-1]
     return changes
 
 
 def _isin(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
-    """Return which values are among others, which are sorted."""
+    """Return the mask (bool, the shape of `values`) of values that occur in `ascending`, which is sorted."""
     if not len(ascending):
         return np.zeros(len(values), bool)
     places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)

@@ -1,7 +1,7 @@
-"""From rows to candidates: the cleaning of rows, chunk by chunk, in any process.
+"""From rows to candidates: rows are cleaned in batches, in any process.
 
-A candidate is a pair that passes every check of its own; which of several like candidates is kept is decided when all
-are known, in nmt/corpora/cleaned/resolve.py.
+A candidate is a pair that passes all checks of a single pair. When all candidates are known,
+nmt/corpora/cleaned/resolve.py decides which of several like ones is kept.
 """
 
 import heapq
@@ -27,13 +27,13 @@ from nmt.languages import Direction
 _MOST = 0xFFFF
 
 _TRAIN = SPLITS.index("train")
-_ALONE = "\0alone"  # in hashes, tells texts that stand alone from those of the key language
+_ALONE = "\0alone"  # makes the hashes of monolingual texts differ from those of the key language's texts
 
-SAMPLES = 20  # of rejected pairs, for each direction and reason
+SAMPLES = 20  # rejected pairs that are kept for each direction and reason
 
 
 class RejectedSample(NamedTuple):
-    """A rejected pair. Of all of a direction and reason those with the lowest `rank`, a hash, are kept."""
+    """A rejected pair. For each direction and reason those with the lowest `rank`, a hash, are kept as samples."""
 
     rank: int
     source: str
@@ -41,29 +41,29 @@ class RejectedSample(NamedTuple):
 
     @classmethod
     def ranked(cls, direction: int, source: str, target: str) -> Self:
-        """Return a sample of a direction (its number), so that each direction has others."""
+        """Return a sample; its rank depends on the direction's number, so that directions have different samples."""
         return cls(text_hash(str(direction), f"{source}\0{target}"), source, target)
 
 
 class RowBatch(NamedTuple):
-    """Rows of one corpus."""
+    """Some consecutive rows of a corpus."""
 
     rows: Sequence[Row]
     rule: SplitRule
-    corpus: int = 0  # its number
+    corpus: int = 0  # number of the corpus
     monolingual: bool = False
 
 
 class Chunk(NamedTuple):
-    """What became of some rows.
+    """The result of cleaning a batch of rows. Couples and directions are given by their numbers.
 
     Attributes:
       meetings: records of MEETING; the index of a candidate counts from 0 in the chunk.
       candidates: records of CANDIDATE, by couple.
       texts: UTF-8 of both sides of every candidate, by couple.
-      rejected: pairs by direction (its number) and reason.
-      samples: some of them.
-      pairs: pairs read, over all directions.
+      rejected: number of rejected pairs, by direction and reason.
+      samples: some of these pairs.
+      pairs: number of pairs read, over all directions.
       corpus: number of the corpus.
     """
 
@@ -77,10 +77,10 @@ class Chunk(NamedTuple):
 
 
 class Cleaner:
-    """Cleans tasks for some directions."""
+    """Cleans batches of rows for some directions."""
 
     def __init__(self, directions: Sequence[Direction], clean: CleanConfig) -> None:
-        """Take the directions, and what is kept."""
+        """Prepare the filters. Raises UserError if `clean` needs a package that is not installed."""
         self._filters = Filters(clean)
         self._alike = {"folded": fold, "digits": digit_template}.get(clean.duplicates, str)
         self._couples = list_couples(directions)
@@ -89,19 +89,19 @@ class Cleaner:
         for number, direction in enumerate(directions):
             self._directions[self._number[sorted_couple(*direction)]].append((number, direction))
 
-    def __call__(self, task: RowBatch) -> Chunk:
-        """Return what became of the rows of a task."""
-        work = _Work()
-        for row in task.rows:
-            if task.monolingual:
-                self._text(row, work)
+    def __call__(self, batch: RowBatch) -> Chunk:
+        """Clean the rows of a batch."""
+        work = _ChunkBuilder()
+        for row in batch.rows:
+            if batch.monolingual:
+                self._clean_text(row, work)
             else:
-                self._row(row, task.rule, work)
-        return work.chunk(task.corpus)
+                self._clean_row(row, batch.rule, work)
+        return work.chunk(batch.corpus)
 
-    def _row(self, row: Row, rule: SplitRule, work: "_Work") -> None:
+    def _clean_row(self, row: Row, rule: SplitRule, work: "_ChunkBuilder") -> None:
         raw = {row.language: row.text, **row.translations}
-        couples = self._among(raw)
+        couples = self._find_couples(raw)
         filters, language = self._filters, row.language
         key = filters.normalise(row.text)
         if reason := filters.key(key, language):
@@ -114,7 +114,7 @@ class Cleaner:
             texts[code] = filters.normalise(raw[code])
             if reason := filters.translation(key, language, texts[code], code):
                 reasons[code] = reason
-        facts: dict[str, _Facts] = {}
+        known: dict[str, _Side] = {}
         for number in couples:
             first, second = self._couples[number]
             if first in reasons or second in reasons:
@@ -123,17 +123,17 @@ class Cleaner:
                 self._reject([number], {first: Reason.COPY, second: Reason.COPY}, raw, work)
             else:
                 sides = [
-                    facts.get(code) or facts.setdefault(code, _Facts.measure(code, texts[code]))
+                    known.get(code) or known.setdefault(code, _Side.measure(code, texts[code]))
                     for code in (first, second)
                 ]
                 work.meetings += MEETING_STRUCT.pack(place, exact, work.add(number, *sides), number)
                 work.pairs += len(self._directions[number])
 
-    def _text(self, row: Row, work: "_Work") -> None:
-        """Clean a text that stands alone, by the checks of one side.
+    def _clean_text(self, row: Row, work: "_ChunkBuilder") -> None:
+        """Clean a monolingual text, by the checks of one side.
 
-        Like texts are looked for among those that stand alone, so that these never decide which pairs are kept, nor in
-        which split: `hold_out` and `decontaminate` take out what is held out.
+        Its hashes differ from those of the key language's texts, so monolingual text never decides which pairs are
+        kept, nor in which split. `hold_out` and `decontaminate` reject it where it is held out.
         """
         language = row.language
         if (number := self._number.get((language, language))) is None:
@@ -144,14 +144,14 @@ class Cleaner:
             return
         place, exact = (text_hash(f"{language}{_ALONE}", one) for one in (self._alike(text), text))
         work.meetings += MEETING_STRUCT.pack(place, exact, _TRAIN, -1)
-        facts = _Facts.measure(language, text)
-        # The other side would be the same: it is not stored, and has nothing to compare but the hash.
-        nothing = _Facts(facts.hash, b"", 0, 0)
-        work.meetings += MEETING_STRUCT.pack(place, exact, work.add(number, facts, nothing), number)
+        side = _Side.measure(language, text)
+        # The other side would be the same text: only its hash is stored.
+        empty = _Side(side.hash, b"", 0, 0)
+        work.meetings += MEETING_STRUCT.pack(place, exact, work.add(number, side, empty), number)
         work.pairs += len(self._directions[number])
 
-    def _among(self, languages: Mapping[str, str]) -> list[int]:
-        """Return the couples of some languages that directions ask for, in ascending order."""
+    def _find_couples(self, languages: Mapping[str, str]) -> list[int]:
+        """Return the numbers of the couples among some languages that directions ask for, ascending."""
         if len(languages) * (len(languages) - 1) // 2 < len(self._couples):
             found = (self._number.get(sorted_couple(*two)) for two in combinations(languages, 2))
             return sorted(number for number in found if number is not None)
@@ -162,7 +162,7 @@ class Cleaner:
         ]
 
     def _reject(
-        self, couples: Iterable[int], reasons: Mapping[str, Reason], raw: Mapping[str, str], work: "_Work"
+        self, couples: Iterable[int], reasons: Mapping[str, Reason], raw: Mapping[str, str], work: "_ChunkBuilder"
     ) -> None:
         for couple in couples:
             for number, (source, target) in self._directions[couple]:
@@ -173,8 +173,8 @@ class Cleaner:
                 work.pairs += 1
 
 
-class _Facts(NamedTuple):
-    """What is remembered of a text."""
+class _Side(NamedTuple):
+    """The facts about a side of a candidate that are stored."""
 
     hash: int
     encoded: bytes
@@ -187,8 +187,8 @@ class _Facts(NamedTuple):
         return cls(text_hash(language, text), text.encode(), min(len(text), _MOST), min(words, _MOST))
 
 
-class _Work:
-    """A chunk that grows."""
+class _ChunkBuilder:
+    """A chunk under construction."""
 
     def __init__(self) -> None:
         self.meetings = bytearray()
@@ -198,8 +198,8 @@ class _Work:
         self._candidates: dict[int, bytearray] = defaultdict(bytearray)
         self._texts: dict[int, bytearray] = defaultdict(bytearray)
 
-    def add(self, couple: int, a: _Facts, b: _Facts) -> int:
-        """Add a candidate; return its number among those of the couple in this chunk."""
+    def add(self, couple: int, a: _Side, b: _Side) -> int:
+        """Add a candidate; return its number among the candidates of its couple in this chunk."""
         candidates = self._candidates[couple]
         candidates += CANDIDATE_STRUCT.pack(
             a.hash, b.hash, len(a.encoded), len(b.encoded), a.characters, b.characters, a.words, b.words
@@ -210,6 +210,6 @@ class _Work:
         return len(candidates) // CANDIDATE_STRUCT.size - 1
 
     def chunk(self, corpus: int) -> Chunk:
-        """Return what has grown."""
+        """Return the finished chunk."""
         samples = {key: heapq.nsmallest(SAMPLES, found) for key, found in self.samples.items()}
         return Chunk(self.meetings, self._candidates, self._texts, self.rejected, samples, self.pairs, corpus)

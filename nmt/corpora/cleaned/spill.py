@@ -1,4 +1,4 @@
-"""Records and text that grow on disk, in bounded memory: buffers in memory, appended to files when they are full."""
+"""Records and text that are collected on disk: buffers in memory, appended to files when they are full."""
 
 import errno
 import itertools
@@ -21,7 +21,7 @@ MEGABYTE = 1_000_000
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turn a full disk into the one line that says so."""
+    """Turn the OSError of a full disk into a UserError."""
     try:
         yield
     except OSError as error:
@@ -34,11 +34,11 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 
 class Appender:
-    """Appends to many files, of which none stays open.
+    """Appends to many files, none of which stays open.
 
     Args:
-      folder: where the files are; it must exist.
-      limit: most bytes in memory.
+      folder: folder of the files; it must exist.
+      limit: size of the buffers in bytes.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -47,7 +47,7 @@ class Appender:
         self._bytes = 0
 
     def append(self, parts: Mapping[str, bytearray]) -> None:
-        """Append to files, by name."""
+        """Append bytes to files, by their names."""
         for name, part in parts.items():
             self._buffers[name] += part
             self._bytes += len(part)
@@ -55,7 +55,7 @@ class Appender:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is in memory."""
+        """Write the buffers to the files."""
         for name, buffer in self._buffers.items():
             with (self._folder / name).open("ab") as file:
                 file.write(buffer)
@@ -64,16 +64,16 @@ class Appender:
 
 
 class Spill:
-    """Records that are read again bucket by bucket, where a bucket has all records of its values of one field.
+    """Records that are collected, then read bucket by bucket; records with the same value of a field share a bucket.
 
-    Within a bucket records keep their order. Few records stay in memory and are one bucket; many are divided among
-    1,024 files by the highest bits of the field, a hash: a bucket is then about a thousandth of all.
+    Within a bucket records keep their order. Few records stay in memory, in one bucket. Many are divided among 1,024
+    files by the highest bits of the field, which is a hash, so a bucket has about a thousandth of them.
 
     Args:
-      folder: where the files are; it must exist.
+      folder: folder of the files; it must exist.
       kind: dtype of the records.
-      field: which field, unsigned and of 64 bits.
-      limit: most bytes in memory.
+      field: name of the field, which is uint64.
+      limit: size of the buffer in bytes.
     """
 
     def __init__(self, folder: Path, kind: np.dtype[Any], field: str, limit: int) -> None:
@@ -83,14 +83,14 @@ class Spill:
         self._spilt = False
 
     def append(self, records: np.ndarray) -> None:
-        """Append records [K]."""
+        """Append records [K] of the dtype."""
         self._parts.append(records)
         self._bytes += records.nbytes
         if self._bytes > self._limit:
             self._flush()
 
     def buckets(self) -> Iterator[np.ndarray]:
-        """Yield the buckets, each an array of records; may be called again, but not after more was appended."""
+        """Yield the buckets, each an array of records. May be called again, unless records were appended in between."""
         if not self._spilt:
             yield self._in_memory()
             return
@@ -115,9 +115,9 @@ class Spill:
 
 
 def allocate_zeros(path: Path, count: int) -> np.ndarray:
-    """Return a new file of `count` bytes as an array (uint8, writable), every byte of it allocated and 0.
+    """Return a new file of `count` zeros as a writable array [count] of uint8.
 
-    A file with holes would end the process, rather than raise, when the disk is full.
+    All bytes are allocated: writing to a hole of a file on a full disk would kill the process instead of raising.
     """
     with path.open("wb") as file:
         for start in range(0, count, _COPIED):

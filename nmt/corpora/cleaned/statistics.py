@@ -13,7 +13,7 @@ STATISTICS_TITLES = ("direction", "read", *SPLITS, "words", "characters", "rejec
 
 
 def corpus_statistics(corpus: Corpus) -> dict[str, Any]:
-    """Return pairs, words, characters and rejections of every direction, their totals, and the sources, as JSON."""
+    """Return pairs, words, characters and rejections of every direction, their totals, and the origins, as JSON."""
     rejected = sum(corpus.rejections.values(), Counter())
     return {
         "directions": {

@@ -1,4 +1,4 @@
-"""Files of test sets whose text is to be kept out of training: any text, by lines, columns or strings."""
+"""Test sets in files (`data.clean.decontaminate`), the text of which is kept out of training."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ _KEY = "data.clean.decontaminate"
 
 
 def test_set_digest(name: str) -> str:
-    """Return the SHA-256 of a file. Raises UserError when it cannot be read."""
+    """Return the SHA-256 of a file. Raises UserError if it cannot be read."""
     with _opened(name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -24,7 +24,7 @@ def read_test_set(name: str) -> Iterator[str]:
     """Yield the texts of a file: the strings of a .jsonl file, the columns of a .tsv file, the lines of others.
 
     Raises:
-      UserError: it cannot be read, or is not what its name says.
+      UserError: the file cannot be read, or has another format than its name says.
     """
     kind = stem(name).rpartition(".")[2]
     with _opened(name) as raw:

@@ -1,4 +1,4 @@
-"""The distinct training texts of a language, read from disk: what a vocabulary is learnt from."""
+"""The distinct training texts of a language, read from disk, from which a vocabulary is learnt."""
 
 import itertools
 import tempfile
@@ -15,19 +15,19 @@ from nmt.corpora.cleaned.spill import BUFFER_BYTES, Spill, explain_full_disk
 from nmt.corpora.declare.spec_split import SPLITS
 
 _TRAIN = SPLITS.index("train")
-# A side of a couple: number of the couple, and 0 or 1.
-_Part = tuple[int, int]
+# A side of a couple: the number of the couple, and 0 or 1.
+_CoupleSide = tuple[int, int]
 _PLACE = np.dtype([("hash", "<u8"), ("place", "<u8")])
-_PART_BITS = 40  # of a place: below are the number of the candidate, above that of the part
+_PART_BITS = 40  # lower bits of a place: number of the candidate; higher bits: number of the side of a couple
 _AT_ONCE = 1 << 20
 
 
 def training_texts(corpus: Corpus, sides: Sequence[int]) -> "dict[str, Texts]":
-    """Return the distinct training texts of each language on some sides of pairs: 0 is the source, 1 the target.
+    """Return the distinct training texts of each language on some sides of pairs (0: source, 1: target).
 
-    They come in the order of directions and pairs; memory: 4 bytes a text.
+    They have the order of directions and pairs. Memory: 4 bytes a text.
     """
-    parts: dict[str, dict[_Part, None]] = defaultdict(dict)
+    parts: dict[str, dict[_CoupleSide, None]] = defaultdict(dict)
     for direction in corpus.pairs:
         two = sorted_couple(*direction)
         for side in sides:
@@ -39,7 +39,7 @@ def training_texts(corpus: Corpus, sides: Sequence[int]) -> "dict[str, Texts]":
 class Texts(Collection[str]):
     """The distinct training texts of a language, from some sides of couples."""
 
-    def __init__(self, candidates: Candidates, parts: Sequence[_Part]) -> None:
+    def __init__(self, candidates: Candidates, parts: Sequence[_CoupleSide]) -> None:
         self._candidates, self._parts = candidates, parts
         self._numbers = self._distinct()
 
@@ -55,7 +55,7 @@ class Texts(Collection[str]):
         return any(text == one for one in self)
 
     def _distinct(self) -> list[np.ndarray]:
-        """Return the numbers of the candidates of each part with a text that did not stand before."""
+        """Return, for each side of a couple, the numbers of the candidates whose text did not occur before."""
         with (
             explain_full_disk(self._candidates.folder),
             tempfile.TemporaryDirectory(dir=self._candidates.folder) as folder,
@@ -77,7 +77,7 @@ class Texts(Collection[str]):
 
 
 def _firsts(records: np.ndarray) -> np.ndarray:
-    """Return the least place of every hash."""
+    """Return the lowest place of every hash, [distinct hashes] uint64."""
     ordered = records[np.argsort(records["hash"], kind="stable")]
     first = np.ones(len(ordered), bool)
     first[1:] = ordered["hash"][1:] != ordered["hash"][:-1]

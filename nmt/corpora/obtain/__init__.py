@@ -1,1 +1,4 @@
-"""Obtaining corpora: published packages, through the person's own clients, into the cache; nothing is installed."""
+"""Obtaining corpora: packages are downloaded by the clients that the person has set up, and never installed.
+
+`kinds` is the table of the kinds of obtaining, `fetch` downloads several files at once, `cache` keeps them.
+"""

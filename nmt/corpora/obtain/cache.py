@@ -1,4 +1,4 @@
-"""The cache: what was fetched for a corpus, and one download into it."""
+"""The cache of fetched files: the index of each corpus, and a download of one file into it."""
 
 import contextlib
 import errno
@@ -21,35 +21,37 @@ from nmt.files import atomic_write, cache_dir
 
 MEGABYTE = 1_000_000
 ABANDONED_SECONDS = 24 * 3600
-# Part of the names of files in the cache; raised when they are kept in another form.
+# Part of the names of files in the cache; to be raised when files are stored in another form.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Obtained:
-    """One file of a corpus in the cache, and what was downloaded for it."""
+    """One file of a corpus in the cache, and the download that it was made from."""
 
     path: Path
-    source: str  # where it is from: `PyPI homeassistant`
+    source: str  # such as `PyPI homeassistant`
     version: str
-    sha256: str  # of what was downloaded
-    bytes: int  # of what was downloaded
-    kept: str = field(default="", compare=False)  # SHA-256 of the file in the cache, once all of the corpus is there
+    sha256: str  # of the download
+    bytes: int  # of the download
+    kept: str = field(
+        default="", compare=False
+    )  # SHA-256 of the file in the cache; empty until all files of the corpus are there
 
 
 class StoppedError(Exception):
-    """The person interrupted; a download in another thread ends itself with this."""
+    """Raised in the threads that download, when the person has interrupted."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """How a download shows its progress, and learns that it is to stop."""
+    """Callback of a download: it reports progress, and raises when the download is to stop."""
 
-    show: Callable[[int], None]  # bytes that are there
+    show: Callable[[int], None]  # takes the bytes downloaded by now
     stop: threading.Event
 
     def __call__(self, size: int) -> None:
-        """Show how many bytes are there; raise if the person interrupted."""
+        """Report the bytes downloaded by now. Raises StoppedError if the person has interrupted."""
         if self.stop.is_set():
             raise StoppedError
         self.show(size)
@@ -57,15 +59,15 @@ class Watch:
 
 @dataclass(frozen=True)
 class Download(ABC):
-    """One file that is to be fetched into the cache."""
+    """A file to be fetched into the cache."""
 
     corpus: str
-    title: str  # package and version
-    path: Path  # where it will be
-    bytes: int  # of what is downloaded, about
+    title: str  # package and version, for progress
+    path: Path  # its place in the cache
+    bytes: int  # of the download, approximately
 
     def fetch(self, watch: Watch) -> Obtained:
-        """Fetch the file; what is in the cache under its name is whole, or nothing.
+        """Fetch the file. At `path` there is the whole file or none, however this ends.
 
         Raises:
           UserError: no client, no registry, no such version, no room, another SHA-256.
@@ -86,7 +88,7 @@ class Download(ABC):
             ) from None
 
     def _kept(self) -> Obtained | None:
-        """Return what an earlier fetch, ended before all files of the corpus were there, has left whole."""
+        """Return the file if an earlier fetch has completed it, though not the other files of the corpus."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return Obtained(**{**json.loads(archive.comment), "path": self.path})
@@ -94,7 +96,7 @@ class Download(ABC):
             return None
 
     def keep(self, packed: Path, source: str, version: str, downloaded: tuple[str, int]) -> Obtained:
-        """Move a zip archive to its place, with a note in it of what was downloaded for it: SHA-256 and bytes."""
+        """Move a zip archive to `path`; its comment records the download: source, version, SHA-256 and bytes."""
         obtained = Obtained(self.path, source, version, *downloaded)
         with zipfile.ZipFile(packed, "a") as archive:
             archive.comment = json.dumps({**asdict(obtained), "path": self.path.name}).encode()
@@ -103,15 +105,18 @@ class Download(ABC):
 
     @abstractmethod
     def _fetch(self, temporary: Path, watch: Watch) -> Obtained:
-        """Download into an empty folder beside `path`, check, and move to `path`."""
+        """Download into `temporary`, an empty folder beside `path`; check the file, and move it to `path`."""
 
     def check_room(self) -> None:
-        """Raise before the disk is full, and after: a client may then speak of a broken connection."""
+        """Raise UserError if there is too little disk space.
+
+        Also called after a client has failed: with a full disk some speak of a broken connection.
+        """
         if shutil.disk_usage(self.path.parent).free < 2 * self.bytes:
             raise self.no_room()
 
     def no_room(self) -> UserError:
-        """Twice the file, for a moment: the download, and the client's copy of it."""
+        """Return the error of a full disk. For a moment the file is there twice: a client copies its download."""
         folder = self.path.parent
         return UserError(
             f"no room in {folder} to fetch corpus {self.corpus}: {megabytes(2 * self.bytes)} MB are needed, "
@@ -119,7 +124,7 @@ class Download(ABC):
         )
 
     def check_sha256(self, path: Path, pinned: str | None, wrong: str) -> str:
-        """Return a file's SHA-256, which must be the pinned one, if there is one."""
+        """Return a file's SHA-256. Raises UserError, with the message `wrong`, if another one is pinned."""
         if pinned not in (None, found := file_sha256(path)):
             raise UserError(f"corpus {self.corpus}: {wrong} (SHA-256 {found}, not {pinned})")
         return found
@@ -131,20 +136,20 @@ def corpus_folder(spec: CorpusSpec) -> Path:
 
 
 def content_key(spec: CorpusSpec) -> str:
-    """Return a short hash of what is fetched and which files of it are kept."""
+    """Return a hash of 12 hexadecimal digits of the `obtain` section (but sizes) and the patterns of `read`."""
     patterns = getattr(spec.read, "patterns", ())
     kept = [FORMAT, spec.obtain.model_dump(mode="json", exclude={"bytes"}), list(patterns)]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read_index(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
-    """Return what was fetched for a corpus, or None if it was not, not whole, or is no longer there as it was."""
+    """Return the fetched files of a corpus, or None if any of them is missing or damaged."""
     found = _entries(spec)
     return found if found and all(map(_is_whole, found)) else None
 
 
 def remove_damaged(spec: CorpusSpec) -> list[Path]:
-    """Remove the files of a corpus that are no longer what was fetched, and return them."""
+    """Remove the damaged files of a corpus from the cache, and return their paths."""
     damaged = [one.path for one in _entries(spec) if one.path.is_file() and not _is_whole(one)]
     for path in damaged:
         path.unlink(missing_ok=True)
@@ -162,14 +167,14 @@ def _entries(spec: CorpusSpec) -> tuple[Obtained, ...]:
 
 def _is_whole(one: Obtained) -> bool:
     try:
-        # Older indexes do not say what was kept.
+        # Older indexes lack the hash of the file in the cache.
         return one.path.is_file() and one.kept in ("", known_sha256(one.path))
     except OSError:
         return False
 
 
 def write_index(spec: CorpusSpec, files: Sequence[Obtained]) -> None:
-    """Note what was fetched for a corpus, now that all of it is there."""
+    """Write the index of a corpus, once all its files are in the cache."""
     found = [replace(one, kept=file_sha256(one.path)) for one in files]
     entries = [{**asdict(one), "path": one.path.name} for one in found]
     with atomic_write(_index(spec)) as temporary:
@@ -186,7 +191,7 @@ def megabytes(size: int) -> int:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed fetches left: temporary folders that are too old to be another process's."""
+    """Remove temporary folders of killed processes: those older than a day."""
     for left in folder.glob(".fetch-*"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
@@ -195,7 +200,7 @@ def remove_abandoned(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explain_unusable(folder: Path) -> Iterator[None]:
-    """Say in one line that a folder of the cache cannot be used."""
+    """Turn an OSError of the block into a UserError that names the folder of the cache."""
     try:
         yield
     except OSError as error:

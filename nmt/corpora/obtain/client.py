@@ -1,4 +1,4 @@
-"""Running a package client: quietly, watched, and never left behind."""
+"""Running a package client (pip, npm, apt-get, mtdata) as a process that is polled and always ended."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def run_client(
       command: program and arguments.
       environment: variables set besides those of this process.
       folder: its working directory; None: ours.
-      poll: called every `POLL_SECONDS`; whatever it raises ends the client.
+      poll: called every `POLL_SECONDS`; an exception that it raises ends the client.
       output: file that takes its standard output, which is then not returned.
 
     Returns:
@@ -52,7 +52,7 @@ def run_client(
 
 @contextlib.contextmanager
 def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """End the process and those that it started, if it still runs, however the block is left."""
+    """End the process and its children when the block is left, if they still run."""
     try:
         yield
     finally:
@@ -64,7 +64,7 @@ def _ended(process: "subprocess.Popen[str]") -> Iterator[None]:
 
 
 def largest_file_bytes(folder: Path) -> int:
-    """Return the bytes of the largest file below a folder: clients write what they download, and copies, to it."""
+    """Return the bytes of the largest file below a folder, which measures a download while its client makes copies."""
     return max(_sizes(folder), default=0)
 
 

@@ -1,4 +1,4 @@
-"""SHA-256 of files, computed once for as long as a file looks as it did: a corpus may have terabytes."""
+"""SHA-256 of files, remembered by path, size and times, since a corpus may have terabytes."""
 
 import concurrent.futures
 import contextlib
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from nmt.corpora.parallel import available_cores
 from nmt.files import atomic_write, cache_dir
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
-# What changed this lately may change again without another time: clocks of file systems tick, some in two seconds.
+# A file changed more recently than this may change again and keep its time: some file systems count in two seconds.
 _SETTLED_NS = 2_000_000_000
-_TOLD_BYTES = 1_000_000_000  # less is hashed in a moment
+_TOLD_BYTES = 1_000_000_000  # from so many on, hashing is reported
 
 
 def file_sha256(path: Path) -> str:
@@ -26,7 +26,7 @@ def file_sha256(path: Path) -> str:
 
 
 def known_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; it is read if its path, size or times are new.
+    """Return the SHA-256 of a file, which is read only if its path, size or times are new.
 
     Raises:
       OSError: it cannot be read.
@@ -42,12 +42,12 @@ def known_sha256(path: Path) -> str:
     return found
 
 
-def known_sha256s(paths: Sequence[Path], progress: Progress = SILENT) -> list[str]:
+def known_sha256s(paths: Sequence[Path], progress: Reporter = SILENT) -> list[str]:
     """Return the SHA-256 of files, several at once; an empty string for one that cannot be read.
 
     Args:
       paths: the files.
-      progress: who is told when a gigabyte or more has to be read.
+      progress: shows the hashing of a gigabyte or more.
     """
     sizes = [_unknown_bytes(path) for path in paths]
     if (total := sum(sizes)) < _TOLD_BYTES:
@@ -65,7 +65,7 @@ def known_sha256s(paths: Sequence[Path], progress: Progress = SILENT) -> list[st
 
 
 def _unknown_bytes(path: Path) -> int:
-    """Return how much of a file has to be read: none if its hash is known, or it cannot be read."""
+    """Return the bytes of a file that have to be read: 0 if its hash is known, or if it cannot be read."""
     try:
         look = _look(path)
     except OSError:
@@ -81,7 +81,7 @@ def _known_or_empty(path: Path) -> str:
 
 
 def _look(path: Path) -> list[int]:
-    """Return what changes with the content; the time of a file's status does even where its own is set back."""
+    """Return size, time of modification and time of status change (ns); the last cannot be set back."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 

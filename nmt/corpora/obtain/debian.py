@@ -1,6 +1,6 @@
-"""Packages of Debian and its kin, downloaded by apt-get from the person's own sources; neither root nor install.
+"""Packages of Debian and distributions derived from it, downloaded by apt-get; it needs no root and installs nothing.
 
-The lists of packages are those of a folder of our own: the system's may be old, or, in a container, not there at all.
+apt's lists of packages are fetched into a temporary folder: those of the system may be old or, in a container, missing.
 """
 
 import fnmatch
@@ -25,10 +25,14 @@ _ERROR = re.compile(r"^(?:E|Err):\d* ?(.*\S)", re.MULTILINE)
 
 
 class Apt:
-    """apt-get with lists of packages in a folder of our own.
+    """apt-get with its lists of packages in a given folder.
+
+    Args:
+      folder: new.
+      what: begins messages, as `corpus NAME`.
 
     Raises:
-      UserError: there is no apt-get; the message begins with `what`.
+      UserError: there is no apt-get.
     """
 
     def __init__(self, folder: Path, what: str) -> None:
@@ -46,16 +50,16 @@ class Apt:
         ]
 
     def update(self, languages: Sequence[str], watch: Watch | None = None) -> Self:
-        """Fetch the lists, with the descriptions in some languages."""
+        """Fetch the lists, with the descriptions of packages in some languages."""
         self._options.append(f"-oAcquire::Languages={','.join(languages) or 'none'}")
         self.run("apt-get", "update", "-q", watch=watch)
         return self
 
     def run(self, program: str, *arguments: str, folder: Path | None = None, watch: Watch | None = None) -> str:
-        """Return what a program of apt's prints.
+        """Run a program of apt's, and return its standard output.
 
         Raises:
-          UserError: it fails, with what it says.
+          UserError: it fails; the message has its first error.
         """
         command = [program, *self._options, *arguments]
         status, output, messages = client.run_client(
@@ -75,7 +79,7 @@ class Apt:
 
 @dataclass(frozen=True)
 class DebianDownload(Download):
-    """One package, of which the files that are read are kept."""
+    """A package, of which those files are kept that `read` asks for."""
 
     package: str
     version: str
@@ -90,7 +94,7 @@ class DebianDownload(Download):
         sha256 = self.check_sha256(found[0], None, "")
         size = found[0].stat().st_size
         watch(size)
-        # One of the packages may have nothing to read, such as a language without translations.
+        # A package may have no such file, such as a language without translations.
         repack(found, self.patterns, packed := temporary / "packed.zip", f"corpus {self.corpus}", some=False)
         return self.keep(packed, f"Debian {self.package}", self.version, (sha256, size))
 

@@ -1,7 +1,7 @@
 """Descriptions of Debian packages and their translations (DDTP), as apt-get update fetches them.
 
-An index of a language is a list of stanzas in no useful order. They are sorted into one text for each letter that
-package names begin with, so that aligning two languages needs a part of them at a time.
+The index of a language is a list of stanzas in no useful order. They are divided by the first letter of the package's
+name, and sorted, so that two languages can be aligned letter by letter, in little memory.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ def _stanzas(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _letter(package: str) -> str:
-    """Return what package names are divided by, as in Debian's pool: the first letter, or lib and one more."""
+    """Return the folder of a package as in Debian's pool: its first letter, or lib and one letter more."""
     return package[:4] if package.startswith("lib") and len(package) > 3 else package[:1]
 
 

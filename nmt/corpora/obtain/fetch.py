@@ -1,4 +1,4 @@
-"""Fetching corpora: what is missing in the cache, several files at once, each whole or not at all."""
+"""Fetching corpora: files missing from the cache are downloaded, several at once, each whole or not at all."""
 
 import concurrent.futures
 import contextlib
@@ -10,20 +10,19 @@ from nmt.corpora.obtain.cache import Download, Obtained, StoppedError, Watch, me
 from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.corpora.obtain.kinds import obtain_kind
 from nmt.errors import UserError
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
-# Of one registry's server no more is asked at a time.
-AT_ONCE = 4
+AT_ONCE = 4  # downloads; more would be a burden on one registry
 
 FetchOutcome = tuple[Obtained, ...] | UserError
 
 
-def fetch_corpus(spec: CorpusSpec, progress: Progress = SILENT) -> tuple[Obtained, ...]:
+def fetch_corpus(spec: CorpusSpec, progress: Reporter = SILENT) -> tuple[Obtained, ...]:
     """Return a corpus's files in the cache; download those that are not there.
 
     Args:
       spec: the corpus.
-      progress: who is told which files are fetched, and how many bytes of them are there.
+      progress: shows the files, and how many bytes of them are downloaded.
 
     Raises:
       UserError: no client, no registry, no such version, no room, another SHA-256; nothing half-written is left.
@@ -34,10 +33,10 @@ def fetch_corpus(spec: CorpusSpec, progress: Progress = SILENT) -> tuple[Obtaine
     return outcome
 
 
-def fetch_corpora(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> dict[str, FetchOutcome]:
-    """Fetch several corpora; return the files of each, or why it could not be had, by its name.
+def fetch_corpora(specs: Sequence[CorpusSpec], progress: Reporter = SILENT) -> dict[str, FetchOutcome]:
+    """Fetch several corpora; return the files in the cache, or the error, of each by its name.
 
-    The files of a corpus that a person has are not fetched; there are none of them.
+    A corpus whose files the person has is not fetched: it has no files in the cache.
     """
     outcomes: dict[str, FetchOutcome] = {}
     missing = []
@@ -57,7 +56,7 @@ def fetch_corpora(specs: Sequence[CorpusSpec], progress: Progress = SILENT) -> d
 
 
 def find_fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
-    """Return a corpus's files in the cache, or None where they are not all there; nothing is fetched.
+    """Return a corpus's files in the cache, or None if any is missing or damaged; nothing is fetched.
 
     Raises:
       UserError: a file is not the one that the declaration pins.
@@ -66,7 +65,7 @@ def find_fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
     return kind.cached(spec) if isinstance(kind, FetchedKind) else ()
 
 
-def _fetch_missing(specs: Sequence[CorpusSpec], progress: Progress) -> dict[str, FetchOutcome]:
+def _fetch_missing(specs: Sequence[CorpusSpec], progress: Reporter) -> dict[str, FetchOutcome]:
     outcomes: dict[str, FetchOutcome] = {}
     downloads: dict[str, Sequence[Download]] = {}
     kinds = [(spec, kind) for spec in specs if isinstance(kind := obtain_kind(spec), FetchedKind)]
@@ -91,8 +90,8 @@ def _fetch_missing(specs: Sequence[CorpusSpec], progress: Progress) -> dict[str,
     return outcomes
 
 
-def _run(downloads: Sequence[Download], progress: Progress) -> dict[Download, Obtained | UserError]:
-    """Fetch files, some at a time; an interruption ends all of them."""
+def _run(downloads: Sequence[Download], progress: Reporter) -> dict[Download, Obtained | UserError]:
+    """Fetch files, `AT_ONCE` at a time; an interruption ends all downloads."""
     stop = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         futures = {one: pool.submit(_one, one, progress, stop) for one in downloads}
@@ -104,7 +103,7 @@ def _run(downloads: Sequence[Download], progress: Progress) -> dict[Download, Ob
             raise
 
 
-def _one(download: Download, progress: Progress, stop: threading.Event) -> Obtained | UserError:
+def _one(download: Download, progress: Reporter, stop: threading.Event) -> Obtained | UserError:
     if stop.is_set():
         raise StoppedError
     what = f"fetching {download.title}"

@@ -1,22 +1,22 @@
-"""What determines the text of a corpus: its declaration and, where a person has the files, their contents."""
+"""Identity of a corpus: the facts that determine its text, of which digests are made."""
 
 from typing import Any
 
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.obtain.kinds import has_own_files
 from nmt.corpora.obtain.own import own_files
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
 # To be raised whenever the same declarations and files give other pairs than before.
 CODE_VERSION = 3
 
 
-def corpus_identity(spec: CorpusSpec, progress: Progress = SILENT) -> dict[str, Any]:
-    """Return the facts that determine a corpus's text, as JSON: the declaration, and the contents of a person's files.
+def corpus_identity(spec: CorpusSpec, progress: Reporter = SILENT) -> dict[str, Any]:
+    """Return the facts that determine a corpus's text, as JSON: the declaration, and hashes of the person's own files.
 
     Args:
       spec: the declaration.
-      progress: who is told when much has to be hashed, which happens once.
+      progress: shows the hashing of large files, which happens once.
 
     Raises:
       UserError: the declaration's path has a variable that is not set in the environment.

@@ -17,13 +17,13 @@ from nmt.corpora.obtain.cache import Download, Obtained, read_index, write_index
 
 
 class Scratch:
-    """What the downloads of one call share.
+    """Objects and temporary folders that the downloads of one call share.
 
     Args:
-      stack: that of the call; temporary folders go with it.
+      stack: removes the temporary folders when the call ends.
 
     Attributes:
-      shared: objects by the name of their kind, such as apt's lists, which are fetched once for all corpora.
+      shared: objects by name, such as `apt`, whose lists are fetched once for all corpora.
     """
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
@@ -40,8 +40,9 @@ class ObtainKind(ABC):
     """A kind of obtaining.
 
     Attributes:
-      section: what a declaration says under `obtain`.
-      has_versions: whether the declaration pins a version; else the files that were fetched tell which text it was.
+      section: schema of `obtain` in a declaration.
+      has_versions: whether the declaration pins a version; where it does not, the hashes of the fetched files identify
+        the text.
     """
 
     section: ClassVar[type[Section]]
@@ -49,7 +50,7 @@ class ObtainKind(ABC):
 
     @abstractmethod
     def origin(self, spec: CorpusSpec) -> str:
-        """Return where a corpus is from, in a few words for a list."""
+        """Return the origin of a corpus in a few words, for a list."""
 
 
 class FetchedKind(ObtainKind):
@@ -60,11 +61,11 @@ class FetchedKind(ObtainKind):
         """Return the downloads of a corpus.
 
         Raises:
-          UserError: no client, or the corpus names something that is not there.
+          UserError: the client is not installed, or does not know a package of the corpus.
         """
 
     def cached(self, spec: CorpusSpec) -> tuple[Obtained, ...] | None:
-        """Return a corpus's files in the cache, or None where they are not all there, whole.
+        """Return a corpus's files in the cache, or None if any is missing or damaged.
 
         Raises:
           UserError: a file is not the one that the declaration pins.
@@ -72,12 +73,12 @@ class FetchedKind(ObtainKind):
         return read_index(spec)
 
     def note_fetched(self, spec: CorpusSpec, files: Sequence[Obtained]) -> None:
-        """Note which files were fetched for a corpus, now that all of them are there."""
+        """Record the files of a corpus, once all of them are in the cache."""
         write_index(spec, files)
 
 
 class LocalKind(ObtainKind):
-    """A kind whose files a person has: nothing is fetched."""
+    """A kind that fetches nothing: the person has the files."""
 
     def origin(self, spec: CorpusSpec) -> str:
         """Return the patterns of the files, with their folder."""

@@ -25,9 +25,9 @@ from nmt.files import cache_dir
 EXTRA = "pip install 'nmt-moe[mtdata]', or pipx install mtdata"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _BLOCK = 1 << 20
-# How the exceptions of requests, which mtdata downloads with, say that there is no way to a server.
+# Exceptions of requests, mtdata's HTTP library, when a server cannot be reached.
 _UNREACHABLE = re.compile(r"(?:ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError)\b.*?host='([^']+)'")
-# It makes an index when it is used for the first time, and keeps originals: one at a time is enough for servers.
+# Runs one at a time: the first one makes an index, and all share a folder of originals.
 _alone = threading.Lock()
 
 
@@ -62,7 +62,7 @@ class MtdataDownload(Download):
         return self.keep(packed, f"mtdata {self.dataset}", "".join(version), found)
 
     def _failure(self, messages: str, status: int) -> UserError:
-        """Return the one line that says why mtdata failed and what to do."""
+        """Return the error that explains why mtdata failed, and the remedy."""
         self.check_room()
         last = [line for line in messages.splitlines() if line.strip()][-1:] or [f"exit status {status}"]
         if found := _UNREACHABLE.search(messages):

@@ -26,7 +26,7 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class NpmDownload(Download):
-    """One tarball, of which the files that are read are kept."""
+    """A tarball, of which those files are kept that `read` asks for."""
 
     package: NpmPackage
     patterns: tuple[str, ...]

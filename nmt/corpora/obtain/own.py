@@ -1,4 +1,4 @@
-"""Corpora whose files a person has: which files these are, and how they are read."""
+"""Corpora whose files the person has: finding these files, and the way to read them."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from nmt.corpora.readers.compressed import stem
 from nmt.corpora.readers.tree import Files
 from nmt.errors import UserError
 from nmt.files import is_remote
-from nmt.progress import SILENT, Progress
+from nmt.progress import SILENT, Reporter
 
 _TFDS = "tfds:"
 
@@ -39,7 +39,7 @@ class TfdsKind(LocalKind):
 
 @dataclass(frozen=True)
 class OwnFile:
-    """A file of a corpus that a person has."""
+    """A file of the person's own."""
 
     name: str  # below the folder of the declaration, or whole where the pattern is
     size: int
@@ -49,7 +49,7 @@ class OwnFile:
 
 @dataclass(frozen=True)
 class OwnCorpus:
-    """How the files of a corpus that a person has are read, without variables."""
+    """How to read a corpus of the person's own files; variables are replaced."""
 
     read: Read
     patterns: tuple[str, ...]
@@ -61,12 +61,12 @@ class OwnCorpus:
         return ", ".join(self.patterns)
 
 
-def own_files(spec: CorpusSpec, progress: Progress = SILENT) -> list[OwnFile]:
-    """Return the files of a corpus that a person has, by name.
+def own_files(spec: CorpusSpec, progress: Reporter = SILENT) -> list[OwnFile]:
+    """Return the files of a corpus of the person's own, sorted by name.
 
     Args:
       spec: the declaration.
-      progress: who is told when much has to be hashed, which happens once.
+      progress: shows the hashing of large files, which happens once.
 
     Raises:
       UserError: the declaration's path has a variable that is not set in the environment.
@@ -97,7 +97,7 @@ def _described(files: Files, names: list[str], digests: dict[str, str]) -> Itera
 
 
 def find_own(spec: CorpusSpec) -> OwnCorpus:
-    """Return how the files of a corpus that a person has are read.
+    """Return how to read a corpus of the person's own files.
 
     Raises:
       UserError: a variable is not set, or the patterns of `read.kind: any` are not those of pairs.
@@ -115,10 +115,10 @@ def find_own(spec: CorpusSpec) -> OwnCorpus:
 
 
 def _resolve_pairs(spec: CorpusSpec, read: AnyPairs, patterns: tuple[str, ...]) -> tuple[Read, tuple[str, ...]]:
-    """Return the kind that patterns of files of pairs are of, and the patterns as that kind writes them.
+    """Return the section of `read` that `kind: any` stands for, by the endings of its patterns, and these patterns.
 
     Raises:
-      UserError: they are of several kinds, or do not say where the languages of a direction stand.
+      UserError: the patterns have different endings, or lack {source} and {target}.
     """
     common: dict[str, Any] = {"files": patterns, "key_language": read.key_language}
     kinds = {_ending(pattern) for pattern in patterns}

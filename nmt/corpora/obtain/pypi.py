@@ -18,18 +18,18 @@ from nmt.corpora.obtain.kind import FetchedKind, Scratch
 from nmt.corpora.obtain.repack import repack
 from nmt.errors import UserError
 
-# A wheel that is only read may ask for a newer Python than the one that runs this.
+# A wheel is only read here, so it may require a newer Python than the one that runs this.
 PYTHON_VERSION = "3.14"
-# Settings of a person's own that would be in the way of a download which installs nothing, or of its messages.
+# These override settings of the person that would forbid a download outside an environment, or hide its messages.
 ENVIRONMENT = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_QUIET": "0"}
-# What pip says, at its most talkative, of an index that it passes over; of those that answer, some lack the package.
+# Message of pip -vv about an index that it skips; an answer of 404 only means that the index lacks the package.
 _SKIPPED = re.compile(r"Could not fetch URL (\S+): (?!404 )(.*) - skipping")
 _ERROR = re.compile(r"^(?:ERROR:|×) (.*?)\.?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class PypiDownload(Download):
-    """One wheel, kept as it is, or one source distribution, of which the files that are read are kept."""
+    """A wheel, kept as it is, or a source distribution, of which those files are kept that `read` asks for."""
 
     package: PypiPackage
     patterns: tuple[str, ...]
@@ -48,7 +48,7 @@ class PypiDownload(Download):
         return self.keep(packed, source, package.version, (sha256, size))
 
     def _download(self, temporary: Path, watch: Watch) -> Path:
-        """Let pip download the file into `temporary`, where pip's own temporary files are watched for progress."""
+        """Let pip download the file into `temporary`; the size of pip's temporary files there is its progress."""
         (working := temporary / "pip").mkdir()
         package = self.package
         command = [*self._pip(), "download", f"{package.package}=={package.version}", f"--dest={temporary}"]
@@ -79,7 +79,7 @@ class PypiDownload(Download):
         )
 
     def _failure(self, messages: str, status: int) -> UserError:
-        """Return the one line that says why pip failed and what to do."""
+        """Return the error that explains why pip failed, and the remedy."""
         package = self.package
         self.check_room()
         if f"[Errno {errno.ENOSPC}]" in messages:
@@ -98,7 +98,7 @@ class PypiDownload(Download):
 
 
 class PypiKind(FetchedKind):
-    """Python packages. A wheel stands in the cache as it was published, so its SHA-256 alone tells that it is there."""
+    """Python packages. A wheel is cached as published, so the declaration's SHA-256 identifies it without an index."""
 
     section = PypiPackage
 

@@ -1,4 +1,4 @@
-"""From downloaded archives to one zip archive of the files that are read: found at once, and unpacked one by one."""
+"""Repacking downloaded archives into one zip archive of the files that `read` asks for, which gives random access."""
 
 import gzip
 import lzma
@@ -29,11 +29,11 @@ def repack(archives: Sequence[Path], patterns: Sequence[str], target: Path, what
       archives: the archives, the first of which counts where several have a name.
       patterns: as in `read.files`.
       target: the zip archive.
-      what: what errors begin with.
+      what: begins messages, as `corpus NAME`.
       some: whether it is an error if no member fits.
 
     Returns:
-      How many there are.
+      The number of members written.
 
     Raises:
       UserError: an archive is damaged, or no member fits.
@@ -56,7 +56,7 @@ def repack(archives: Sequence[Path], patterns: Sequence[str], target: Path, what
 
 
 def add_member(zipped: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Write a member whose bytes in the archive depend on nothing but name and content."""
+    """Add a member to a zip archive; the bytes written depend on its name and content only."""
     entry = zipfile.ZipInfo(name, _EPOCH)
     zipped.writestr(entry, content, zipfile.ZIP_DEFLATED, _LEVEL)
 
