@@ -1,4 +1,4 @@
-"""What a cleaned corpus was made of: files that change, files that are damaged, parts of mixtures that are."""
+"""Inputs of a cleaned corpus: files that change, damaged files, damaged parts of mixtures."""
 
 import hashlib
 import io

@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(toy: str, monkeypatch: pytes
 
 
 def test_a_killed_process_leaves_nothing_that_counts(toy: str, tmp_path: Path) -> None:
-    """Killed at its last step, with everything written but the file that says so; and what another version left."""
+    """A process killed at its last step, before it wrote corpus.json; and the leftovers of another version."""
     code = (
         "import sys, time; from nmt.config import CleanConfig; from nmt.corpora import Corpus, load_pairs;"
         "from nmt.languages import Direction;"

@@ -1,4 +1,4 @@
-"""Fetching a corpus with pip, without a network: what is kept, what is refused, what is said."""
+"""Fetching a corpus with pip, without a network: files kept, downloads refused, messages."""
 
 import importlib.util
 import io

