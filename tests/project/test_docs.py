@@ -5,56 +5,21 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import typer
+from pages import ALL, LANGUAGES, MARK, PAGES, ROOT, RUNNABLE, Block, blocks
 
 from nmt.cli import plan, train, vocab
 from nmt.config import load_recipe
 from nmt.config.arguments import read_arguments
 from nmt.files import declarations
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-MARK = "<!-- run -->"
-LANGUAGES = ("sh", "python")
-_FENCE = re.compile(r"^```(\S*)$")
 _SEPARATORS = {"|", "||", "&", "&&", ";", "(", ")"}
-_OURS = re.compile(r"(?:nmt|docs|tests|recipes|models|data|benchmarks|\.ci)/[\w.*/-]*|[\w-]+\.(?:toml|md|txt)")
+_OURS = re.compile(r"(?:nmt|docs|tests|recipes|models|data|benchmarks|examples|findings|\.ci)/[\w.*/-]*|[\w-]+\.(?:toml|md|txt)")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: of which page, the line of its fence, its language, its text, whether it is to be run."""
-
-    page: Path
-    line: int
-    language: str
-    text: str
-    marked: bool
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    lines = page.read_text(encoding="utf-8").split("\n")
-    at = 0
-    while at < len(lines):
-        if fence := _FENCE.match(lines[at]):
-            end = lines.index("```", at + 1)
-            marked = at > 0 and lines[at - 1] == MARK
-            yield Block(page, at + 1, fence[1], "\n".join(lines[at + 1 : end]) + "\n", marked)
-            at = end
-        at += 1
-
-
-ALL = [block for page in PAGES for block in blocks(page)]
-RUNNABLE = [page for page in PAGES if any(block.marked for block in blocks(page))]
 
 
 def prose(page: Path) -> str:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import RUNNABLE, blocks
 from synthetic import Playground
-from test_docs import RUNNABLE, blocks
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
