@@ -18,7 +18,8 @@ from nmt.files import declarations
 
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 _SEPARATORS = {"|", "||", "&", "&&", ";", "(", ")"}
-_OURS = re.compile(r"(?:nmt|docs|tests|recipes|models|data|benchmarks|examples|findings|\.ci)/[\w.*/-]*|[\w-]+\.(?:toml|md|txt)")
+_FOLDERS = r"nmt|docs|tests|recipes|models|data|benchmarks|examples|findings|\.ci"
+_OURS = re.compile(rf"(?:{_FOLDERS})/[\w.*/-]*|[\w-]+\.(?:toml|md|txt)")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
