@@ -25,7 +25,7 @@ from nmt.corpora.cleaned.build import CleaningJob, build
 from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.declare.spec_split import HashedSplits
 from nmt.corpora.parallel import available_cores
-from nmt.corpora.readers.read import Row
+from nmt.corpora.readers.reader import Row
 from nmt.languages import Direction, all_languages
 
 AT_ONCE, COMPONENT = 5000, 1000

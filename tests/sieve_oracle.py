@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from nmt.config import CleanConfig
 from nmt.corpora import SPLITS, Split
 from nmt.corpora.clean import Filters, Reason
-from nmt.corpora.readers.read import Row
+from nmt.corpora.readers.reader import Row
 from nmt.languages import Direction
 
 Pair = tuple[str, str]

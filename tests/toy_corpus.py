@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.config.documents import dump_document
-from nmt.corpora import CorpusSpec, Source, open_corpus
+from nmt.corpora import CorpusReader, CorpusSpec, open_corpus
 
 WHEEL = "toy-1.0-py3-none-any.whl"
 METADATA = {
@@ -78,7 +78,7 @@ def write_spec(tmp_path: Path, values: dict[str, Any], name: str = "toy.yaml") -
     return str(path)
 
 
-def open_files(folder: Path, read: dict[str, Any], files: Mapping[str, bytes | str], **changes: Any) -> Source:
+def open_files(folder: Path, read: dict[str, Any], files: Mapping[str, bytes | str], **changes: Any) -> CorpusReader:
     """Open a corpus of files, which are written into a folder first."""
     for name, content in files.items():
         path = folder / name
@@ -94,7 +94,7 @@ def open_files(folder: Path, read: dict[str, Any], files: Mapping[str, bytes | s
     return open_corpus(write_spec(folder, values | changes))
 
 
-def texts(source: Source, *wanted: str) -> list[tuple[str, dict[str, str]]]:
+def texts(source: CorpusReader, *wanted: str) -> list[tuple[str, dict[str, str]]]:
     """Return the texts of a corpus with their translations, and close it."""
     with source:
         return [(row.text, dict(row.translations)) for row in source.rows(wanted or source.languages)]

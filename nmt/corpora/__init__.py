@@ -19,17 +19,17 @@ from nmt.corpora.cleaned.load import inputs_digest, load_pairs
 from nmt.corpora.declare.spec import CorpusSpec, MixtureSpec, load_declaration, load_spec, load_specs
 from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.opening import Corpora, open_corpora, open_corpus
-from nmt.corpora.readers.read import Provenance, Row, Source
+from nmt.corpora.readers.reader import CorpusReader, FileProvenance, Row
 
 __all__ = [
     "SPLITS",
     "Corpora",
     "Corpus",
+    "CorpusReader",
     "CorpusSpec",
+    "FileProvenance",
     "MixtureSpec",
-    "Provenance",
     "Row",
-    "Source",
     "Split",
     "inputs_digest",
     "load_declaration",

@@ -16,7 +16,7 @@ from nmt.corpora.obtain.identity import CODE_VERSION, corpus_identity
 from nmt.corpora.obtain.kinds import obtain_kind
 from nmt.corpora.opening import open_spec
 from nmt.corpora.parallel import available_cores
-from nmt.corpora.readers.read import Source
+from nmt.corpora.readers.reader import CorpusReader
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.languages import Direction
@@ -63,7 +63,7 @@ def counts_file(spec: CorpusSpec) -> Path:
     return corpus_folder(spec) / f"counts-{digest}.json"
 
 
-def expected_pairs(sources: Iterable[Source], directions: Sequence[Direction]) -> int | None:
+def expected_pairs(sources: Iterable[CorpusReader], directions: Sequence[Direction]) -> int | None:
     """Return roughly how many pairs of some directions corpora have; None if any of them was not counted."""
     total = 0
     for source in sources:

@@ -5,33 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nmt.corpora.declare.spec import CorpusSpec, load_declaration, load_spec, load_specs
-from nmt.corpora.declare.spec_read import (
-    Descriptions,
-    Gettext,
-    HtmlTables,
-    Jsonl,
-    JsonTables,
-    ParallelText,
-    Parquet,
-    PlainText,
-    Read,
-    Sqlite,
-    TfdsDataset,
-    Tsv,
-)
 from nmt.corpora.obtain.fetch import FetchOutcome, fetch_corpora, fetch_corpus
 from nmt.corpora.obtain.kinds import has_own_files
 from nmt.corpora.obtain.own import find_own, own_files
-from nmt.corpora.readers.columns import JsonlSource, ParquetSource, TsvSource
-from nmt.corpora.readers.datasets import TfdsSource
-from nmt.corpora.readers.editions import SqliteSource
-from nmt.corpora.readers.lines import LinesSource
-from nmt.corpora.readers.messages import GettextSource
-from nmt.corpora.readers.monolingual import TextSource
-from nmt.corpora.readers.pages import DescriptionsSource, HtmlSource
-from nmt.corpora.readers.read import Provenance, Source
-from nmt.corpora.readers.tables import JsonSource
-from nmt.corpora.readers.tree import Archives, Files, Tree
+from nmt.corpora.readers.kinds import open_files
+from nmt.corpora.readers.reader import CorpusReader, FileProvenance
+from nmt.corpora.readers.tree import Archives, Files
 from nmt.errors import UserError
 from nmt.languages import Direction
 from nmt.progress import SILENT, Reporter
@@ -41,7 +20,7 @@ from nmt.progress import SILENT, Reporter
 class Corpora:
     """Open corpora, and the errors of parts of mixtures that could not be obtained or opened."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[CorpusReader, ...]
     failures: dict[str, str] = field(default_factory=dict)  # messages by the name of the corpus
     named: frozenset[str] = frozenset()  # corpora that were asked for by their own names
 
@@ -59,7 +38,7 @@ class Corpora:
         return replace(self, sources=left, failures=failures)
 
 
-def open_corpus(name: str, progress: Reporter = SILENT) -> Source:
+def open_corpus(name: str, progress: Reporter = SILENT) -> CorpusReader:
     """Return one corpus, fetched if it must be, for use in a `with` statement.
 
     Args:
@@ -72,7 +51,7 @@ def open_corpus(name: str, progress: Reporter = SILENT) -> Source:
     return open_spec(load_spec(name), progress)
 
 
-def open_spec(spec: CorpusSpec, progress: Reporter = SILENT) -> Source:
+def open_spec(spec: CorpusSpec, progress: Reporter = SILENT) -> CorpusReader:
     """Return the corpus of a declaration; see `open_corpus`."""
     return _open(spec, fetch_corpus(spec, progress))
 
@@ -136,59 +115,24 @@ def named_corpora(names: Sequence[str]) -> frozenset[str]:
     return frozenset(one.name for one in declarations if isinstance(one, CorpusSpec))
 
 
-def _open(spec: CorpusSpec, outcome: FetchOutcome) -> Source:
+def _open(spec: CorpusSpec, outcome: FetchOutcome) -> CorpusReader:
     if isinstance(outcome, UserError):
         raise outcome
     if has_own_files(spec):
         return _open_own(spec)
     tree = Archives([one.path for one in outcome], f"corpus {spec.name}")
-    try:
-        source = _source(spec, spec.read, tree, spec.read.patterns)
-    except UserError:
-        tree.close()
-        raise
+    source = open_files(spec, spec.read, tree, spec.read.patterns)
     source.provenance = tuple(
-        Provenance(spec.name, one.version, spec.licence, one.sha256, one.source, spec.homepage) for one in outcome
+        FileProvenance(spec.name, one.version, spec.licence, one.sha256, one.source, spec.homepage) for one in outcome
     )
     return source
 
 
-def _source(spec: CorpusSpec, read: Read, tree: Tree, patterns: tuple[str, ...]) -> Source:
-    match read:
-        case JsonTables():
-            return JsonSource(spec, read, tree)
-        case Gettext():
-            return GettextSource(spec, read, tree)
-        case HtmlTables():
-            return HtmlSource(spec, read, tree)
-        case Descriptions():
-            return DescriptionsSource(spec, read, tree)
-        case Sqlite():
-            return SqliteSource(spec, read, tree)
-        case ParallelText():
-            return LinesSource(spec, read, tree, patterns)
-        case PlainText():
-            return TextSource(spec, read, tree, patterns)
-        case Tsv():
-            return TsvSource(spec, read, tree, patterns)
-        case Jsonl():
-            return JsonlSource(spec, read, tree, patterns)
-        case Parquet():
-            return ParquetSource(spec, read, tree, patterns)
-    raise UserError(f"corpus {spec.name}: read.kind: {read.kind} does not go with obtain.kind: {spec.obtain.kind}")
-
-
-def _open_own(spec: CorpusSpec) -> Source:
+def _open_own(spec: CorpusSpec) -> CorpusReader:
     own = find_own(spec)
-    if isinstance(own.read, TfdsDataset):
-        source: Source = TfdsSource(spec, own.read, own.folder, own.patterns)
-    else:
-        read = own.read
-        if not isinstance(read, Descriptions):
-            read = read.model_copy(update={"files": own.patterns})
-        source = _source(spec, read, Files(own.folder), own.patterns)
+    source = open_files(spec, own.read, Files(own.folder), own.patterns)
     source.provenance = tuple(
-        Provenance(spec.name, one.modified, spec.licence, one.sha256, one.name, spec.homepage)
+        FileProvenance(spec.name, one.modified, spec.licence, one.sha256, one.name, spec.homepage)
         for one in own_files(spec)
     )
     source.place = own.shown

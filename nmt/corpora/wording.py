@@ -9,7 +9,7 @@ def count_phrase(count: int, noun: str) -> str:
 
 
 def damaged_files(notes: Sequence[str]) -> str:
-    """Return the warning about files that are damaged, as `Source.unreadable` notes them."""
+    """Return the warning about files that are damaged, as `CorpusReader.unreadable` notes them."""
     shown = "; ".join(notes[:3]) + ("; ..." if len(notes) > 3 else "")
     return f"{count_phrase(len(notes), 'damaged file')}: {shown}"
 

@@ -27,8 +27,8 @@ from nmt.corpora import (
 )
 from nmt.corpora.clean import Reason
 from nmt.corpora.declare.spec_split import HashedSplits
-from nmt.corpora.readers.read import Row
-from nmt.corpora.readers.tables import JsonSource
+from nmt.corpora.readers.json_tables import JsonTablesReader
+from nmt.corpora.readers.reader import Row
 from nmt.corpora.readers.tree import Archives
 from nmt.errors import UserError
 from nmt.files import declarations
@@ -196,9 +196,9 @@ def rows_of(path: Path, wanted: set[str], **changes: Any) -> tuple[list[Row], li
         return list(source.rows(wanted)), source.unreadable
 
 
-def open_toy(path: Path, **changes: Any) -> JsonSource:
+def open_toy(path: Path, **changes: Any) -> JsonTablesReader:
     spec = spec_of(path, **changes)
-    return JsonSource(spec, spec.read, Archives([path], f"corpus {spec.name}"))
+    return JsonTablesReader(spec, spec.read, Archives([path], f"corpus {spec.name}"), spec.read.patterns)
 
 
 def test_rows_are_aligned_by_key_and_sorted_whatever_the_order_of_the_archive(tmp_path: Path) -> None:

@@ -21,18 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_corpus import make_parquet, open_files, texts
 
-from nmt.corpora import Row, Source, open_corpus
-from nmt.corpora.declare.patterns import compile_pattern, match
+from nmt.corpora import CorpusReader, Row, open_corpus
+from nmt.corpora.declare.patterns import compile_pattern, match_path
 from nmt.corpora.readers.catalogues import read_catalogue
-from nmt.corpora.readers.datasets import parse_example
 from nmt.corpora.readers.segments import divide
+from nmt.corpora.readers.tfds import parse_example
 from nmt.errors import UserError
 
 EN = "The alarm was set off"
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Callable[..., Source]:
+def corpus(tmp_path: Path) -> Callable[..., CorpusReader]:
     """Open a corpus of files in a folder of the test."""
 
     return partial(open_files, tmp_path)
@@ -54,13 +54,13 @@ def corpus(tmp_path: Path) -> Callable[..., Source]:
     ],
 )
 def test_what_fields_stand_for(pattern: str, name: str, fields: tuple[str, ...]) -> None:
-    found = match(compile_pattern(pattern), name)
+    found = match_path(compile_pattern(pattern), name)
     assert found
     assert (found.language, found.component, found.source, found.target) == fields
 
 
 def test_a_field_that_comes_twice_is_the_same_text() -> None:
-    assert match(compile_pattern("{source}/{source}-{target}.tsv"), "de/fr-en.tsv") is None
+    assert match_path(compile_pattern("{source}/{source}-{target}.tsv"), "de/fr-en.tsv") is None
 
 
 # Catalogues

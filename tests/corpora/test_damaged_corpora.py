@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from toy_corpus import make_parquet, open_files, texts
 
-from nmt.corpora import Source
+from nmt.corpora import CorpusReader
 from nmt.corpora.cleaned.testsets import read_test_set
 from nmt.corpora.declare.spec_read import Tsv
 from nmt.corpora.readers.catalogues import read_catalogue
@@ -28,7 +28,7 @@ PAIRS = {"kind": "tsv", "files": "{source}-{target}.tsv"}
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Callable[..., Source]:
+def corpus(tmp_path: Path) -> Callable[..., CorpusReader]:
     """Open a corpus of files in a folder of the test."""
     return partial(open_files, tmp_path)
 

@@ -19,7 +19,7 @@ from nmt.corpora.cleaned import build as building
 from nmt.corpora.cleaned.build import CleaningJob
 from nmt.corpora.cleaned.sieve import SAMPLES
 from nmt.corpora.declare.spec_split import HashedSplits
-from nmt.corpora.readers.read import Row
+from nmt.corpora.readers.reader import Row
 from nmt.languages import Direction
 
 CLEAN = CleanConfig(max_overlap=None)

@@ -32,7 +32,7 @@ from nmt.config import (
 from nmt.corpora.cleaned.build import CleaningJob, build
 from nmt.corpora.cleaned.texts import training_texts
 from nmt.corpora.declare.spec_split import HashedSplits
-from nmt.corpora.readers.read import Row
+from nmt.corpora.readers.reader import Row
 from nmt.data.store import RowLengths, load_stats, open_pairs, prepare
 from nmt.data.vocab import BEGIN, END, Vocabulary, learn
 from nmt.data.vocabularies import Vocabularies

@@ -23,7 +23,7 @@ from nmt.corpora.cleaned.testsets import read_test_set
 from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.opening import Corpora
 from nmt.corpora.parallel import map_in_order
-from nmt.corpora.readers.read import Row, Source
+from nmt.corpora.readers.reader import CorpusReader, Row
 from nmt.errors import UserError
 from nmt.languages import Direction
 from nmt.progress import SILENT, Reporter, Task
@@ -184,7 +184,7 @@ def _batches(corpora: Corpora, directions: Sequence[Direction]) -> Iterator[RowB
             yield RowBatch(rows, source.spec.split, number, source.spec.monolingual)
 
 
-def _read(source: Source, wanted: Collection[str]) -> Iterator[Row]:
+def _read(source: CorpusReader, wanted: Collection[str]) -> Iterator[Row]:
     try:
         yield from source.rows(wanted)
     except UserError as error:

@@ -16,7 +16,7 @@ from nmt.corpora.clean import Reason
 from nmt.corpora.cleaned.candidates import Candidates
 from nmt.corpora.cleaned.records import TextPair, sorted_couple
 from nmt.corpora.declare.spec_split import SPLITS, Split
-from nmt.corpora.readers.read import Provenance
+from nmt.corpora.readers.reader import FileProvenance
 from nmt.languages import Direction
 
 CORPUS_FILE = "corpus.json"
@@ -98,7 +98,7 @@ class Corpus:
     samples: dict[Direction, dict[Reason, list[TextPair]]]  # rejected pairs, as they were read; duplicates: as cleaned
     sizes: dict[Direction, dict[Split, SplitSize]]
     rows: dict[Split, int]  # distinct texts of the key language among the pairs
-    provenance: tuple[Provenance, ...]
+    provenance: tuple[FileProvenance, ...]
     unreadable: tuple[str, ...]  # files that could not be read, as `CORPUS: PATH: REASON`
     skipped: dict[str, int]  # number of other unreadable items, by `CORPUS: KIND`
     failures: dict[str, str]  # errors of parts of mixtures that are left out, by name
@@ -156,7 +156,7 @@ class Corpus:
             },
             sizes=sizes,
             rows=values["rows"],
-            provenance=tuple(Provenance(**source) for source in values["provenance"]),
+            provenance=tuple(FileProvenance(**source) for source in values["provenance"]),
             unreadable=tuple(values["unreadable"]),
             skipped=values.get("skipped", {}),  # older versions lack it
             failures=values["failures"],

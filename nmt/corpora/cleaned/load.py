@@ -27,7 +27,7 @@ from nmt.corpora.obtain.fetch import find_fetched
 from nmt.corpora.obtain.identity import CODE_VERSION, corpus_identity
 from nmt.corpora.opening import Corpora, named_corpora, open_corpora
 from nmt.corpora.parallel import available_cores
-from nmt.corpora.readers.read import Source
+from nmt.corpora.readers.reader import CorpusReader
 from nmt.corpora.wording import damaged_files, unknown_languages
 from nmt.errors import UserError
 from nmt.files import cache_dir
@@ -197,7 +197,7 @@ def _check_covered(directions: Iterable[Direction], corpora: Corpora) -> None:
         raise UserError(f"no text for the direction {', '.join(missing)}: {have}{lost}")
 
 
-def _describe_languages(source: Source) -> str:
+def _describe_languages(source: CorpusReader) -> str:
     place = f" at {source.place}" if source.place else ""
     return f"corpus {source.spec.name}{place} has {', '.join(source.languages)}"
 

@@ -21,7 +21,7 @@ from nmt.corpora.cleaned.records import (
     text_hash,
 )
 from nmt.corpora.declare.spec_split import SPLITS, SplitRule
-from nmt.corpora.readers.read import Row
+from nmt.corpora.readers.reader import Row
 from nmt.languages import Direction
 
 _MOST = 0xFFFF

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 
 from nmt.corpora.readers.compressed import decompressed, stem
-from nmt.corpora.readers.tree import UNREADABLE, reason_of
+from nmt.corpora.readers.tree import UNREADABLE, error_reason
 from nmt.errors import UserError
 
 _KEY = "data.clean.decontaminate"
@@ -34,7 +34,7 @@ def read_test_set(name: str) -> Iterator[str]:
                     text = line.decode().rstrip("\r\n")
                     yield from _strings(_parsed(text, name, number)) if kind == "jsonl" else _columns(text, kind)
         except UNREADABLE as error:
-            raise UserError(f"{_KEY}: {name} cannot be read: {reason_of(error)}") from None
+            raise UserError(f"{_KEY}: {name} cannot be read: {error_reason(error)}") from None
 
 
 def _opened(name: str) -> Any:

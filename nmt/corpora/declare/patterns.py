@@ -1,4 +1,4 @@
-"""Patterns of paths, such as `{component}/{language}.mo`: which paths they fit, and what their fields stand for."""
+"""Patterns of paths, such as `{component}/{language}.mo`: which paths fit, and which text each field has in them."""
 
 import os
 import re
@@ -16,26 +16,27 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Z_][A-Z0-9_]*)\}|([A-Z_][A-Z0-9_]*))")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A path that a pattern fits, and its fields; those that the pattern does not have are empty."""
+class MatchedPath:
+    """A path that a pattern fits, and the texts of its fields; those that the pattern does not have are empty."""
 
     name: str
     language: str
     component: str
     source: str
     target: str
-    rest: tuple[str, ...]  # what all of the pattern but {language} stands for
+    rest: tuple[str, ...]  # the texts of all fields and wild cards but {language}
 
 
-def match(pattern: re.Pattern[str], name: str) -> Found | None:
-    """Return what the fields stand for in a path, or None if the compiled pattern does not fit it."""
+def match_path(pattern: re.Pattern[str], name: str) -> MatchedPath | None:
+    """Return a path with the texts of its fields, or None if the compiled pattern does not fit it."""
     if (fit := pattern.fullmatch(name)) is None:
         return None
     fields = fit.groupdict(default="")
     component = fields.get("path") or fields.get("component", "")
     at = pattern.groupindex.get("language")
     rest = tuple(text for place, text in enumerate(fit.groups(), 1) if place != at)
-    return Found(name, fields.get("language", ""), component, fields.get("source", ""), fields.get("target", ""), rest)
+    language, source, target = (fields.get(field, "") for field in ("language", "source", "target"))
+    return MatchedPath(name, language, component, source, target, rest)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -54,7 +55,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("".join([*parts, re.escape(pattern[end:])]))
 
 
-def to_glob(pattern: str) -> tuple[str, str]:
+def split_glob(pattern: str) -> tuple[str, str]:
     """Return the folder that a pattern begins with, and the glob below it that finds at least the pattern's paths."""
     glob = pattern.replace("{path}", "**/*")
     glob = _TOKEN.sub(lambda token: token[0] if token[0].startswith("*") else "*", glob)
@@ -63,12 +64,12 @@ def to_glob(pattern: str) -> tuple[str, str]:
     return "/".join(folders[:wild]) or ("/" if glob.startswith("/") else ""), "/".join(folders[wild:])
 
 
-def expand_variables(text: str, what: str, environment: Mapping[str, str] = os.environ) -> str:
+def expand_variables(text: str, owner: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return a path with `$NAME` replaced by variables of the environment, and `~` by the home folder.
 
     Args:
       text: the path.
-      what: whose path it is, for the error.
+      owner: the corpus or section that has the path, for the error.
       environment: the variables.
 
     Raises:
@@ -78,7 +79,7 @@ def expand_variables(text: str, what: str, environment: Mapping[str, str] = os.e
     def value(variable: re.Match[str]) -> str:
         name = variable[1] or variable[2]
         if not (given := environment.get(name)):
-            raise UserError(f"{what} is at {text}: set the environment variable {name}, such as {_example(name)}")
+            raise UserError(f"{owner} is at {text}: set the environment variable {name}, such as {_example(name)}")
         return given
 
     return os.path.expanduser(_VARIABLE.sub(value, text))

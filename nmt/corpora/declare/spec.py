@@ -35,7 +35,7 @@ class CorpusSpec(Section):
     """A corpus: one file data/NAME.yaml.
 
     Another way to obtain or to read corpora is one more section in `spec_obtain` or `spec_read`, with a `kind` of its
-    own, and one more case in `fetch` or `opening`.
+    own, and a line in the table of nmt/corpora/obtain/kinds.py or nmt/corpora/readers/kinds.py.
     """
 
     name: _Name = Field(description="Name of the corpus.")
@@ -110,10 +110,10 @@ class CorpusSpec(Section):
 
     @model_validator(mode="after")
     def _read_alone(self) -> Self:
-        kind = self.read.kind
-        if kind == "text" and not self.monolingual:
-            raise ValueError("read.kind: text has no translations: say monolingual: true")
-        if kind in ("parallel_text", "any") and self.monolingual:
+        kind, texts = self.read.kind, self.read.texts
+        if texts == "single" and not self.monolingual:
+            raise ValueError(f"read.kind: {kind} has no translations: say monolingual: true")
+        if texts == "pairs" and self.monolingual:
             raise ValueError(f"read.kind: {kind} is of pairs: monolingual text by lines is read.kind: text")
         return self
 

@@ -6,7 +6,7 @@ languages of a direction, `*` any part of a name, `**` any number of folders, an
 """
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -34,8 +34,18 @@ _Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 _KEY_LANGUAGE = "Language that all others are translated from; its text identifies a row."
 
 
-class _Reading(Section):
-    """What all kinds have in common."""
+class ReadSection(Section):
+    """The part that all kinds have in common.
+
+    Attributes:
+      texts: whether a corpus of this kind has pairs, single texts (monolingual: true), or either.
+    """
+
+    texts: ClassVar[Literal["pairs", "single", "either"]] = "either"
+
+
+class _Reading(ReadSection):
+    """The part that all kinds that read files by a pattern have in common."""
 
     files: Patterns = Field(description="Path of a file, as a pattern; the first of several that fits a path counts.")
     key_language: str = Field(description=_KEY_LANGUAGE)
@@ -110,7 +120,7 @@ class HtmlTables(_Reading):
         return self
 
 
-class Descriptions(Section):
+class Descriptions(ReadSection):
     """Descriptions of Debian packages: the title and the paragraphs, where both sides have as many, else the title."""
 
     kind: Literal["ddtp"] = Field(description="How the corpus is read.")
@@ -139,6 +149,7 @@ class ParallelText(_Reading):
     Files whose paths differ in {language} only belong together; all of them, also more than two, have as many lines.
     """
 
+    texts = "pairs"
     kind: Literal["parallel_text"] = Field(description="How the corpus is read.")
     key_language: str = Field("en", description=_KEY_LANGUAGE + " Where it is no side, the source of the direction.")
 
@@ -151,11 +162,12 @@ class ParallelText(_Reading):
 class PlainText(_Reading):
     """Text of single languages, a text a line, each file for itself (monolingual: true)."""
 
+    texts = "single"
     kind: Literal["text"] = Field(description="How the corpus is read.")
     key_language: str = Field("en", description="Language of files whose path has no {language}.")
 
 
-class _Columns(_Reading):
+class Columns(_Reading):
     """Files with a row a line (or record) and a column a language."""
 
     key_language: str = Field("en", description=_KEY_LANGUAGE + " Where it is no column, the first one.")
@@ -170,7 +182,7 @@ class _Columns(_Reading):
     )
 
 
-class Tsv(_Columns):
+class Tsv(Columns):
     """Columns of text separated by tabs, without quoting."""
 
     kind: Literal["tsv"] = Field(description="How the corpus is read.")
@@ -184,13 +196,13 @@ class Tsv(_Columns):
         return self
 
 
-class Jsonl(_Columns):
+class Jsonl(Columns):
     """A JSON object a line."""
 
     kind: Literal["jsonl"] = Field(description="How the corpus is read.")
 
 
-class Parquet(_Columns):
+class Parquet(Columns):
     """Parquet files (extra `parquet`)."""
 
     kind: Literal["parquet"] = Field(description="How the corpus is read.")
@@ -214,6 +226,7 @@ class AnyPairs(_Reading):
     columns or those of these names; a pattern with {language} is parallel text; `tfds:NAME/{source}_{target}` is TFDS.
     """
 
+    texts = "pairs"
     kind: Literal["any"] = Field(description="How the corpus is read.")
     key_language: str = Field("en", description=_KEY_LANGUAGE)
 

@@ -20,7 +20,7 @@ class NamedCells:
         return self._cells[column if isinstance(column, int) else self._names.index(column)]
 
 
-def cell(record: Record, column: Column) -> Any:
+def read_cell(record: Record, column: Column) -> Any:
     """Return what a record has in a column, None where it has nothing.
 
     Raises:
@@ -35,7 +35,7 @@ def cell(record: Record, column: Column) -> Any:
     return record
 
 
-def has(record: Record, column: Column) -> bool:
+def has_column(record: Record, column: Column) -> bool:
     """Return whether a list or mapping has a column, which may be empty."""
     if isinstance(record, list):
         return isinstance(column, int) and column < len(record)
@@ -46,7 +46,7 @@ def has(record: Record, column: Column) -> bool:
     return True
 
 
-def names_of(records: Iterable[Record]) -> list[str]:
+def column_names(records: Iterable[Record]) -> list[str]:
     """Return the names of the columns that some records have, those of translations with a dot; numbers of lists."""
     names: dict[str, None] = {}
     for record in records:

@@ -1,32 +1,29 @@
-"""Corpora of columns: tab-separated text, JSON lines and Parquet, with a language in each column."""
+"""Readers of files with a column a language: the part that tab-separated text, JSON lines and Parquet share."""
 
-import contextlib
-import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from nmt.corpora.declare.patterns import Found
+from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.declare.spec_read import Jsonl, Parquet, Tsv
-from nmt.corpora.readers.cells import NESTED, Column, NamedCells, Record, cell, has, names_of
-from nmt.corpora.readers.lines import FilesSource, canonical
-from nmt.corpora.readers.read import EMPTY, NO_TEXT, NOT_TEXT, Row, alone, codes_of
-from nmt.corpora.readers.tree import UNREADABLE, Tree
+from nmt.corpora.declare.spec_read import Columns
+from nmt.corpora.readers.cells import Column, Record, column_names, has_column, read_cell
+from nmt.corpora.readers.files import FilesReader, canonical_code
+from nmt.corpora.readers.reader import NO_TEXT, NOT_TEXT, Row, match_codes, single_rows
+from nmt.corpora.readers.tree import Tree
 from nmt.errors import UserError
 
 SIDES = ("source", "target")
-_LOOKED_AT = 100  # records in which names are looked for
+LOOKED_AT = 100  # records in which names are looked for
 _SHOWN = 20  # names in an error
 
 
 class _File(NamedTuple):
-    found: Found
+    found: MatchedPath
     columns: dict[str, Column]  # by canonical code, the key language first
 
 
-class ColumnsSource(FilesSource):
+class ColumnsReader(FilesReader):
     """An open corpus of columns; holds a row at a time.
 
     Raises:
@@ -35,14 +32,14 @@ class ColumnsSource(FilesSource):
 
     numbered = False  # whether columns have numbers instead of names
 
-    def __init__(self, spec: CorpusSpec, read: Tsv | Jsonl | Parquet, tree: Tree, patterns: tuple[str, ...]) -> None:
+    def __init__(self, spec: CorpusSpec, read: Columns, tree: Tree, patterns: tuple[str, ...]) -> None:
         super().__init__(spec, tree)
         self._read = read
         self._names_there: dict[str, Sequence[str]] = {}  # by file, where they were looked for
         found = tree.find(patterns)
         self._check(patterns, len(found))
         raw = [(one, self._columns(one)) for one in found]
-        codes = codes_of(spec, (code for _, columns in raw for code in columns))
+        codes = match_codes(spec, (code for _, columns in raw for code in columns))
         self.unregistered = codes.unregistered
         self._files = [
             _File(
@@ -54,7 +51,7 @@ class ColumnsSource(FilesSource):
         self._note(*(frozenset(file.columns) for file in self._files))
         self._noted_at_opening = self.unreadable, self.skipped, self._first
 
-    def _columns(self, found: Found) -> dict[str, Column]:
+    def _columns(self, found: MatchedPath) -> dict[str, Column]:
         """Return the columns of a file by the corpus's codes of their languages."""
         if columns := self._read.columns:
             pair = dict(zip((*SIDES, "language"), (found.source, found.target, found.language), strict=True))
@@ -63,7 +60,7 @@ class ColumnsSource(FilesSource):
             return dict(zip((found.source, found.target), (0, 1) if self.numbered else SIDES, strict=True))
         names = self._names_there[found.name] = self._looked_for(found.name)
         used = {name.rpartition(".")[2]: name for name in names if name != self._read.component}
-        return {code: name for code, name in used.items() if code in self.spec.languages or canonical(code)}
+        return {code: name for code, name in used.items() if code in self.spec.languages or canonical_code(code)}
 
     def _looked_for(self, name: str) -> Sequence[str]:
         """Return the names of a file's columns, without counting what is counted again when all rows are read."""
@@ -102,8 +99,8 @@ class ColumnsSource(FilesSource):
             if used or self.spec.monolingual:
                 yield from self._file_rows(file, key_language, used)
 
-    def _alone(self, wanted: frozenset[str]) -> Iterator[Row]:
-        return alone(self._rows(wanted), wanted)
+    def _single_rows(self, wanted: frozenset[str]) -> Iterator[Row]:
+        return single_rows(self._rows(wanted), wanted)
 
     def _file_rows(self, file: _File, key_language: str, used: Sequence[str]) -> Iterator[Row]:
         name, component = file.found.name, self._read.component
@@ -111,8 +108,8 @@ class ColumnsSource(FilesSource):
         for number, record in self._records(name, columns):
             place = f"{name}:{number}"
             try:
-                cells = {language: cell(record, file.columns[language]) for language in (key_language, *used)}
-                part = file.found.component if component is None else str(cell(record, component) or "")
+                cells = {language: read_cell(record, file.columns[language]) for language in (key_language, *used)}
+                part = file.found.component if component is None else str(read_cell(record, component) or "")
             except IndexError:
                 self._skip("line with too few columns", place)
                 continue
@@ -135,7 +132,7 @@ class ColumnsSource(FilesSource):
         key_language = next(iter(file.columns))
         if len(texts) > 1 or key_language not in texts:
             return key_language in texts
-        return any(isinstance(cell(record, column), str) for column in list(file.columns.values())[1:])
+        return any(isinstance(read_cell(record, column), str) for column in list(file.columns.values())[1:])
 
     def _checked(
         self, name: str, columns: Iterable[Column], records: Iterator[tuple[int, Record]]
@@ -144,12 +141,12 @@ class ColumnsSource(FilesSource):
         missing, first = list(columns), list[Record]()
         for number, record in records:
             if missing:
-                missing = [column for column in missing if not has(record, column)]
-            if len(first) < _LOOKED_AT:
+                missing = [column for column in missing if not has_column(record, column)]
+            if len(first) < LOOKED_AT:
                 first.append(record)
             yield number, record
         if first:
-            self._require(name, missing, names_of(first))
+            self._require(name, missing, column_names(first))
 
     @abstractmethod
     def _names(self, name: str) -> Sequence[str]:
@@ -162,112 +159,3 @@ class ColumnsSource(FilesSource):
         Raises:
           UserError: it has not all of these columns.
         """
-
-
-class TsvSource(ColumnsSource):
-    """An open corpus of tab-separated text."""
-
-    numbered = True
-
-    def __init__(self, spec: CorpusSpec, read: Tsv, tree: Tree, patterns: tuple[str, ...]) -> None:
-        self._header = read.header
-        super().__init__(spec, read, tree, patterns)
-
-    def _names(self, name: str) -> Sequence[str]:
-        if not self._header:
-            raise UserError(
-                f"corpus {self.spec.name}: say under read: which columns have which language (columns: "
-                "{de: 0, en: 1}), or that the first line names them (header: true)"
-            )
-        return next(self._cells(name), (0, []))[1]
-
-    def _cells(self, name: str) -> Iterator[tuple[int, list[str]]]:
-        return ((number, line.split("\t")) for number, line in self._lines(name))
-
-    def _records(self, name: str, columns: Sequence[Column]) -> Iterator[tuple[int, Record]]:
-        lines = self._cells(name)
-        if not self._header:
-            yield from self._checked(name, columns, lines)
-            return
-        number, names = next(lines, (0, []))
-        if names:
-            self._require(name, (one for one in columns if one not in {*names, *range(len(names))}), names)
-        header = number
-        for number, cells in lines:
-            yield number, NamedCells(names, cells)
-        if names and number == header:
-            self._skip(EMPTY, name)
-
-
-class JsonlSource(ColumnsSource):
-    """An open corpus of JSON lines."""
-
-    def _names(self, name: str) -> Sequence[str]:
-        return names_of(record for _, record in islice(self._objects(name), _LOOKED_AT))
-
-    def _records(self, name: str, columns: Sequence[Column]) -> Iterator[tuple[int, Record]]:
-        return self._checked(name, columns, self._objects(name))
-
-    def _objects(self, name: str) -> Iterator[tuple[int, Record]]:
-        for number, line in self._lines(name):
-            try:
-                record = json.loads(line) if line.strip() else None
-            except (ValueError, RecursionError):
-                record = None
-            if isinstance(record, dict):
-                yield number, record
-            else:
-                self._skip("line that is no JSON object", f"{name}:{number}")
-
-
-class ParquetSource(ColumnsSource):
-    """An open corpus of Parquet files."""
-
-    def _names(self, name: str) -> Sequence[str]:
-        try:
-            with self._opened(name) as file:
-                names = _fields(file.schema_arrow)
-                return [one for one in names if "." not in one or one.startswith(f"{NESTED}.")]
-        except UNREADABLE as error:
-            self._unread(name, error)
-            return []
-
-    def _records(self, name: str, columns: Sequence[Column]) -> Iterator[tuple[int, Record]]:
-        number = 0
-        try:
-            with self._opened(name) as file:
-                names = _fields(file.schema_arrow)
-                self._require(name, (one for one in columns if str(one) not in names), names)
-                rows = (row for batch in file.iter_batches(batch_size=1024) for row in batch.to_pylist())
-                for number, row in enumerate(rows, start=1):
-                    yield number, row
-        except UNREADABLE as error:
-            self._unread(name, error, number, "row")
-            return
-        if not number:
-            self._skip(EMPTY, name)
-
-    @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[Any]:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise UserError(
-                f"corpus {self.spec.name}: {name} is a Parquet file: pip install 'nmt-moe[parquet]'"
-            ) from None
-        with self._tree.seekable(name) as content:
-            try:
-                yield pyarrow.parquet.ParquetFile(content)
-            except pyarrow.ArrowException as error:
-                raise ValueError(str(error)) from None
-
-
-def _fields(schema: Iterable[Any]) -> list[str]:
-    """Return the names of the columns of a schema, those of structures with a dot as well."""
-    names = []
-    for field in schema:
-        names.append(field.name)
-        if hasattr(field.type, "fields"):
-            names += [f"{field.name}.{name}" for name in _fields(field.type.fields)]
-    return names

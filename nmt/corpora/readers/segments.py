@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from nmt.corpora.readers.read import Row
+from nmt.corpora.readers.reader import Row
+from nmt.corpora.readers.tables import TableReader
 
 # What parts of a text are joined with; no paragraph holds one.
 PARAGRAPH = "\n"
@@ -13,6 +14,17 @@ PARAGRAPH = "\n"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_a-zа-яё])|(?<=[。！？])")
 
 Fallback = Literal["first", "all"]
+
+
+class DividedReader(TableReader):
+    """Tables whose texts are paragraphs, to be divided."""
+
+    fallback: Fallback
+    sentences: bool
+
+    def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
+        for row in super()._rows(wanted):
+            yield from divide(row, self.fallback, self.sentences)
 
 
 def divide(row: Row, fallback: Fallback, sentences: bool) -> Iterator[Row]:

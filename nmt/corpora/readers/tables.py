@@ -1,20 +1,18 @@
 """Corpora of tables: a file for each component and language, whose texts are aligned by their keys."""
 
-import json
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.declare.spec_read import JsonTables
-from nmt.corpora.readers.read import EMPTY, KeyPath, Row, Source, codes_of
+from nmt.corpora.readers.reader import EMPTY, CorpusReader, KeyPath, Row, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Tree
 from nmt.errors import UserError
 
 Table = dict[KeyPath, str]
 
 
-class TableSource(Source):
+class TableReader(CorpusReader):
     """An open corpus of tables; holds the tables of one component at a time.
 
     Raises:
@@ -27,7 +25,7 @@ class TableSource(Source):
         self._names: dict[tuple[str, str], list[str]] = defaultdict(list)  # by (component, code of the corpus)
         for found in tree.find(patterns):
             self._names[found.component, found.language].append(found.name)
-        codes = codes_of(spec, self._used(sorted({code for _, code in self._names})))
+        codes = match_codes(spec, self._used(sorted({code for _, code in self._names})))
         self._code_of = dict(codes.of)
         self.unregistered = codes.unregistered
         self.languages = sorted(self._code_of)
@@ -82,38 +80,3 @@ class TableSource(Source):
     def close(self) -> None:
         """Close the corpus's files."""
         self._tree.close()
-
-
-class JsonSource(TableSource):
-    """An open corpus of JSON tables; one that is not a JSON object is unreadable."""
-
-    def __init__(self, spec: CorpusSpec, read: JsonTables, tree: Tree) -> None:
-        self._keys = [tuple(pattern.split("/")) for pattern in read.keys]
-        super().__init__(spec, tree, read.patterns)
-
-    def _parse(self, content: bytes) -> Table:
-        table = json.loads(content.removeprefix(b"\xef\xbb\xbf"))
-        if not isinstance(table, dict):
-            raise ValueError("not an object")
-        return {path: text for pattern in reversed(self._keys) for path, text in _select(table, pattern, ())}
-
-
-def _select(value: object, pattern: Sequence[str], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the strings below a JSON value whose keys fit a pattern; the path of a string is that of all keys."""
-    if not pattern:
-        if isinstance(value, str):
-            yield path, value
-        return
-    head, rest = pattern[0], pattern[1:]
-    if head == "**":
-        if isinstance(value, dict):
-            for key, below in value.items():
-                yield from _select(below, pattern, (*path, key))
-        yield from _select(value, rest, path)
-    elif isinstance(value, dict):
-        for key in value if head == "*" else [head] if head in value else []:
-            yield from _select(value[key], rest, (*path, key))
-    elif isinstance(value, list) and (head == "*" or head.isdecimal()):
-        for place in range(len(value)) if head == "*" else [int(head)]:
-            if place < len(value):
-                yield from _select(value[place], rest, (*path, str(place)))

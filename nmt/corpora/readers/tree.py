@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from etils import epath
 
-from nmt.corpora.declare.patterns import Found, compile_pattern, match, to_glob
+from nmt.corpora.declare.patterns import MatchedPath, compile_pattern, match_path, split_glob
 from nmt.corpora.readers.compressed import decompressed, stem
 from nmt.errors import UserError
 
@@ -31,7 +31,7 @@ UNREADABLE = (
 )
 
 
-def reason_of(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     """Return why a file could not be read, on one line."""
     text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return " ".join(text.split())
@@ -41,7 +41,7 @@ class Tree(ABC):
     """Files by name; names have no order of their own."""
 
     @abstractmethod
-    def find(self, patterns: Sequence[str]) -> list[Found]:
+    def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
         """Return the files that a pattern fits, the first one that does, sorted by name."""
 
     @abstractmethod
@@ -100,7 +100,7 @@ class Archives(Tree):
             for name in archive.namelist():
                 self._member.setdefault(name, archive)
 
-    def find(self, patterns: Sequence[str]) -> list[Found]:
+    def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
         """Return the members that a pattern fits, the first one that does, sorted by name."""
         return _fitting(sorted(self._member), patterns)
 
@@ -115,16 +115,20 @@ class Archives(Tree):
 
 
 class Files(Tree):
-    """Files below a folder, here or on gs://; names are relative to it, or whole where the pattern is."""
+    """Files below a folder, here or on gs://; names are relative to it, or whole where the pattern is.
+
+    Attributes:
+      folder: the folder; empty: the working directory.
+    """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder.rstrip("/")
+        self.folder = folder.rstrip("/")
 
-    def find(self, patterns: Sequence[str]) -> list[Found]:
+    def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
         """Return the files that a pattern fits, the first one that does, sorted by name."""
         names: set[str] = set()
         for pattern in patterns:
-            base, glob = to_glob(self.path_of(pattern))
+            base, glob = split_glob(self.path_of(pattern))
             names.update(self._shown(str(path)) for path in _glob(base or ".", glob))
         return _fitting(sorted(names), patterns)
 
@@ -142,19 +146,19 @@ class Files(Tree):
 
     def path_of(self, name: str) -> str:
         """Return the path of a file."""
-        return name if _is_absolute(name) or not self._folder else f"{self._folder}/{name}"
+        return name if _is_absolute(name) or not self.folder else f"{self.folder}/{name}"
 
     def missing(self, patterns: Sequence[str]) -> str:
         """Return patterns that no file fits, with their folder, and whether there is one."""
         shown = " or ".join(patterns)
         if all(map(_is_absolute, patterns)):
             return shown
-        folder = self._folder or os.getcwd()
+        folder = self.folder or os.getcwd()
         gone = "" if "://" in folder or os.path.isdir(folder) else ", which is no folder"
         return f"{shown} in {folder}{gone}"
 
     def _shown(self, path: str) -> str:
-        return path.removeprefix(f"{self._folder}/") if self._folder else path
+        return path.removeprefix(f"{self.folder}/") if self.folder else path
 
 
 def _is_absolute(name: str) -> bool:
@@ -173,7 +177,7 @@ def _glob(base: str, glob: str) -> list[Path]:
     return []
 
 
-def _fitting(names: Iterable[str], patterns: Sequence[str]) -> list[Found]:
+def _fitting(names: Iterable[str], patterns: Sequence[str]) -> list[MatchedPath]:
     compiled = [compile_pattern(pattern) for pattern in patterns]
-    fits = (next((fit for one in compiled if (fit := match(one, name))), None) for name in names)
+    fits = (next((fit for one in compiled if (fit := match_path(one, name))), None) for name in names)
     return [fit for fit in fits if fit]

@@ -1,4 +1,4 @@
-"""Corpora of gettext catalogues: the messages are the key language, each catalogue a language."""
+"""Catalogues of gettext (`read.kind: gettext`): the messages are the key language, each catalogue a language."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,21 +7,21 @@ from nmt import languages
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import Gettext
 from nmt.corpora.readers.catalogues import read_catalogue
-from nmt.corpora.readers.read import KeyPath, Row
-from nmt.corpora.readers.tables import Table, TableSource
+from nmt.corpora.readers.reader import KeyPath, Row
+from nmt.corpora.readers.tables import Table, TableReader
 from nmt.corpora.readers.tree import Tree
 from nmt.errors import UserError
 
 _LONGEST_CONTEXT = 40
 
 
-class GettextSource(TableSource):
+class GettextReader(TableReader):
     """An open corpus of catalogues; those of the key language itself (its regions, say) are not read."""
 
-    def __init__(self, spec: CorpusSpec, read: Gettext, tree: Tree) -> None:
+    def __init__(self, spec: CorpusSpec, read: Gettext, tree: Tree, patterns: tuple[str, ...]) -> None:
         self._context = _context_pattern(read.context_mark)
         self._accelerators = _accelerator_pattern(read.accelerators)
-        super().__init__(spec, tree, read.patterns)
+        super().__init__(spec, tree, patterns)
 
     def _used(self, codes: Iterable[str]) -> Iterator[str]:
         return (code for code in codes if not self._is_key_language(code))

@@ -6,6 +6,7 @@ Source: the protocol buffers encoding (protobuf.dev), and feature.proto and exam
 """
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,12 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from nmt.corpora.declare.patterns import Found
+from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import TfdsDataset
-from nmt.corpora.readers.lines import FilesSource
-from nmt.corpora.readers.read import EMPTY, NO_TEXT, Row, codes_of
-from nmt.corpora.readers.tree import UNREADABLE, Files
+from nmt.corpora.readers.files import FilesReader
+from nmt.corpora.readers.reader import EMPTY, NO_TEXT, Row, match_codes
+from nmt.corpora.readers.tree import UNREADABLE, Files, Tree
 from nmt.errors import UserError
 
 Example = dict[str, list[bytes]]
@@ -45,22 +46,27 @@ class _Dataset:
     splits: dict[str, tuple[_Shard, ...]]
 
 
-class TfdsSource(FilesSource):
+class TfdsReader(FilesReader):
     """Open datasets; a row's component is the name of its split.
 
     Raises:
       UserError: a dataset is not prepared, or not as ArrayRecord, or has no translations.
     """
 
-    def __init__(self, spec: CorpusSpec, read: TfdsDataset, folder: str, patterns: tuple[str, ...]) -> None:
-        super().__init__(spec, Files(folder))
+    def __init__(self, spec: CorpusSpec, read: TfdsDataset, tree: Tree, patterns: tuple[str, ...]) -> None:
+        super().__init__(spec, tree)
+        if not isinstance(tree, Files):
+            raise UserError(
+                f"corpus {spec.name}: read.kind: {read.kind} does not go with obtain.kind: {spec.obtain.kind}"
+            )
+        folder = tree.folder
         self._datasets = [
             _describe(spec, folder, pattern, found) for pattern in patterns for found in _prepared(folder, pattern)
         ]
         if not self._datasets:
             names = " and ".join(patterns)
             raise UserError(f"corpus {spec.name}: {names} is not prepared in {folder}; {_how(patterns[0])}")
-        codes = codes_of(spec, (code for dataset in self._datasets for code in dataset.codes))
+        codes = match_codes(spec, (code for dataset in self._datasets for code in dataset.codes))
         self._language_of, self.unregistered = codes.languages, codes.unregistered
         self._note(*(frozenset(self._known(dataset)) for dataset in self._datasets))
 
@@ -126,6 +132,17 @@ class TfdsSource(FilesSource):
         return texts
 
 
+def default_folder() -> str:
+    """Return the folder that TensorFlow Datasets prepares in where none is given."""
+    return os.environ.get("TFDS_DATA_DIR") or os.path.expanduser("~/tensorflow_datasets")
+
+
+def dataset_files(pattern: str) -> str:
+    """Return the pattern of the files of a dataset, NAME, NAME/CONFIG or NAME/CONFIG:VERSION."""
+    name, _, version = pattern.partition(":")
+    return f"{name}/{version or '*'}/*"
+
+
 def parse_example(record: bytes) -> Example:
     """Return the lists of bytes of a serialised tf.train.Example by the names of its features.
 
@@ -171,11 +188,11 @@ def _varint(message: bytes, place: int) -> tuple[int, int]:
     raise ValueError("a damaged protocol buffer")
 
 
-def _prepared(folder: str, pattern: str) -> list[Found]:
+def _prepared(folder: str, pattern: str) -> list[MatchedPath]:
     """Return the newest version of every dataset that a pattern fits."""
     name, _, version = pattern.partition(":")
     found = Files(folder).find([f"{name}/{version or '*'}/features.json"])
-    newest: dict[str, Found] = {}
+    newest: dict[str, MatchedPath] = {}
     for one in sorted(found, key=lambda one: _version(one.name)):
         newest[one.name.rsplit("/", 2)[0]] = one
     return sorted(newest.values(), key=lambda one: one.name)
@@ -185,7 +202,7 @@ def _version(name: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", name.split("/")[-2])]
 
 
-def _describe(spec: CorpusSpec, folder: str, pattern: str, found: Found) -> _Dataset:
+def _describe(spec: CorpusSpec, folder: str, pattern: str, found: MatchedPath) -> _Dataset:
     place = epath.Path(Files(folder).path_of(found.name)).parent
     try:
         features = json.loads((place / "features.json").read_text())

@@ -9,7 +9,7 @@ from typing import Self
 
 from nmt import languages
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.readers.tree import reason_of
+from nmt.corpora.readers.tree import error_reason
 from nmt.errors import UserError
 
 KeyPath = tuple[str, ...]
@@ -33,7 +33,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Provenance:
+class FileProvenance:
     """Which text was used: one file that was obtained for a corpus."""
 
     name: str  # of the corpus
@@ -44,7 +44,7 @@ class Provenance:
     homepage: str = ""
 
 
-class Source(ABC):
+class CorpusReader(ABC):
     """An open corpus, to be used in a `with` statement.
 
     Attributes:
@@ -69,7 +69,7 @@ class Source(ABC):
         self.skipped: Counter[str] = Counter()
         self._first: dict[str, str] = {}  # keys of `skipped` by their kinds
         self._noted_at_opening: tuple[list[str], Counter[str], dict[str, str]] = ([], Counter(), {})
-        self.provenance: tuple[Provenance, ...] = ()
+        self.provenance: tuple[FileProvenance, ...] = ()
 
     def rows(self, wanted: Collection[str]) -> Iterator[Row]:
         """Yield the rows in an order that depends on nothing but the corpus's text, in bounded memory.
@@ -86,7 +86,7 @@ class Source(ABC):
         self.unreadable, self.skipped, self._first = [*unreadable], skipped.copy(), {**first}
         found = False
         by_text = self.spec.split.by == "text"
-        rows = self._alone(frozenset(wanted)) if self.spec.monolingual else self._rows(frozenset(wanted))
+        rows = self._single_rows(frozenset(wanted)) if self.spec.monolingual else self._rows(frozenset(wanted))
         for row in rows:
             found = found or bool(row.translations) or self.spec.monolingual
             if self._replacements:
@@ -103,7 +103,7 @@ class Source(ABC):
 
     def _unread(self, name: str, error: Exception, count: int = 0, unit: str = "line") -> None:
         """Note that a file could not be read, or only as far as a line or row (from 1)."""
-        reason = reason_of(error)
+        reason = error_reason(error)
         note = f"{name}: read as far as {unit} {count:,} ({reason})" if count else f"{name}: {reason}"
         if note not in self.unreadable:
             self.unreadable.append(note)
@@ -141,9 +141,9 @@ class Source(ABC):
         """The canonical code of the language that all others are translated from."""
         return languages.get(self.spec.read.key_language).code
 
-    def _alone(self, wanted: frozenset[str]) -> Iterator[Row]:
+    def _single_rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         """Yield the texts of a monolingual corpus; most forms read no row that has nothing but the key language."""
-        return alone(self._rows(frozenset(self.languages)), wanted)
+        return single_rows(self._rows(frozenset(self.languages)), wanted)
 
     @abstractmethod
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]: ...
@@ -159,7 +159,7 @@ class Source(ABC):
         self.close()
 
 
-def alone(rows: Iterable[Row], wanted: Collection[str]) -> Iterator[Row]:
+def single_rows(rows: Iterable[Row], wanted: Collection[str]) -> Iterator[Row]:
     """Yield a row without translations for every text of some languages."""
     for row in rows:
         for language, text in ((row.language, row.text), *row.translations.items()):
@@ -180,7 +180,7 @@ class Codes:
         return {code: language for language, code in self.of.items()}
 
 
-def codes_of(spec: CorpusSpec, found: Iterable[str]) -> Codes:
+def match_codes(spec: CorpusSpec, found: Iterable[str]) -> Codes:
     """Return the code that the corpus uses for every language that the registry knows.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Corpora in a SQLite database: one query gives every text with its language, component and key."""
+"""SQLite databases (`read.kind: sqlite`): one query gives every text with its language, component and key."""
 
 import contextlib
 import itertools
@@ -12,36 +12,36 @@ from urllib.parse import quote
 
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import Sqlite
-from nmt.corpora.readers.read import EMPTY, Row, Source, codes_of
-from nmt.corpora.readers.tree import UNREADABLE, Tree, reason_of
+from nmt.corpora.readers.reader import EMPTY, CorpusReader, Row, match_codes
+from nmt.corpora.readers.tree import UNREADABLE, Tree, error_reason
 from nmt.errors import UserError
 
 
-class SqliteSource(Source):
+class SqliteReader(CorpusReader):
     """An open corpus in a database, which is unpacked while it is open; SQLite sorts the rows, on the disk.
 
     Raises:
       UserError: there is not one database, it is none, the query fails, or gives no text of the key language.
     """
 
-    def __init__(self, spec: CorpusSpec, read: Sqlite, tree: Tree) -> None:
+    def __init__(self, spec: CorpusSpec, read: Sqlite, tree: Tree, patterns: tuple[str, ...]) -> None:
         super().__init__(spec)
         self._tree, self._query = tree, read.query.rstrip("; \n")
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            self._database = self._connect(stack, read)
+            self._database = self._connect(stack, patterns)
             found = self._select(f"SELECT DISTINCT language FROM ({self._query})")
-            codes = codes_of(spec, (str(code) for (code,) in found))
+            codes = match_codes(spec, (str(code) for (code,) in found))
             self._language_of, self._code_of = codes.languages, codes.of
             self.languages, self.unregistered = sorted(codes.of), codes.unregistered
             if self.key_language not in self._code_of:
                 raise UserError(f"corpus {spec.name}: the query gives no {self.key_language} text")
             self._stack = stack.pop_all()
 
-    def _connect(self, stack: contextlib.ExitStack, read: Sqlite) -> sqlite3.Connection:
-        found = self._tree.find(read.patterns)
+    def _connect(self, stack: contextlib.ExitStack, patterns: tuple[str, ...]) -> sqlite3.Connection:
+        found = self._tree.find(patterns)
         if len(found) != 1:
-            shown = self._tree.missing(read.patterns)
+            shown = self._tree.missing(patterns)
             raise UserError(f"corpus {self.spec.name}: {len(found)} databases instead of one like {shown}")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-", ignore_cleanup_errors=True)))
         path, self._name = folder / "corpus.db", found[0].name
@@ -66,7 +66,7 @@ class SqliteSource(Source):
             raise self._damaged(error) from None
 
     def _damaged(self, error: Exception) -> UserError:
-        return UserError(f"corpus {self.spec.name}: cannot read {self._name}: {reason_of(error)}")
+        return UserError(f"corpus {self.spec.name}: cannot read {self._name}: {error_reason(error)}")
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         key_code = self._code_of[self.key_language]
