@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import nmt
-from nmt.cli.shell import run_command
+from nmt.cli.shell import command_name, run_command
 from nmt.config import Recipe, load_recipe
 from nmt.errors import UserError, did_you_mean
 from nmt.files import declarations
@@ -121,9 +121,13 @@ def _main(arguments: Sequence[str]) -> None:
         print(f"nmt-plan {nmt.__version__}")
         return
     request = parse(arguments)
-    recipe = load_recipe(request.recipe, request.overrides)
+    recipe = load_recipe(request.recipe, request.overrides, _say)
     prepare_environment(request.topology)
     sys.exit(_run(request, recipe))
+
+
+def _say(line: str) -> None:
+    print(f"{command_name()}: {line}", file=sys.stderr)
 
 
 def _run(request: Request, recipe: Recipe) -> int:

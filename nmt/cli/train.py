@@ -94,8 +94,11 @@ def _train(arguments: Sequence[str]) -> None:
         print(f"nmt-train {nmt.__version__}")
         return
     request = parse(arguments)
-    recipe = load_recipe(request.recipe, request.overrides)
-    prepare_process()
+    notes: list[str] = []
+    recipe = load_recipe(request.recipe, request.overrides, notes.append)
+    prepare_process()  # which may start the process anew, so that notes come after it
+    for note in notes:
+        _say(note)
     import jax
 
     from nmt.recipes.runner import run

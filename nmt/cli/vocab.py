@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nmt.cli.shell import run_command
+from nmt.cli.shell import command_name, run_command
 from nmt.config import load_recipe
 from nmt.errors import UserError
 
@@ -58,7 +58,7 @@ def _vocab(arguments: Sequence[str]) -> None:
         print(_USAGE, end="")
         return
     request = parse(arguments)
-    recipe = None if request.report else load_recipe(request.recipe, request.overrides)
+    recipe = None if request.report else load_recipe(request.recipe, request.overrides, _say)
     # Only now that the arguments are known to be good: these imports take a second.
     from nmt.recipes.vocabulary import learn_vocabulary, report
 
@@ -66,6 +66,10 @@ def _vocab(arguments: Sequence[str]) -> None:
         report(request.report, sys.stdin)
     else:
         learn_vocabulary(recipe)
+
+
+def _say(line: str) -> None:
+    print(f"{command_name()}: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

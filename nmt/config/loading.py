@@ -9,7 +9,7 @@ what is valid instead.
 
 import json
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from nmt.config.documents import Document, KeyPath, read_document
 from nmt.config.keys import describe, keys_by_name, unknown_key
 from nmt.config.presets import preset_of
 from nmt.config.schema import Recipe
+from nmt.config.standins import replace_unset_corpora
 from nmt.errors import UserError, did_you_mean
 from nmt.files import MESHES, find_declaration
 
@@ -63,18 +64,27 @@ class _Settings:
         return next((self.origins[part] for part in around if part in self.origins), self.recipe)
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def load_recipe(
+    name_or_path: str, overrides: Sequence[str] = (), say: Callable[[str], object] = _say_nothing
+) -> Recipe:
     """Return the recipe of that name (or in that YAML file) with `key=value` arguments applied.
+
+    A corpus whose files a person has not named is replaced by the one that stands in for it (`nmt.config.standins`).
 
     Args:
       name_or_path: a name under recipes/, or a path ending in .yaml.
       overrides: arguments such as `train.steps=100`, `data.directions=de-en,en-de` or `model.moe=null`.
+      say: is told in one line of every corpus that is replaced.
 
     Raises:
       UserError: an unknown recipe, model or key, a wrong value, a key given twice; one line per mistake.
     """
     settings = _merge(find_declaration("recipes", name_or_path), overrides)
-    recipe = _with_effect(_resolved(settings), settings)
+    recipe = _with_effect(_resolved(settings, lambda corpora: replace_unset_corpora(corpora, say)), settings)
     try:
         find_declaration(MESHES, recipe.mesh.preset)
     except UserError as error:
@@ -85,7 +95,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 def load_recipe_file(path: os.PathLike[str]) -> Recipe:
     """Return the recipe in a file of any name, wherever `etils.epath` reaches.
 
-    Unlike `load_recipe` this does not ask for the mesh preset, which a run may have brought from another machine.
+    Unlike `load_recipe` this does not ask for the mesh preset, which a run may have brought from another machine, and
+    replaces no corpus.
     """
     return _resolved(_merge(path))
 
@@ -102,7 +113,9 @@ def _merge(path: os.PathLike[str], overrides: Sequence[str] = ()) -> _Settings:
     return settings
 
 
-def _resolved(settings: _Settings) -> Recipe:
+def _resolved(
+    settings: _Settings, choose_corpora: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda corpora: corpora
+) -> Recipe:
     values = dict(settings.values)
     if isinstance(model := values.get("model"), dict):
         values["model"] = {key: value for key, value in model.items() if key != "base"}
@@ -111,6 +124,7 @@ def _resolved(settings: _Settings) -> Recipe:
     except ValidationError as error:
         raise UserError("\n".join(_explain(mistake, settings) for mistake in error.errors())) from None
     data = recipe.data
+    data = data.model_copy(update={"corpora": choose_corpora(data.corpora)})
     directions = expand_directions(data.directions, data.corpora)
     denoise = data.denoise.model_copy(update={"languages": expand_languages(data.denoise.languages, data.corpora)})
     return recipe.model_copy(

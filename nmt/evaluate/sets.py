@@ -21,7 +21,9 @@ from nmt.errors import UserError, did_you_mean
 from nmt.languages import Direction, parse_direction
 
 STORED = ("test", "dev")
-ACCEPTED = "test, dev, a folder of files such as de-en.jsonl or de-en.tsv, or one .tsv or .jsonl file"
+_OWN = "a folder of files such as de-en.jsonl or de-en.tsv, or one .tsv or .jsonl file"
+ACCEPTED = f"test, dev, {_OWN}"
+_EMPTY = "its test set has no sentences"
 
 
 class Pair(NamedTuple):
@@ -145,9 +147,14 @@ def select(chosen: EvaluationSet, recipe: Recipe, wanted: Sequence[str] | None) 
         if unknown := [code for code in direction if code not in known]:
             left_out[str(direction)] = f"the model does not know {' and '.join(unknown)}"
         elif chosen.files[direction].stat().length == 0:
-            left_out[str(direction)] = "its test set has no sentences"
+            left_out[str(direction)] = _EMPTY
         else:
             directions.append(direction)
+    if not directions and chosen.name in STORED and set(left_out.values()) == {_EMPTY}:
+        raise UserError(
+            f"nothing to evaluate: the run in {os.path.dirname(os.path.dirname(chosen.origin))} held no {chosen.name} "
+            f"text out; give it text with --testset, {_OWN}"
+        )
     if not directions:
         reasons = "; ".join(f"{direction}: {reason}" for direction, reason in left_out.items())
         raise UserError(f"nothing to evaluate in {chosen.origin}: {reasons}")

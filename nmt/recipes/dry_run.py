@@ -9,29 +9,42 @@ from rich.table import Table
 from nmt.config import Recipe
 from nmt.config.runs import dump_recipe
 from nmt.corpora import Corpus
+from nmt.corpora.declare.spec import Split, load_specs
+from nmt.corpora.obtain.cache import megabytes
+from nmt.corpora.obtain.fetch import find_fetched
+from nmt.corpora.opening import open_corpora
 from nmt.data.mixture import MixtureRow, mixing_table
-from nmt.data.store import DirectionStats, RowLengths, SplitStats, Stats, load_stats
+from nmt.data.store import DirectionStats, RowLengths, SplitStats, Stats, is_stored, load_stats
+from nmt.errors import UserError
 from nmt.files import atomic_write
+from nmt.progress import Progress
+from nmt.recipes.held_out import note_missing
 from nmt.recipes.size import Size, measure
 from nmt.recipes.stages import Preparation
 
 _MOST_ROWS = 24  # of a table that a person reads
+_MOST_FETCHED = 100_000_000  # bytes of text that a dry run fetches, where it has none, to show the mixture
 _CHARACTERS_PER_PIECE = 4.0  # of SentencePiece vocabularies of some thousand pieces on Latin script
 
 
 def dry_run(recipe: Recipe, preparation: Preparation, console: Console) -> None:
-    """Print the resolved recipe, parameters, memory and the mixing table.
+    """Print the resolved recipe, parameters, memory, and the mixing table if the text is here.
 
-    The corpora are fetched if they must be, into the cache; the run's folder is only read.
+    Nothing of this needs text but the table. Little text is fetched into the cache; the run's folder is only read.
     """
     console.print(dump_recipe(recipe), highlight=False, markup=False, soft_wrap=True)
     show_size(measure(recipe, recipe.vocab.sizes), console)
-    prepared = (preparation.store / "stats.json").exists()
-    stats = load_stats(preparation.store) if prepared else _estimated(preparation.corpus(), recipe)
+    prepared = is_stored(preparation.store)
+    if not prepared and (reason := _why_no_text(recipe, preparation.progress)):
+        console.print(f"mixture: not shown, since {reason}", highlight=False, markup=False, soft_wrap=True)
+        return
+    stats = load_stats(preparation.store) if prepared else _estimate_stats(preparation.corpus(), recipe)
     table = mixing_table(stats, preparation.directions, recipe.data, recipe.rows, recipe.train.steps)
     show_mixture(table, recipe, console)
     if not prepared:
         console.print("examples and epochs are estimated from the characters of the text: nothing is prepared yet")
+    for note in note_missing(recipe, stats):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_size(size: Size, console: Console) -> None:
@@ -99,11 +112,29 @@ def _mega(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
-def _estimated(corpus: Corpus, recipe: Recipe) -> Stats:
+def _why_no_text(recipe: Recipe, progress: Progress) -> str | None:
+    """Return why the text of a recipe cannot be counted here and now; None: it can."""
+    corpora = recipe.data.corpora
+    try:
+        missing = [spec for spec in load_specs(corpora) if find_fetched(spec) is None]
+        size = sum(getattr(spec.obtain, "bytes", 0) for spec in missing)
+        if size > _MOST_FETCHED:
+            return (
+                f"{megabytes(size):,} MB of text are not fetched yet: nmt-data fetch {' '.join(corpora)} fetches them"
+            )
+        with open_corpora(corpora, progress):
+            return None
+    except UserError as error:
+        return str(error)
+
+
+def _estimate_stats(corpus: Corpus, recipe: Recipe) -> Stats:
     """Return statistics as preparing would find them, with tokens estimated from characters."""
     directions = {}
     for direction, splits in corpus.sizes.items():
-        pairs, _, characters = splits["train"]
-        source, target = (int(count / _CHARACTERS_PER_PIECE) for count in characters)
-        directions[str(direction)] = DirectionStats(0, {}, {"train": SplitStats(pairs, source, target, [])})
+        sizes: dict[Split, SplitStats] = {}
+        for split, (pairs, _, characters) in splits.items():
+            source, target = (int(count / _CHARACTERS_PER_PIECE) for count in characters)
+            sizes[split] = SplitStats(pairs, source, target, [])
+        directions[str(direction)] = DirectionStats(0, {}, sizes)
     return Stats({}, RowLengths(recipe.data.source_length, recipe.data.target_length), directions, [])

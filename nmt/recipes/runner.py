@@ -30,6 +30,7 @@ from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
 from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
 from nmt.recipes.groups import group_advice
+from nmt.recipes.held_out import check_stages, has_text, note_missing
 from nmt.recipes.lock import locked
 from nmt.recipes.scores import show_matrix
 from nmt.recipes.size import measure, too_large
@@ -73,7 +74,7 @@ def run(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) ->
                 f"stopped after step {result.progress.step}, checkpointed; to go on: {command}", soft_wrap=True
             )
             raise KeyboardInterrupt
-        hosts.from_first("evaluation", lambda: _evaluate(recipe, folder, vocabularies, console))
+        hosts.from_first("evaluation", lambda: _evaluate(recipe, folder, vocabularies, stats, console))
     console.print(f"done in {clock(time.monotonic() - began)}", highlight=False)
 
 
@@ -142,6 +143,10 @@ def _train(
     if hosts.first:
         write_mixture(table, store)
     show_size(measure(recipe, vocabularies.sizes), console)
+    for note in note_missing(recipe, stats):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    curriculum = Curriculum.of(recipe.data, directions, stats)
+    check_stages(curriculum, stats)
     layout = make_layout(recipe.mesh)
     limit = recipe.train.max_minutes
     with (
@@ -161,7 +166,6 @@ def _train(
     ):
         if advice := group_advice(recipe, parts("expert"), parts("group")):
             console.print(f"note: {advice}", highlight=False, soft_wrap=True)
-        curriculum = Curriculum.of(recipe.data, directions, stats)
         data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows), curriculum)
         result = train(recipe, folder, vocabularies.sizes, data, mesh, display, hosts)
     seconds = result.progress.seconds
@@ -171,8 +175,17 @@ def _train(
     return result
 
 
-def _evaluate(recipe: Recipe, folder: epath.Path, vocabularies: Vocabularies, console: Console) -> None:
+def _evaluate(recipe: Recipe, folder: epath.Path, vocabularies: Vocabularies, stats: Stats, console: Console) -> None:
     """Score every direction, show the table, two translations, and how to get more; on the devices of this host."""
+    if not has_text(stats, recipe.evaluate.split):
+        console.print(
+            f"not evaluated: there is no {recipe.evaluate.split} text; with text of your own: "
+            f"nmt-evaluate {folder} --testset FOLDER",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        return
     if problem := too_large(recipe, vocabularies.sizes):
         console.print(f"not evaluated: {problem}; on a larger host: nmt-evaluate {folder}", soft_wrap=True)
         return

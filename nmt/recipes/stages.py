@@ -1,5 +1,6 @@
 """The stages that come before training: text, vocabulary, prepared store. What is done is not done again."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -57,10 +58,14 @@ class Preparation:
             raise UserError(
                 "data.mixture.back_translated is given, but no declaration among data.corpora says synthetic: true"
             )
-        self._corpus_digest = inputs_digest(
-            specs, self._streams, recipe.data.clean, progress, named_corpora(recipe.data.corpora)
-        )
+        self._specs = specs
         self._corpus: Corpus | None = None
+
+    @functools.cached_property
+    def _corpus_digest(self) -> str:
+        """A hash of all that determines the text; a person's own files are read for it."""
+        data = self.recipe.data
+        return inputs_digest(self._specs, self._streams, data.clean, self.progress, named_corpora(data.corpora))
 
     @property
     def store(self) -> epath.Path:

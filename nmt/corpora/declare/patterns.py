@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nmt.config.standins import VARIABLE
 from nmt.errors import UserError
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\{[a-z]+\}")
@@ -12,7 +13,6 @@ _WILD = {"**/": r"((?:[^/]+/)*)", "**": r"(.*)", "*": r"([^/]*)"}
 # A code with its subtags, so that {source}-{target} is divided where a code may end.
 _CODE = r"[A-Za-z]{2,3}(?:[-_@][A-Za-z0-9]+)*"
 _FIELDS = {"language": r"[^/]+", "component": r"[^/]+", "path": r".+", "source": _CODE, "target": _CODE}
-_VARIABLE = re.compile(r"\$(?:\{([A-Z_][A-Z0-9_]*)\}|([A-Z_][A-Z0-9_]*))")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def expand_variables(text: str, owner: str, environment: Mapping[str, str] = os.
             raise UserError(f"{owner} is at {text}: set the environment variable {name}, such as {_example(name)}")
         return given
 
-    return os.path.expanduser(_VARIABLE.sub(value, text))
+    return os.path.expanduser(VARIABLE.sub(value, text))
 
 
 def _example(name: str) -> str:

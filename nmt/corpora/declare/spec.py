@@ -57,6 +57,11 @@ class CorpusSpec(Section):
     covers: tuple[str, ...] = Field(
         (), description="Languages that *-en among data.directions stands for, such as those with enough text."
     )
+    instead: str | None = Field(
+        None,
+        description="Corpus or mixture that recipes learn from, with the languages that it covers, while a variable of "
+        "the environment in the paths of this one is not set. Null: the variable must be set.",
+    )
     domain: _Name | None = Field(
         None, description="Kind of text, such as legal, that data.domain_tags marks sources with in training."
     )
