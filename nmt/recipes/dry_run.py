@@ -9,7 +9,8 @@ from rich.table import Table
 from nmt.config import Recipe
 from nmt.config.runs import dump_recipe
 from nmt.corpora import Corpus
-from nmt.corpora.declare.spec import Split, load_specs
+from nmt.corpora.declare.spec import load_specs
+from nmt.corpora.declare.spec_split import Split
 from nmt.corpora.obtain.cache import megabytes
 from nmt.corpora.obtain.fetch import find_fetched
 from nmt.corpora.opening import open_corpora

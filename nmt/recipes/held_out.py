@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nmt.config import Recipe
-from nmt.corpora.declare.spec import Split
+from nmt.corpora.declare.spec_split import Split
 from nmt.data.store import Stats
 from nmt.errors import UserError
 from nmt.train.curriculum import Curriculum

@@ -96,7 +96,10 @@ def test_every_model_of_the_papers_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(M4))
-def test_a_recipe_of_the_paper_has_its_batch_and_gives_every_core_the_same(name: str) -> None:
+def test_a_recipe_of_the_paper_has_its_batch_and_gives_every_core_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("M4_FILES", "/corpora/{source}-{target}.tsv")
     recipe = load_recipe(name)
     base, cores = M4[name]
     declared = with_model(base).model
