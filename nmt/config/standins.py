@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nmt.config.documents import leaves, read_document
+from nmt.errors import UserError
 from nmt.files import find_declaration
 
 VARIABLE = re.compile(r"\$(?:\{([A-Z_][A-Z0-9_]*)\}|([A-Z_][A-Z0-9_]*))")
@@ -25,12 +26,14 @@ def replace_unset_corpora(
       say: is told in one line of every replacement.
       environment: the variables.
 
-    Raises:
-      UserError: a corpus is unknown, or its declaration cannot be read.
+    Corpora without a declaration that can be read stay: whoever needs them reports it.
     """
     replaced = []
     for name in corpora:
-        values = read_document(find_declaration("data", name)).values
+        try:
+            values = read_document(find_declaration("data", name)).values
+        except UserError:
+            values = {}
         instead = values.get("instead")
         unset = [one for one in _variables(values) if not environment.get(one)] if isinstance(instead, str) else []
         if unset:
