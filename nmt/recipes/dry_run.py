@@ -18,7 +18,7 @@ from nmt.data.mixture import MixtureRow, mixing_table
 from nmt.data.store import DirectionStats, RowLengths, SplitStats, Stats, is_stored, load_stats
 from nmt.errors import UserError
 from nmt.files import atomic_write
-from nmt.progress import Progress
+from nmt.progress import Reporter
 from nmt.recipes.held_out import note_missing
 from nmt.recipes.size import Size, measure
 from nmt.recipes.stages import Preparation
@@ -113,7 +113,7 @@ def _mega(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
-def _why_no_text(recipe: Recipe, progress: Progress) -> str | None:
+def _why_no_text(recipe: Recipe, progress: Reporter) -> str | None:
     """Return why the text of a recipe cannot be counted here and now; None: it can."""
     corpora = recipe.data.corpora
     try:
