@@ -41,7 +41,7 @@ def replace_unset_corpora(
             replaced.append(str(instead))
         else:
             replaced.append(name)
-    return tuple(dict.fromkeys(replaced))
+    return tuple(replaced)
 
 
 def _variables(declaration: Mapping[str, Any]) -> Iterator[str]:
