@@ -1,4 +1,4 @@
-"""How the suite is compiled and shared out among processes, and a place for whole runs."""
+"""How the suite is compiled, checked and shared out among processes, and a place for whole runs."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,12 @@ from typing import Any
 
 import jaxlib
 import pytest
-from synthetic import Playground
+import shape_checks
+from jaxtyping import install_import_hook
+
+install_import_hook(shape_checks.ROOMS, "shape_checks.check")  # before anything imports these rooms
+
+from synthetic import Playground  # noqa: E402
 
 # Most of the suite's time is XLA compiling what a test computes once. Its older code generator for CPUs, without LLVM's
 # expensive passes, takes a third of the time; what JAX asks of XLA and what XLA makes of that is the same. Commands as

@@ -11,7 +11,7 @@ from nmt.cli.shell import command_name, parsed, prepare_process, run_command
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
-    from nmt.decode.stream import Report
+    from nmt.decode.stream import StreamReport
     from nmt.decode.translator import Translation, Translator
     from nmt.languages import Direction
 
@@ -108,7 +108,7 @@ def _check(request: Request) -> None:
     from nmt.config import read_run_recipe
     from nmt.data.vocab import DOMAIN, Vocabulary
     from nmt.data.vocabularies import Vocabularies
-    from nmt.decode.direction import known_direction
+    from nmt.decode.direction import resolve_direction
     from nmt.languages import get
 
     recipe = read_run_recipe(request.run)
@@ -116,7 +116,7 @@ def _check(request: Request) -> None:
     vocabulary, _ = Vocabularies.files(epath.Path(request.run) / "vocab", recipe.vocab)
     if vocabulary.exists():
         loaded = Vocabulary.load(vocabulary)
-        known_direction(loaded, request.source, request.target)
+        resolve_direction(loaded, request.source, request.target)
         if request.domain is not None:
             loaded.symbol(DOMAIN.format(request.domain))
     if request.file is not None and request.file != "-":
@@ -188,7 +188,7 @@ def _translate(
     writer: BinaryIO,
     progress: Callable[[int], None] | None = None,
     chunk_lines: int | None = None,
-) -> "Report":
+) -> "StreamReport":
     from nmt.decode.stream import CHUNK_LINES, translate_stream
 
     def write(output: bytes) -> None:
@@ -235,7 +235,7 @@ def _converse(request: Request, translator: "Translator", direction: "Direction"
     _tell(_translate(request, translator, typed(), sys.stdout.buffer, chunk_lines=1), translator)
 
 
-def _tell(report: "Report", translator: "Translator") -> None:
+def _tell(report: "StreamReport", translator: "Translator") -> None:
     if report.undecodable:
         lines = "1 line was" if report.undecodable == 1 else f"{report.undecodable} lines were"
         _note(f"{lines} not UTF-8, the first of them line {report.first_undecodable}; U+FFFD stands for wrong bytes")

@@ -1,15 +1,15 @@
-"""Which directions a model can translate; imports no JAX, so that commands can check before they load anything."""
+"""The directions that a model can translate; imports no JAX, so that commands can check before they load anything."""
 
 from nmt.data.vocab import Vocabulary
 from nmt.errors import UserError
 from nmt.languages import Direction, get
 
 
-def known_direction(vocabulary: Vocabulary, source: str, target: str) -> Direction:
+def resolve_direction(vocabulary: Vocabulary, source: str, target: str) -> Direction:
     """Return the direction of two languages in any spelling: `de`, `deu`, `de-DE`, `deu_Latn`, `German`.
 
     Args:
-      vocabulary: that of sources, which has the tags.
+      vocabulary: the vocabulary of sources, which has the tags.
       source: language of the text.
       target: the language wanted.
 

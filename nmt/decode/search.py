@@ -1,8 +1,8 @@
 """Translating token ids: sentences into batches of few shapes, beam search over each, and scores of given targets.
 
 The result of a sentence depends on nothing but the sentence: its limits are its own, padding takes no part, and no
-expert ever drops a token. What remains is rounding: another shape of batch may add the same numbers in another order,
-which can turn the choice between two hypotheses whose scores agree to some six digits (three in bfloat16).
+expert ever drops a token. Rounding alone remains: in a batch of another shape the same numbers may be added in another
+order, which can change the choice between two hypotheses whose scores agree to some six digits (three in bfloat16).
 """
 
 import math
@@ -15,17 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float32, Int
 
 from nmt.config import DecodeConfig
-from nmt.decode.beam import Finished, Rules, beam_search
+from nmt.decode.beam import Finished, SearchLimits, beam_search
 from nmt.decode.selection import COLUMNS
 from nmt.errors import UserError
 from nmt.models.incremental import InferenceModel, cache_dtype, encode, inference_model, log_probabilities
 from nmt.models.transformer import Transformer
 from nmt.sharding import Layout, parts
 
-SHORTEST = 16  # slots of the shortest bucket; the others double, up to the longest source
-FEW = 8  # rows of a batch where there are no more sentences than this
+SHORTEST_BUCKET = 16  # positions (S) of the shortest bucket; the others double, up to the longest source
+FEW_ROWS = 8  # rows of a batch where there are no more sentences than this
 MARGIN = 8  # a translation is first given room for this many tokens more than its source's bucket
 
 _search = jax.jit(beam_search, static_argnames=("beam", "kept", "steps"))
@@ -34,18 +35,22 @@ _prepare = jax.jit(partial(inference_model, multiple=COLUMNS))
 
 @jax.jit
 def _score(
-    model: InferenceModel, source: jax.Array, length: jax.Array, target: jax.Array, target_length: jax.Array
-) -> jax.Array:
+    model: InferenceModel,
+    source: Int[Array, "B S"],
+    length: Int[Array, " B"],
+    target: Int[Array, "B T"],
+    target_length: Int[Array, " B"],
+) -> Float32[Array, " B"]:
     return log_probabilities(model, encode(model, source, length), target, target_length).sum(axis=1)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class SpecialTokens:
     """The special tokens of the vocabulary of targets."""
 
     begin: int
     end: int
-    forbidden: frozenset[int]  # others that are never generated: padding, unknown, language tags
+    forbidden: frozenset[int]  # the others that are never generated: padding, unknown, language tags
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,9 @@ class Searcher:
       layout: the devices.
     """
 
-    def __init__(self, model: Transformer, tokens: Tokens, longest: int, config: DecodeConfig, layout: Layout):
+    def __init__(self, model: Transformer, tokens: SpecialTokens, longest: int, config: DecodeConfig, layout: Layout):
         self.tokens, self.config, self.layout = tokens, config, layout
-        self.longest = max(longest, SHORTEST)
+        self.longest = max(longest, SHORTEST_BUCKET)
         self.buckets = _buckets(self.longest)
         with layout.use():
             self._model = _prepare(model)
@@ -130,15 +135,15 @@ class Searcher:
             for rows, batch in self._batches(members, bucket):
                 source, length = _fill([sources[i] for i in batch], rows, bucket)
                 whole = [[begin, *targets[i], self.tokens.end] for i in batch]
-                slots = SHORTEST * -(-max(map(len, whole)) // SHORTEST)
-                target, target_length = _fill(whole, rows, slots)
+                positions = SHORTEST_BUCKET * -(-max(map(len, whole)) // SHORTEST_BUCKET)
+                target, target_length = _fill(whole, rows, positions)
                 with self.layout.use():
                     result = _score(self._model, source, length, target, target_length)
                 scores[batch] = np.asarray(result)[: len(batch)]
         return scores.tolist()
 
     def _by_bucket(self, sources: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
-        """Yield slots and the indices of the sources that fit them, longest first."""
+        """Yield the length of each bucket and the indices of its sources, longest first."""
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
         if order and len(sources[order[0]]) > self.buckets[-1]:
             raise ValueError(f"a source of {len(sources[order[0]])} tokens; at most {self.buckets[-1]} are possible")
@@ -147,8 +152,11 @@ class Searcher:
                 yield bucket, members
 
     def _batches(self, members: Sequence[int], bucket: int) -> Iterator[tuple[int, list[int]]]:
-        """Yield rows and the sources for them; there are two numbers of rows, so that few programs are compiled."""
-        few = len(members) <= FEW
+        """Yield the rows of each batch and the indices of its sources.
+
+        There are two numbers of rows only, so that few programs are compiled.
+        """
+        few = len(members) <= FEW_ROWS
         shards = math.prod(self.layout.mesh.shape[axis] for axis in self.layout.rules.of("batch"))
         rows = batch_rows(self.config, bucket, shards, few)
         for start in range(0, len(members), rows):
@@ -163,83 +171,85 @@ class Searcher:
         kept: int,
         begin: int,
     ) -> dict[int, list[Hypothesis]]:
-        """Return the hypotheses of those sources of a batch that are done in a shape of (rows, slots, steps)."""
-        rows, slots, steps = shape
-        source, length = _fill([sources[i] for i in batch], rows, slots)
-        limit = np.zeros(rows, np.int32)
-        limit[: len(batch)] = [_limit(len(sources[i]) - 2, config) for i in batch]
-        rules = Rules(
+        """Return the hypotheses of those sources of a batch whose search ends within a shape (B, S, T)."""
+        rows, positions, steps = shape
+        source, length = _fill([sources[i] for i in batch], rows, positions)
+        longest = np.zeros(rows, np.int32)
+        longest[: len(batch)] = [_limit(len(sources[i]) - 2, config) for i in batch]
+        limits = SearchLimits(
             begin=jnp.int32(begin),
             end=jnp.int32(self.tokens.end),
             allowed=jnp.asarray(self._allowed),
-            limit=jnp.asarray(limit),
+            length=jnp.asarray(longest),
             length_penalty=jnp.float32(config.length_penalty),
         )
         with self.layout.use():
-            result = _search(self._model, source, length, rules, beam=config.beam, kept=kept, steps=steps)
+            result = _search(self._model, source, length, limits, beam=config.beam, kept=kept, steps=steps)
         finished, done = jax.device_get(result)
         return {i: _hypotheses(finished, row, config) for row, i in enumerate(batch) if done[row]}
 
 
 def batch_rows(config: DecodeConfig, bucket: int, shards: int, few: bool = False) -> int:
-    """Return the rows of a batch of sources of so many slots, on a mesh that splits the rows in so many shards."""
-    rows = FEW if few else max(FEW, config.batch_tokens // bucket)
+    """Return the rows of a batch (B) of a bucket of so many positions, on a mesh that splits the rows in `shards`."""
+    rows = FEW_ROWS if few else max(FEW_ROWS, config.batch_tokens // bucket)
     return -(-rows // shards) * shards
 
 
 @dataclass(frozen=True)
 class SearchShapes:
-    """What a search over a batch of the longest sources works on; nothing of it has values."""
+    """Shapes of a search over a batch of the longest sources, without values."""
 
-    model: InferenceModel  # arrays with places
+    model: InferenceModel  # `jax.ShapeDtypeStruct`s with shardings
     rows: int  # B
     source: int  # S
-    steps: int  # T, tokens that there is room for at first
-    beam: int  # K
-    cells: int  # bytes on one device of keys and values of what is decoded
-    source_cells: int  # bytes on one device of those of the sources
+    steps: int  # T, of the first cache
+    beam: int  # W
+    cells: int  # bytes on one device of keys and values of decoded tokens
+    source_cells: int  # bytes on one device of keys and values of sources
 
 
 def search_shapes(
     graph: nnx.GraphDef[Transformer], parameters: nnx.State, longest: int, config: DecodeConfig
 ) -> SearchShapes:
-    """Return what a search works on; its mesh is to be set.
+    """Return the shapes of a search; its mesh is to be set.
 
     Args:
       graph: the structure of a model.
-      parameters: its parameters, without values but with places.
+      parameters: its parameters, `jax.ShapeDtypeStruct`s with shardings.
       longest: tokens of the longest source.
       config: beam and limits.
     """
     model = nnx.merge(graph, parameters)
     prepared = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(_prepare, model),
         _prepare.lower(model).compile().output_shardings,
     )
-    bucket = _buckets(max(longest, SHORTEST))[-1]
+    bucket = _buckets(max(longest, SHORTEST_BUCKET))[-1]
     rows, steps = batch_rows(config, bucket, parts("batch")), min(bucket + MARGIN, _limit(bucket - 2, config) + 1)
     heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
-    of_cell = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
-    here = rows * of_cell // (parts("batch") * parts("heads"))
-    return SearchShapes(prepared, rows, bucket, steps, config.beam, steps * config.beam * here, bucket * here)
+    cell_bytes = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
+    device_bytes = rows * cell_bytes // (parts("batch") * parts("heads"))
+    return SearchShapes(
+        prepared, rows, bucket, steps, config.beam, steps * config.beam * device_bytes, bucket * device_bytes
+    )
 
 
 def lower_search(shapes: SearchShapes) -> jax.stages.Lowered:
     """Return the program that translates a batch, ready to be compiled; its mesh is to be set."""
 
-    def of(*shape: int, dtype: Any = jnp.int32) -> Any:
+    def abstract(*shape: int, dtype: Any = jnp.int32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    allowed, penalty = of(shapes.model.vocabulary, dtype=bool), of(dtype=jnp.float32)
-    rules = Rules(of(), of(), allowed, of(shapes.rows), penalty)
-    source, length = of(shapes.rows, shapes.source), of(shapes.rows)
-    return _search.lower(shapes.model, source, length, rules, beam=shapes.beam, kept=1, steps=shapes.steps)
+    allowed, penalty = abstract(shapes.model.vocabulary, dtype=bool), abstract(dtype=jnp.float32)
+    limits = SearchLimits(abstract(), abstract(), allowed, abstract(shapes.rows), penalty)
+    source, length = abstract(shapes.rows, shapes.source), abstract(shapes.rows)
+    return _search.lower(shapes.model, source, length, limits, beam=shapes.beam, kept=1, steps=shapes.steps)
 
 
 def _buckets(longest: int) -> list[int]:
-    """Return slots of 16, 32, 64 and so on, the last of them the longest."""
-    buckets = [SHORTEST]
+    """Return the lengths of buckets: 16, 32, 64 and so on, the last of them `longest`."""
+    buckets = [SHORTEST_BUCKET]
     while buckets[-1] < longest:
         buckets.append(min(2 * buckets[-1], longest))
     return buckets
@@ -250,9 +260,9 @@ def _limit(pieces: int, config: DecodeConfig) -> int:
     return int(config.max_length_ratio * pieces) + config.max_length_extra
 
 
-def _fill(sequences: Sequence[Sequence[int]], rows: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sequences as int32 [rows, slots], and their lengths [rows]."""
-    table, lengths = np.zeros((rows, slots), np.int32), np.zeros(rows, np.int32)
+def _fill(sequences: Sequence[Sequence[int]], rows: int, positions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sequences as int32 [B,S] for so many rows and positions, and their lengths, int32 [B]."""
+    table, lengths = np.zeros((rows, positions), np.int32), np.zeros(rows, np.int32)
     for row, sequence in enumerate(sequences):
         table[row, : len(sequence)] = sequence
         lengths[row] = len(sequence)

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 COLUMNS = 128  # logits are laid out in so many columns; their number is a multiple of this
 
 
-def top_k(x: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
-    """Return the n greatest of the last dimension and where they are, greatest first.
+def top_k(x: Float[Array, "B R"], n: int) -> tuple[Float[Array, "B {n}"], Int[Array, "B {n}"]]:
+    """Return the n greatest of each row of x [B,R] and their indices, [B,n] each, greatest first.
 
     The barrier keeps XLA from merging later slices of the two results into the operation: on CPUs its fast top-k
     would then no longer be recognised, and all of `x` be sorted.
@@ -17,24 +18,29 @@ def top_k(x: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
 
 
 def best_extensions(
-    logits: jax.Array, score: jax.Array, allowed: jax.Array, end: jax.Array, may_end: jax.Array, may_go_on: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the K best one-token extensions of the K hypotheses of each row.
+    logits: Float[Array, "B W Q"],
+    score: Float[Array, "B W"],
+    allowed: Bool[Array, " V"],
+    end: Int[Array, ""],
+    may_end: Bool[Array, " B"],
+    may_go_on: Bool[Array, " B"],
+) -> tuple[Float[Array, "B W"], Int[Array, "B W"], Int[Array, "B W"]]:
+    """Return the W best one-token extensions of the W hypotheses of each row.
 
-    Works in two stages and is exact up to ties: the vocabulary is laid out in columns, and the K best extensions lie
-    in the K columns with the greatest maxima. The end token has its own rules and joins in the second stage.
+    Works in two stages and is exact up to ties: the vocabulary is laid out in columns, and the W best extensions lie
+    in the W columns with the greatest maxima. The end token has its own rules and joins in the second stage.
 
     Args:
-      logits: float32 [B,K,V'], V' a multiple of `COLUMNS`; from V on they mean nothing.
-      score: float32 [B,K], log probability of each hypothesis; -inf for none.
+      logits: float32 [B,W,Q], Q a multiple of `COLUMNS`; meaningless from V on.
+      score: float32 [B,W], log probability of each hypothesis; -inf for none.
       allowed: bool [V], tokens that may be generated.
       end: int32 [], the token that ends a hypothesis.
-      may_end: bool [B].
-      may_go_on: bool [B].
+      may_end: bool [B], whether the hypotheses of a row may end here.
+      may_go_on: bool [B], whether they may be extended by another token.
 
     Returns:
-      log probability float32 [B,K], best first, -inf where there are fewer than K; the hypothesis extended int32
-      [B,K]; the token int32 [B,K].
+      Log probabilities, float32 [B,W], best first, -inf where there are fewer than W; the hypothesis that each extends,
+      int32 [B,W]; the token that it adds, int32 [B,W].
     """
     rows, beam, padded = logits.shape
     depth = padded // COLUMNS
@@ -48,7 +54,7 @@ def best_extensions(
     table = logits.reshape(rows, beam, depth, COLUMNS)
     maxima = (table + bias).max(axis=2) + score[..., None]
     _, place = top_k(maxima.reshape(rows, beam * COLUMNS), beam)
-    owner, column = place // COLUMNS, place % COLUMNS  # [B,K]
+    owner, column = place // COLUMNS, place % COLUMNS  # [B,W]
     row = jnp.arange(rows)[:, None]
     inside = table[row[..., None], owner[..., None], jnp.arange(depth), column[..., None]]
     inside = inside + bias.T[column] + score[row, owner][..., None]

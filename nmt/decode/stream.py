@@ -1,7 +1,7 @@
 """Streams of lines: bytes in, bytes out, N lines in and N lines out, in bounded memory.
 
-Only "\\n" ends a line; a "\\r" before it is kept. Whatever else editors or Python take for a line break is part of its
-line. Bytes that are not UTF-8 become U+FFFD.
+Only "\\n" ends a line; a "\\r" before it is kept. Other characters that editors or Python take for a line break are
+part of their line. Bytes that are not UTF-8 become U+FFFD.
 """
 
 import codecs
@@ -18,8 +18,8 @@ Translate = Callable[[Sequence[str], Callable[[int], None]], Sequence[Translatio
 
 
 @dataclass
-class Report:
-    """What a person should know about a stream."""
+class StreamReport:
+    """Counts of lines that a person should know of after a stream."""
 
     lines: int = 0
     undecodable: int = 0  # lines that were not UTF-8
@@ -41,7 +41,7 @@ def translate_stream(
     *,
     chunk_lines: int = CHUNK_LINES,
     progress: Callable[[int], None] | None = None,
-) -> Report:
+) -> StreamReport:
     """Translate lines chunk by chunk.
 
     Args:
@@ -52,7 +52,7 @@ def translate_stream(
       chunk_lines: most lines that are read before their translations are written.
       progress: told how many bytes of the input are done.
     """
-    report = Report()
+    report = StreamReport()
     before = 0
     for chunk in _chunks(_decoded(lines, report), chunk_lines):
         after = before + sum(line.size for line in chunk)
@@ -64,7 +64,7 @@ def translate_stream(
 
 
 def _scaled(progress: Callable[[int], None] | None, before: int, after: int, lines: int) -> Callable[[int], None]:
-    """Turn progress by lines of a chunk into progress by bytes of the input."""
+    """Return a progress by lines of a chunk that reports bytes of the input."""
 
     def report(done: int) -> None:
         if progress:
@@ -73,7 +73,7 @@ def _scaled(progress: Callable[[int], None] | None, before: int, after: int, lin
     return report
 
 
-def _decoded(lines: Iterable[bytes], report: Report) -> Iterator[_Line]:
+def _decoded(lines: Iterable[bytes], report: StreamReport) -> Iterator[_Line]:
     for number, raw in enumerate(lines, start=1):
         content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
         body = content.removesuffix(b"\n").removesuffix(b"\r")

@@ -11,9 +11,9 @@ from etils import epath
 from nmt.config import DecodeConfig, Recipe, VocabularySizes, read_run_recipe
 from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
-from nmt.decode.direction import known_direction
-from nmt.decode.search import Hypothesis, Searcher, Tokens
-from nmt.decode.split import join, split
+from nmt.decode.direction import resolve_direction
+from nmt.decode.long_text import join_translations, split_text
+from nmt.decode.search import Hypothesis, Searcher, SpecialTokens
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
 from nmt.models.weights import abstract_model, checkpoint_steps, load_model, shardings
@@ -23,7 +23,7 @@ SPECIALS = 2  # tokens of a source besides its pieces: the tag of a language, an
 
 
 class Translation(NamedTuple):
-    """What became of one line."""
+    """The translation of one line."""
 
     text: str  # one line; empty for a blank one
     score: float  # log probability over GNMT's length normaliser; mean over the parts
@@ -55,7 +55,7 @@ class Translator:
         with layout.use() as mesh:
             model, self.step = load_model(folder, self.recipe.model, self.vocabularies.sizes, mesh, step)
         self._searcher = Searcher(
-            model, _tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, layout
+            model, _special_tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, layout
         )
         self._trained = parse_directions(self.recipe.data.directions)
 
@@ -70,7 +70,7 @@ class Translator:
         Raises:
           UserError: a language is unknown, or unknown to the model, or both are the same.
         """
-        return known_direction(self.vocabularies.source, source, target)
+        return resolve_direction(self.vocabularies.source, source, target)
 
     def is_trained(self, direction: Direction) -> bool:
         """Return whether the model was trained on a direction; others of its languages are possible, if worse."""
@@ -124,14 +124,14 @@ class Translator:
         vocabulary = self.vocabularies.source
         marks = [] if domain is None else [vocabulary.symbol(DOMAIN.format(domain))]
         longest = self._searcher.longest - SPECIALS - len(marks)
-        parts = [split(line, longest, vocabulary.encode) for line in lines]
+        parts = [split_text(line, longest, vocabulary.encode) for line in lines]
         owner = [number for number, line in enumerate(parts) for _ in line]
         tag, begin = self._tags(direction)
         found = self._searcher.search(
             [[tag, *marks, *part.pieces, vocabulary.end] for line in parts for part in line],
             config=self._config(beam, length_penalty),
             begin=begin,
-            progress=_by_line(owner, len(lines), progress),
+            progress=_progress_by_line(owner, len(lines), progress),
         )
         best = [hypotheses[0] for hypotheses in found]
         texts = self.vocabularies.target.decode([hypothesis.tokens for hypothesis in best])
@@ -139,7 +139,7 @@ class Translator:
         result, used = [], 0
         for line in parts:
             here = slice(used, used := used + len(line))
-            text = join(texts[here], line, *languages)
+            text = join_translations(texts[here], line, *languages)
             result.append(Translation(text, _mean_score(best[here]), len(line)))
         return result
 
@@ -167,10 +167,10 @@ def _vocabularies(folder: epath.Path, recipe: Recipe) -> Vocabularies:
         raise UserError(f"{folder} has no checkpoint yet: its training has not begun (nmt-train)") from None
 
 
-def _tokens(vocabulary: Vocabulary) -> Tokens:
+def _special_tokens(vocabulary: Vocabulary) -> SpecialTokens:
     tags = map(vocabulary.tag, vocabulary.languages)
     symbols = map(vocabulary.symbol, vocabulary.symbols)
-    return Tokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags, *symbols}))
+    return SpecialTokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags, *symbols}))
 
 
 def _layout(recipe: Recipe, vocabulary: VocabularySizes) -> Layout:
@@ -189,10 +189,10 @@ def _layout(recipe: Recipe, vocabulary: VocabularySizes) -> Layout:
     return layout
 
 
-def _by_line(
+def _progress_by_line(
     owner: Sequence[int], lines: int, progress: Callable[[int], None] | None
 ) -> Callable[[Sequence[int]], None] | None:
-    """Turn progress by parts, of which `owner` says the line, into progress by lines."""
+    """Return a progress by parts that reports lines; `owner` is the line of each part."""
     if progress is None:
         return None
     left = Counter(owner)

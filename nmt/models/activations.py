@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
 
 # `gelu` is x * Phi(x) itself; T5 1.1's `gated-gelu` has the approximation by tanh, which published weights expect.
 _PLAIN: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -17,12 +18,14 @@ _GATED: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def gated(name: str) -> bool:
+def is_gated(name: str) -> bool:
     """Return whether an activation multiplies two input products, and so needs a second weight."""
     return name in _GATED
 
 
-def activate(name: str, hidden: jax.Array, gate: jax.Array | None = None) -> jax.Array:
+def activate(
+    name: str, hidden: Float[Array, "*any H"], gate: Float[Array, "*any H"] | None = None
+) -> Float32[Array, "*any H"]:
     """Return the activated hidden units, float32.
 
     Args:
@@ -34,3 +37,6 @@ def activate(name: str, hidden: jax.Array, gate: jax.Array | None = None) -> jax
     if gate is None:
         return _PLAIN[name](hidden)
     return _GATED[name](gate.astype(jnp.float32)) * hidden
+
+
+gated = is_gated  # the name by which other rooms still know it

@@ -11,18 +11,19 @@ training has to undo first.
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from nmt.config import ModelConfig
 from nmt.sharding import left_to_xla
 
 
 def embedding_factor(config: ModelConfig) -> float:
-    """Return what embeddings are multiplied by before positions are added."""
+    """Return the factor of embeddings before positions are added."""
     return config.width**0.5 if config.embedding_scale else 1.0
 
 
 def output_factor(config: ModelConfig) -> float:
-    """Return what the decoder's outputs are multiplied by before the output layer."""
+    """Return the factor of the decoder's outputs before the output layer."""
     return config.width**-0.5 if config.output_scale else 1.0
 
 
@@ -36,8 +37,8 @@ def output_table(config: ModelConfig, vocabulary: int, rngs: nnx.Rngs) -> nnx.Pa
     return _table(config, vocabulary, rngs, 1.0 if config.output_scale else config.width**-0.5)
 
 
-def rows_of(table: jax.Array, index: jax.Array) -> jax.Array:
-    """Return rows of a table [V,M] at indices [B,S]: [B,S,M]."""
+def look_up(table: Float[Array, "V M"], index: Int[Array, "B S"]) -> Float[Array, "B S M"]:
+    """Return the rows [B,S,M] of a table [V,M] at indices [B,S]."""
     return left_to_xla(lambda table, index: table[index], ("batch", "length", "embed"))(table, index)
 
 

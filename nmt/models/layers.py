@@ -7,9 +7,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from nmt.config import ModelConfig
-from nmt.models.activations import activate, gated
+from nmt.models.activations import activate, is_gated
 from nmt.models.numerics import dropout, product
 from nmt.sharding import active_rules, shard
 
@@ -22,9 +23,11 @@ class Init:
     scale: float = 1.0  # factor on the variance
 
     @classmethod
-    def of(cls, config: ModelConfig) -> "Init":
-        """Return that of a model."""
+    def from_config(cls, config: ModelConfig) -> "Init":
+        """Return the way in which a model's first weights are drawn."""
         return cls(config.init, config.init_scale)
+
+    of = from_config  # the name by which nmt/models/moe still knows it
 
 
 def _uniform(key: jax.Array, shape: tuple[int, ...], variance: float) -> jax.Array:
@@ -78,55 +81,58 @@ def parameter(
 
 
 def bias_parameter(wanted: bool, shape: Sequence[int], axes: Sequence[str | None]) -> nnx.Param[jax.Array] | None:
-    """Return a bias, float32 and first zero, or None where none is wanted."""
+    """Return a bias, float32 and zero at first, or None where none is wanted."""
     return nnx.Param(jnp.zeros(tuple(shape), jnp.float32), logical_axes=tuple(axes)) if wanted else None
 
 
-def biased(x: jax.Array, bias: nnx.Param[jax.Array] | None) -> jax.Array:
-    """Return x plus a bias that broadcasts to it, if there is one."""
+def add_bias(x: Float[Array, "*any"], bias: nnx.Param[jax.Array] | None) -> Float[Array, "*any"]:
+    """Return x [...] plus a bias that broadcasts to it, if there is one."""
     return x if bias is None else x + bias[...]
 
 
-def in_use(parameters: nnx.State) -> nnx.State:
-    """Return parameters as layers use them: what a mesh keeps in parts between uses (`expert_fsdp`) is gathered.
+def gather_parameters(parameters: nnx.State) -> nnx.State:
+    """Return parameters as layers use them: gathered where a mesh stores them sharded between uses (`expert_fsdp`).
 
-    Stacked layers stay in parts until they are taken from the stack, each by itself.
+    Stacked layers stay sharded until they are taken from the stack, each by itself.
     """
     rules = active_rules()
     if rules is None or not rules.stored:
         return parameters
 
-    def gathered(variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
+    def gather(variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
         value, axes = variable.get_value(), variable.get_metadata()["logical_axes"]
         if value.ndim == len(axes) and "layers" in axes:
             return variable
         return variable.replace(shard(value, *axes[-value.ndim :]))
 
-    return jax.tree.map(gathered, parameters, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    return jax.tree.map(gather, parameters, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 class FeedForward(nnx.Module):
     """The dense feed-forward layer: two products around an activation, or three around a gated one."""
 
     def __init__(self, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        width, hidden, init = config.width, config.hidden, Init.of(config)
+        width, hidden, init = config.width, config.hidden, Init.from_config(config)
 
         def inner() -> nnx.Param[jax.Array]:
             return parameter(rngs, (width, hidden), ("embed", "mlp"), width, hidden, init)
 
         self.wi = inner()
         self.wo = parameter(rngs, (hidden, width), ("mlp", "embed"), hidden, width, init)
-        two = gated(config.activation)
+        two = is_gated(config.activation)
         self.wg = inner() if two else None
         self.bi = bias_parameter(config.bias, (hidden,), ("mlp",))
         self.bg = bias_parameter(config.bias and two, (hidden,), ("mlp",))
         self.bo = bias_parameter(config.bias, (width,), ("embed",))
         self.activation, self.rate, self.dtype = config.activation, config.dropout, dtype
 
-    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Transform x [...,M]; with a key, hidden units are dropped out."""
+    def __call__(self, x: Float[Array, "*any M"], key: PRNGKeyArray | None = None) -> Float32[Array, "*any M"]:
+        """Transform x [...,M] to float32 [...,M]; with a key, hidden units are dropped out."""
         rows = x.reshape(-1, x.shape[-1])
-        hidden = biased(product("nm,mh->nh", rows, self.wi[...], self.dtype), self.bi)
-        gate = None if self.wg is None else biased(product("nm,mh->nh", rows, self.wg[...], self.dtype), self.bg)
+        hidden = add_bias(product("nm,mh->nh", rows, self.wi[...], self.dtype), self.bi)
+        gate = None if self.wg is None else add_bias(product("nm,mh->nh", rows, self.wg[...], self.dtype), self.bg)
         hidden = dropout(activate(self.activation, hidden, gate), self.rate, key)
-        return biased(product("nh,hm->nm", hidden, self.wo[...], self.dtype), self.bo).reshape(x.shape)
+        return add_bias(product("nh,hm->nm", hidden, self.wo[...], self.dtype), self.bo).reshape(x.shape)
+
+
+biased = add_bias  # the name by which nmt/models/moe still knows it

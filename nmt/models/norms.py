@@ -1,8 +1,9 @@
-"""Normalisation of the last dimension, in float32; what comes out has the type of what went in."""
+"""Normalisation of the last dimension, in float32; the result has the type of the input."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from nmt.config import ModelConfig
 
@@ -14,7 +15,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((width,), jnp.float32), logical_axes=("embed",))
         self.epsilon = epsilon
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*any M"]) -> Float[Array, "*any M"]:
         """Normalise x [...,M]."""
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon) * self.scale[...]
@@ -29,7 +30,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32), logical_axes=("embed",))
         self.epsilon = epsilon
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*any M"]) -> Float[Array, "*any M"]:
         """Normalise x [...,M]."""
         y = x.astype(jnp.float32)
         y = y - jnp.mean(y, axis=-1, keepdims=True)

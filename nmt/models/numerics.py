@@ -7,20 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray, Shaped, UInt32
 
 from nmt.sharding import einsum, is_explicit, platform
 
 # Names by which policies of rematerialisation know values.
 PRODUCT = "product"  # results of `product`
-MOVED = "moved"  # what was sent to experts, and what came back
+MOVED = "moved"  # tokens as sent to experts, and as they came back
 
 
-def product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def product(spec: str, x: Float[Array, "..."], w: Float[Array, "..."], dtype: jnp.dtype) -> Float32[Array, "..."]:
     """Return `einsum(spec, x, w)`, a product with a weight, in float32; see `contract`."""
     return checkpoint_name(contract(spec, x, w, dtype), PRODUCT)
 
 
-def contract(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def contract(spec: str, x: Float[Array, "..."], w: Float[Array, "..."], dtype: jnp.dtype) -> Float32[Array, "..."]:
     """Return `einsum(spec, x, w)` in float32 with both inputs rounded to `dtype`, forward and backward.
 
     Rounding inputs and accumulating in float32 is what matrix units do natively; asking for a bfloat16 result
@@ -37,21 +38,21 @@ def _product(spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Arr
 def _product_forward(
     spec: str, x: jax.Array, w: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    types = jnp.zeros((0,), x.dtype), jnp.zeros((0,), w.dtype)  # a derivative has the type of what it is by
+    types = jnp.zeros((0,), x.dtype), jnp.zeros((0,), w.dtype)  # a cotangent has the type of its input
     x, w = x.astype(dtype), w.astype(dtype)
-    return _einsum(spec, x, w), (bits(x), bits(w), *types)
+    return _einsum(spec, x, w), (integer_bits(x), integer_bits(w), *types)
 
 
 def _product_backward(
-    spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, ...], gradient: jax.Array
+    spec: str, dtype: jnp.dtype, saved: tuple[jax.Array, ...], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, w = (from_bits(kept, dtype) for kept in saved[:2])
-    of_x_type, of_w_type = (like.dtype for like in saved[2:])
+    x, w = (from_integer_bits(kept, dtype) for kept in saved[:2])
+    x_type, w_type = (like.dtype for like in saved[2:])
     inputs, result = spec.split("->")
     left, right = inputs.split(",")
-    gradient = gradient.astype(dtype)
-    of_x = _einsum(f"{result},{right}->{left}", gradient, w)
-    return of_x.astype(of_x_type), contract_rows(left, x, result, gradient, right).astype(of_w_type)
+    cotangent = cotangent.astype(dtype)
+    x_cotangent = _einsum(f"{result},{right}->{left}", cotangent, w)
+    return x_cotangent.astype(x_type), contract_rows(left, x, result, cotangent, right).astype(w_type)
 
 
 def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -61,24 +62,26 @@ def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
 _product.defvjp(_product_forward, _product_backward)
 
 
-def bits(x: jax.Array) -> jax.Array:
-    """Return the bits of a bfloat16 array as integers, for what a loop reads or writes in parts; others as they are.
+def integer_bits(x: Float[Array, "*any"]) -> Shaped[Array, "*any"]:
+    """Return the bits of a bfloat16 array [...] as uint16, for loops that read or write slices of it; others as is.
 
-    XLA for CPUs writes into a bfloat16 array, as a scan does to keep something of every layer, by converting the whole
-    of it to float32 and back, and converts the whole of it to read a part; integers it takes as they are.
+    XLA for CPUs writes a slice of a bfloat16 array, as a scan does that keeps an activation of every layer, by
+    converting the whole array to float32 and back, and converts the whole to read a slice; integers it takes as is.
     """
     return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
 
 
-def from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Return the array that `bits` was given, whose type was `dtype` if it was bfloat16."""
+def from_integer_bits(x: Shaped[Array, "*any"], dtype: jnp.dtype) -> Float[Array, "*any"]:
+    """Return the array [...] that `integer_bits` was given; `dtype` was its type if it was bfloat16."""
     return jax.lax.bitcast_convert_type(x, dtype) if x.dtype == jnp.uint16 else x
 
 
 SHORT = 128  # rows, up to which a sum is bound by reading and writing memory
 
 
-def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str) -> jax.Array:
+def contract_rows(
+    left: str, x: Float[Array, "..."], right: str, y: Float[Array, "..."], result: str
+) -> Float32[Array, "..."]:
     """Return `einsum(left,right->result)` in float32, the gradient of a weight: x and y share their leading indices.
 
     Matrix units of accelerators take any order; the rest is for CPUs.
@@ -109,7 +112,7 @@ def contract_rows(left: str, x: jax.Array, right: str, y: jax.Array, result: str
     if short or x.size <= y.size or rows % 2:
         return jnp.einsum(f"{left},{right}->{result}", x, y, preferred_element_type=jnp.float32)
     product = jnp.einsum(f"{right},{left}->{batch}{other}{mine}", y, x, preferred_element_type=jnp.float32)
-    flat = _turned(product.reshape(*(size[index] for index in batch), rows, columns))
+    flat = _transpose_copy(product.reshape(*(size[index] for index in batch), rows, columns))
     return jnp.einsum(f"{batch}{mine}{other}->{result}", flat.reshape([size[index] for index in batch + mine + other]))
 
 
@@ -120,15 +123,15 @@ def _halve(x: jax.Array, indices: str, index: str) -> tuple[jax.Array, str]:
     return x.reshape(shape), f"{indices[:at]}Z{indices[at:]}"
 
 
-def _turned(x: jax.Array) -> jax.Array:
+def _transpose_copy(x: jax.Array) -> jax.Array:
     """Transpose the last two dimensions (rows even) as a copy that XLA will not push into the product before."""
     *batch, rows, columns = x.shape
     split = x.reshape(*batch, 2, rows // 2, columns)
     return jnp.moveaxis(split, -1, -3).reshape(*batch, columns, rows)
 
 
-def scrambled(x: jax.Array, seed: jax.Array) -> jax.Array:
-    """Return a 32-bit integer hash of unsigned integers and of a seed [2]."""
+def hash_integers(x: UInt32[Array, "*any"], seed: UInt32[Array, "2"]) -> UInt32[Array, "*any"]:
+    """Return a 32-bit hash [...] of unsigned integers [...] and of a seed [2]."""
     h = x + seed[0]
     h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
     h = (h ^ (h >> 15)) * np.uint32(0x846CA68B) ^ seed[1]
@@ -136,7 +139,7 @@ def scrambled(x: jax.Array, seed: jax.Array) -> jax.Array:
     return h ^ (h >> 15)
 
 
-def random_bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+def random_bits(shape: tuple[int, ...], seed: UInt32[Array, "2"]) -> UInt32[Array, "..."]:
     """Return random 32-bit integers: a hash of the element's index and of a seed [2].
 
     A hash of the index costs a tenth of threefry, fuses with the multiplication that uses it, and gives the same
@@ -145,15 +148,15 @@ def random_bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
     index = jnp.zeros(shape, jnp.uint32)
     for dimension, size in enumerate(shape):
         index = index * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, dimension)
-    return scrambled(index, seed)
+    return hash_integers(index, seed)
 
 
-def uniform(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+def uniform(shape: tuple[int, ...], key: PRNGKeyArray) -> Float32[Array, "..."]:
     """Return float32 numbers uniform in [0, 1), cheaply, where quality does not matter: dropout, jitter, masks."""
     return (random_bits(shape, jax.random.bits(key, (2,), jnp.uint32)) >> 8).astype(jnp.float32) * np.float32(2**-24)
 
 
-def _keep_mask(shape: tuple[int, ...], seed: jax.Array, rate: float) -> jax.Array:
+def _keep_mask(shape: tuple[int, ...], seed: UInt32[Array, "2"], rate: float) -> Bool[Array, "..."]:
     """Return a Bernoulli(1 - rate) mask for a seed [2]."""
     return random_bits(shape, seed) >= np.uint32(round(rate * 2**32))
 
@@ -167,14 +170,14 @@ def _drop_forward(x: jax.Array, seed: jax.Array, rate: float) -> tuple[jax.Array
     return _drop(x, seed, rate), seed
 
 
-def _drop_backward(rate: float, seed: jax.Array, gradient: jax.Array) -> tuple[jax.Array, np.ndarray]:
-    return _drop(gradient, seed, rate), np.zeros((2,), jax.dtypes.float0)
+def _drop_backward(rate: float, seed: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, np.ndarray]:
+    return _drop(cotangent, seed, rate), np.zeros((2,), jax.dtypes.float0)
 
 
 _drop.defvjp(_drop_forward, _drop_backward)
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def dropout(x: Float[Array, "*any"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*any"]:
     """Zero each element with probability `rate` and scale the rest by 1/(1 - rate); without a key, return x.
 
     The mask is recomputed in the backward pass instead of being kept.
@@ -184,6 +187,10 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return _drop(x, jax.random.bits(key, (2,), jnp.uint32), rate)
 
 
-def split_key(key: jax.Array | None, number: int) -> list[jax.Array | None]:
+def split_key(key: PRNGKeyArray | None, number: int) -> list[PRNGKeyArray | None]:
     """Split a random key; without one, return as many Nones."""
     return [None] * number if key is None else list(jax.random.split(key, number))
+
+
+# Names by which nmt/models/moe still knows these.
+bits, from_bits, scrambled = integer_bits, from_integer_bits, hash_integers

@@ -1,4 +1,4 @@
-"""How a model knows where a token is: by what is added to embeddings, to self-attention's logits, or by turning heads.
+"""How a model knows positions: added to embeddings, as a bias of self-attention's logits, or as rotary embeddings.
 
 Positions are those of a token in its sequence, not in its row, so packed sequences do not know of each other.
 """
@@ -10,15 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Int, Shaped
 
 from nmt.config import ModelConfig
 from nmt.errors import UserError
-from nmt.models.embedding import rows_of
+from nmt.models.embedding import look_up
 from nmt.sharding import left_to_xla
 
-Turn = Callable[[jax.Array, jax.Array | None], jax.Array]
-
-# What is added to embeddings.
+# Added to embeddings.
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
@@ -41,9 +40,9 @@ class FixedPositions(nnx.Module):
     def __init__(self, config: ModelConfig, layout: Callable[[int, int], np.ndarray]):
         self.width, self.layout = config.width, layout
 
-    def add(self, x: jax.Array, position: jax.Array, longest: int) -> jax.Array:
+    def add(self, x: Float[Array, "B S M"], position: Int[Array, "B S"], longest: int) -> Float[Array, "B S M"]:
         """Return x [B,S,M] with positions, int32 [B,S], all below `longest`, added."""
-        return x + rows_of(jnp.asarray(self.layout(longest, self.width)), position)
+        return x + look_up(jnp.asarray(self.layout(longest, self.width)), position)
 
 
 class LearnedPositions(nnx.Module):
@@ -54,7 +53,7 @@ class LearnedPositions(nnx.Module):
         table = config.width**-0.5 * jax.random.normal(rngs.params(), shape, jnp.float32)
         self.table = nnx.Param(table, logical_axes=(None, "embed"))
 
-    def add(self, x: jax.Array, position: jax.Array, longest: int) -> jax.Array:
+    def add(self, x: Float[Array, "B S M"], position: Int[Array, "B S"], longest: int) -> Float[Array, "B S M"]:
         """Return x [B,S,M] with positions, int32 [B,S], all below `longest`, added.
 
         Raises:
@@ -66,13 +65,13 @@ class LearnedPositions(nnx.Module):
                 f"model.max_positions={rows} is the end of the learnt positions, and {longest} are asked for: shorten "
                 "data.source_length and data.target_length, or when translating lower decode.max_length_ratio"
             )
-        return x + rows_of(self.table[...], position)
+        return x + look_up(self.table[...], position)
 
 
 class NoPositions(nnx.Module):
     """Nothing is added to embeddings: attention knows the positions."""
 
-    def add(self, x: jax.Array, position: jax.Array, longest: int) -> jax.Array:
+    def add(self, x: Float[Array, "B S M"], position: Int[Array, "B S"], longest: int) -> Float[Array, "B S M"]:
         """Return x."""
         return x
 
@@ -81,14 +80,14 @@ AddedPositions = FixedPositions | LearnedPositions | NoPositions
 
 
 def added_positions(config: ModelConfig, rngs: nnx.Rngs) -> AddedPositions:
-    """Return what is added to the embeddings of a model."""
+    """Return the positions that a model adds to embeddings."""
     if config.positions == "learned":
         return LearnedPositions(config, rngs)
     layouts = {"sinusoidal": sinusoids, "sinusoidal_interleaved": interleaved_sinusoids}
     return FixedPositions(config, layouts[config.positions]) if config.positions in layouts else NoPositions()
 
 
-# What is added to the logits of self-attention.
+# Added to the logits of self-attention.
 
 
 def relative_buckets(buckets: int, distance: int, bidirectional: bool) -> np.ndarray:
@@ -117,21 +116,25 @@ class RelativeBias(nnx.Module):
         self.table = nnx.Param(table, logical_axes=(None, "heads"))
         self.distance, self.decoder = config.relative_distance, decoder
 
-    def add(self, bias: jax.Array, query: jax.Array | None, key: jax.Array | None) -> jax.Array:
-        """Return a bias [B,1,T,S] with that of positions added: [B,A,T,S], for queries [B,T] and keys [B,S]."""
+    def add(
+        self, bias: Float[Array, "#B 1 #T #S"], query: Int[Array, "#B T"] | None, key: Int[Array, "#B S"] | None
+    ) -> Float[Array, "#B A T S"]:
+        """Return a bias [B,1,T,S] plus that of positions, [B,A,T,S], for queries at [B,T] and keys at [B,S]."""
         assert query is not None
         assert key is not None
         buckets = relative_buckets(self.table[...].shape[0], self.distance, bidirectional=not self.decoder)
         by_offset = self.table[...][buckets].T  # [A, 2*distance+1]
         offset = jnp.clip(key[:, None, :] - query[:, :, None], -self.distance, self.distance)
-        of_pairs = left_to_xla(lambda table, at: table[:, at].swapaxes(0, 1), ("batch", "heads", None, None))
-        return bias + of_pairs(by_offset, offset + self.distance)
+        pair_bias = left_to_xla(lambda table, at: table[:, at].swapaxes(0, 1), ("batch", "heads", None, None))
+        return bias + pair_bias(by_offset, offset + self.distance)
 
 
 class NoBias(nnx.Module):
     """Logits do not depend on positions."""
 
-    def add(self, bias: jax.Array, query: jax.Array | None, key: jax.Array | None) -> jax.Array:
+    def add(
+        self, bias: Float[Array, "#B 1 #T #S"], query: Int[Array, "#B T"] | None, key: Int[Array, "#B S"] | None
+    ) -> Float[Array, "#B 1 #T #S"]:
         """Return the bias."""
         return bias
 
@@ -140,17 +143,17 @@ PositionBias = RelativeBias | NoBias
 
 
 def position_bias(config: ModelConfig, decoder: bool, rngs: nnx.Rngs) -> PositionBias:
-    """Return what is added to the logits of self-attention in a stack."""
+    """Return the bias by position of the self-attention of a stack."""
     return RelativeBias(config, decoder, rngs) if config.positions == "relative" else NoBias()
 
 
-# What is done to queries and keys of self-attention.
+# Applied to queries and keys of self-attention.
 
 
-def rotated(x: jax.Array, position: jax.Array | None) -> jax.Array:
-    """Turn heads x [B,T,A,D] by angles proportional to positions [B,T] (Su et al. 2021, arXiv:2104.09864).
+def rotate(x: Float[Array, "B T A D"], position: Shaped[Array, "B T"] | None) -> Float[Array, "B T A D"]:
+    """Apply rotary embeddings to heads x [B,T,A,D] at positions [B,T] (Su et al. 2021, arXiv:2104.09864).
 
-    Component i of the first half of a head is turned with component i of the second, by position * 10000^(-2i/D).
+    Components i of the first and of the second half of a head are rotated together, by position * 10000^(-2i/D).
     """
     assert position is not None
     half = x.shape[-1] // 2
@@ -159,13 +162,3 @@ def rotated(x: jax.Array, position: jax.Array | None) -> jax.Array:
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-
-
-def unturned(x: jax.Array, position: jax.Array | None) -> jax.Array:
-    """Return x."""
-    return x
-
-
-def turn_of(config: ModelConfig) -> Turn:
-    """Return what is done to queries and keys of self-attention."""
-    return rotated if config.positions == "rotary" else unturned

@@ -1,10 +1,10 @@
-"""Rematerialisation: what the backward pass computes again instead of keeping (Chen et al. 2016, arXiv:1604.06174).
+"""Rematerialisation: the backward pass computes again instead of keeping (Chen et al. 2016, arXiv:1604.06174).
 
 | `model.remat` | kept of a block of layers |
 |---|---|
-| `none` | whatever its derivatives need |
+| `none` | all that its derivatives need |
 | `full` | its input |
-| `local` | its input, and what mixture-of-experts layers sent to experts and got back: nothing is sent again |
+| `local` | its input, and the tokens that were sent to experts and came back: nothing is sent again |
 | `dots` | its input, and results of products with weights |
 | `moe` | as `none`, but of mixture-of-experts layers only their input |
 | `offload_moe` | the same, and on the host the results of their products |
@@ -38,8 +38,8 @@ _EXPERTS = {
 }
 
 
-def block(remat: str, run: Callable[P, R], unrolled: bool = False) -> Callable[P, R]:
-    """Return the function of a block of layers, with what is to be computed again marked.
+def wrap_block(remat: str, run: Callable[P, R], unrolled: bool = False) -> Callable[P, R]:
+    """Return the function of a block of layers under the policy of `model.remat`.
 
     Args:
       remat: value of `model.remat`.
@@ -49,8 +49,8 @@ def block(remat: str, run: Callable[P, R], unrolled: bool = False) -> Callable[P
     return jax.checkpoint(run, policy=_BLOCK[remat], prevent_cse=unrolled) if remat in _BLOCK else run
 
 
-def experts(remat: str, run: Callable[P, R]) -> Callable[P, R]:
-    """Return the function of a mixture-of-experts layer, with what is to be computed again marked.
+def wrap_experts(remat: str, run: Callable[P, R]) -> Callable[P, R]:
+    """Return the function of a mixture-of-experts layer under the policy of `model.remat`.
 
     Raises:
       UserError: the devices cannot reach the memory of the host.

@@ -5,26 +5,56 @@ whose parameters carry a leading `layers` axis, and compile time does not grow w
 another block come after the scan, one by one.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from nmt.config import ModelConfig
 from nmt.models import remat
 from nmt.models.attention import Attention
-from nmt.models.layers import FeedForward, in_use
+from nmt.models.layers import FeedForward, gather_parameters
 from nmt.models.moe.layer import ExpertOptions, MoE
 from nmt.models.moe.regularise import toss
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.norms import make_norm
 from nmt.models.numerics import dropout, split_key
-from nmt.models.positions import position_bias, turn_of
+from nmt.models.positions import position_bias
 from nmt.models.tokens import Phase, TokenInfo
 from nmt.sharding import shard
 
 Statistics = RoutingStats | None
+Carry = TypeVar("Carry")
+
+_unrolled = contextvars.ContextVar("unrolled", default=False)
+
+
+@contextlib.contextmanager
+def unrolled() -> Iterator[None]:
+    """Write the scanned layers out, one after another, in whatever is traced within: for debugging.
+
+    Programs that were compiled before keep their scan.
+    """
+    token = _unrolled.set(True)
+    try:
+        yield
+    finally:
+        _unrolled.reset(token)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CrossMemory:
+    """The encoded source that a decoder's cross-attention reads."""
+
+    hidden: Float[Array, "B S M"]
+    bias: Float[Array, "B 1 #T S"]  # 0, or `MASKED` where a target may not attend
 
 
 class Layer(nnx.Module):
@@ -35,7 +65,7 @@ class Layer(nnx.Module):
 
     def __init__(self, config: ModelConfig, dtype: jnp.dtype, decoder: bool, sparse: bool, rngs: nnx.Rngs):
         self.self_norm = make_norm(config)
-        self.self_attention = Attention(config, dtype, rngs, turn_of(config))
+        self.self_attention = Attention(config, dtype, rngs, config.positions == "rotary")
         if decoder:
             self.cross_norm, self.cross_attention = make_norm(config), Attention(config, dtype, rngs)
         self.ff_norm = make_norm(config)
@@ -51,14 +81,14 @@ class Layer(nnx.Module):
         self.decoder, self.rate, self.remat = decoder, config.dropout, config.remat
 
     def feed_forward(
-        self, x: jax.Array, info: TokenInfo, key: jax.Array | None = None, phase: Phase = Phase.INFER
-    ) -> tuple[jax.Array, Statistics]:
-        """Return x [B,S,M] after the feed-forward layers, and routing statistics of a sparse layer."""
+        self, x: Float[Array, "B T M"], info: TokenInfo, key: PRNGKeyArray | None = None, phase: Phase = Phase.INFER
+    ) -> tuple[Float[Array, "B T M"], Statistics]:
+        """Return x [B,T,M] after the feed-forward layers, and routing statistics of a sparse layer."""
         inner_key, drop_key, extra_key, extra_drop_key = split_key(key, 4)
         with jax.named_scope("moe" if self.sparse else "feed_forward"):
             y, stats = self.ff_norm(x), None
             if self.sparse:
-                run = remat.experts(self.remat, lambda y, info, key: self.moe(y, info, key, phase))
+                run = remat.wrap_experts(self.remat, lambda y, info, key: self.moe(y, info, key, phase))
                 y, stats = run(y, info, inner_key)
             else:
                 y = self.ff(y, inner_key)
@@ -67,30 +97,42 @@ class Layer(nnx.Module):
                 x = self.add(x, self.extra(self.extra_norm(x), extra_key), extra_drop_key)
         return x, stats
 
-    def add(self, x: jax.Array, y: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Return x plus a residual y, dropped out, in the type of x."""
+    def add(
+        self, x: Float[Array, "B T M"], y: Float[Array, "B T M"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "B T M"]:
+        """Return the residual x [B,T,M] plus the output y [B,T,M] of a sublayer, dropped out, in the type of x."""
         return (x + dropout(y, self.rate, key)).astype(x.dtype)
 
     def __call__(
         self,
-        x: jax.Array,
-        bias: jax.Array,
+        x: Float[Array, "B T M"],
+        bias: Float[Array, "#B #A #T #T"],
         info: TokenInfo,
-        memory: jax.Array | None,
-        memory_bias: jax.Array | None,
-        key: jax.Array | None,
+        memory: CrossMemory | None,
+        key: PRNGKeyArray | None,
         phase: Phase,
-    ) -> tuple[jax.Array, Statistics]:
-        """Transform x [B,S,M]; memory [B,S',M] is what a decoder's cross-attention reads."""
+    ) -> tuple[Float[Array, "B T M"], Statistics]:
+        """Transform x.
+
+        Args:
+          x: hidden states [B,T,M].
+          bias: of self-attention, [B,1,T,T] or [B,A,T,T].
+          info: the tokens.
+          memory: the encoded source in a decoder, None in an encoder.
+          key: random key of dropout and routing; None turns both off.
+          phase: see `Phase`.
+
+        Returns:
+          [B,T,M], and routing statistics of a sparse layer.
+        """
         self_key, cross_key, ff_key, self_weights_key, cross_weights_key = split_key(key, 5)
         with jax.named_scope("self_attention"):
             y = self.self_norm(x)
             x = self.add(x, self.self_attention(y, y, bias, info.position, self_weights_key), self_key)
         if self.decoder:
             assert memory is not None
-            assert memory_bias is not None
             with jax.named_scope("cross_attention"):
-                y = self.cross_attention(self.cross_norm(x), memory, memory_bias, key=cross_weights_key)
+                y = self.cross_attention(self.cross_norm(x), memory.hidden, memory.bias, key=cross_weights_key)
                 x = self.add(x, y, cross_key)
         x, stats = self.feed_forward(x, info, ff_key, phase)
         return shard(x, "batch", "length", "embed"), stats
@@ -104,13 +146,13 @@ class Stack(nnx.Module):
         moe = config.moe
         every = moe.every if moe else 1
 
-        def made(count: int, rngs: nnx.Rngs) -> nnx.List[Layer]:
+        def make(count: int, rngs: nnx.Rngs) -> nnx.List[Layer]:
             sparse = [moe is not None and i == moe.sparse_layer for i in range(count)]
             return nnx.List([Layer(config, dtype, decoder, s, rngs) for s in sparse])
 
         self.layers, self.every, self.count, self.remat = layers, every, layers // every, config.remat
-        self.blocks = _stacked(lambda rngs: made(every, rngs), self.count, rngs) if self.count else nnx.List([])
-        self.rest = made(layers % every, rngs)
+        self.blocks = _stacked(lambda rngs: make(every, rngs), self.count, rngs) if self.count else nnx.List([])
+        self.rest = make(layers % every, rngs)
         self.norm = make_norm(config)
         self.positions = position_bias(config, decoder, rngs)
         self.gating_dropout = moe.gating_dropout if moe else 0.0
@@ -125,40 +167,62 @@ class Stack(nnx.Module):
 
     def __call__(
         self,
-        x: jax.Array,
-        bias: jax.Array,
+        x: Float[Array, "B T M"],
+        bias: Float[Array, "#B 1 #T #T"],
         info: TokenInfo,
-        memory: jax.Array | None = None,
-        memory_bias: jax.Array | None = None,
-        key: jax.Array | None = None,
+        memory: CrossMemory | None = None,
+        key: PRNGKeyArray | None = None,
         phase: Phase = Phase.INFER,
-    ) -> tuple[jax.Array, Statistics]:
-        """Transform x [B,S,M] to float32; the statistics have a leading axis over the sparse layers, or are None."""
+    ) -> tuple[Float32[Array, "B T M"], Statistics]:
+        """Transform x by all layers and the final norm; see `Layer` for the arguments.
+
+        Returns:
+          [B,T,M], and routing statistics with a leading axis over the sparse layers (Y); None without such layers.
+        """
         bias = self.positions.add(bias, info.position, info.position)
         info = toss(info, self.gating_dropout, key, phase)
         found = []
 
-        def through(layers: nnx.List[Layer], x: jax.Array, index: jax.Array | int) -> tuple[jax.Array, Statistics]:
+        def run_layers(layers: nnx.List[Layer], x: jax.Array, index: jax.Array | int) -> tuple[jax.Array, Statistics]:
             block_key = None if key is None else jax.random.fold_in(key, index)
             statistics = None
             for layer, layer_key in zip(layers, split_key(block_key, len(layers)), strict=True):
-                x, stats = layer(x, bias, info, memory, memory_bias, layer_key, phase)
+                x, stats = layer(x, bias, info, memory, layer_key, phase)
                 statistics = stats or statistics
             return x, statistics
 
         if self.count:
             graph, state = nnx.split(self.blocks)
-            run = remat.block(self.remat, lambda x, step: through(nnx.merge(graph, in_use(step[0])), x, step[1]))
-            x, stats = jax.lax.scan(run, x, (state, jnp.arange(self.count)))
+
+            def run_block(x: jax.Array, block: tuple[nnx.State, jax.Array]) -> tuple[jax.Array, Statistics]:
+                parameters, index = block
+                return run_layers(nnx.merge(graph, gather_parameters(parameters)), x, index)
+
+            run = remat.wrap_block(self.remat, run_block, unrolled=_unrolled.get())
+            x, stats = _scan(run, x, (state, jnp.arange(self.count)), self.count)
             found.append(stats)
         if self.rest:
             graph, state = nnx.split(self.rest)
-            run = remat.block(self.remat, lambda x, step: through(nnx.merge(graph, step), x, self.count), unrolled=True)
-            x, stats = run(x, state)
+
+            def run_rest(x: jax.Array, parameters: nnx.State) -> tuple[jax.Array, Statistics]:
+                return run_layers(nnx.merge(graph, parameters), x, self.count)
+
+            x, stats = remat.wrap_block(self.remat, run_rest, unrolled=True)(x, state)
             found.append(jax.tree.map(lambda leaf: leaf[None], stats))
         found = [stats for stats in found if stats is not None]
-        stats = jax.tree.map(lambda *parts: jnp.concatenate(parts), *found) if found else None
+        stats = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found) if found else None
         return self.norm(x.astype(jnp.float32)), stats
+
+
+def _scan(run: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, inputs: Any, count: int) -> tuple[Carry, Any]:
+    """Run a function over the leading axis of inputs, as `jax.lax.scan` does, or as a loop in Python if `unrolled`."""
+    if not _unrolled.get():
+        return jax.lax.scan(run, carry, inputs)
+    outputs = []
+    for index in range(count):
+        carry, output = run(carry, jax.tree.map(lambda leaf: leaf[index], inputs))  # noqa: B023, called at once
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
 def _stacked(make: Callable[[nnx.Rngs], nnx.List[Layer]], count: int, rngs: nnx.Rngs) -> nnx.List[Layer]:

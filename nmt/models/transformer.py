@@ -3,15 +3,16 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
 from nmt.config import ModelConfig, VocabularySizes
 from nmt.models.attention import attention_bias
-from nmt.models.embedding import embedding_factor, embedding_table, output_factor, output_table, rows_of
+from nmt.models.embedding import embedding_factor, embedding_table, look_up, output_factor, output_table
 from nmt.models.moe.routing import RoutingStats
 from nmt.models.numerics import dropout, product, split_key
 from nmt.models.positions import added_positions
-from nmt.models.stack import Stack
-from nmt.models.tokens import Phase, TokenInfo
+from nmt.models.stack import CrossMemory, Stack
+from nmt.models.tokens import PackedTokens, Phase, TokenInfo
 from nmt.sharding import shard
 
 
@@ -43,87 +44,104 @@ class Transformer(nnx.Module):
         self.positions = added_positions(config, rngs)
 
     @property
-    def source_table(self) -> jax.Array:
+    def source_table(self) -> Float[Array, "V M"]:
         """The embeddings of source tokens, [V,M] of the type of parameters."""
         return (self.source_embedding if self.config.embeddings == "separate" else self.embedding)[...]
 
     @property
-    def target_table(self) -> jax.Array:
+    def target_table(self) -> Float[Array, "V M"]:
         """The embeddings of target tokens, [V,M] of the type of parameters."""
         return (self.target_embedding if self.config.embeddings == "separate" else self.embedding)[...]
 
     @property
-    def output_table(self) -> jax.Array:
-        """What logits are products with, float32 [V,M]."""
+    def output_table(self) -> Float32[Array, "V M"]:
+        """The weight of the output layer, float32 [V,M]."""
         table = self.target_table if self.config.tie_output else self.output[...]
         return table.astype(jnp.float32)
 
     def embed(
         self,
-        tokens: jax.Array,
-        position: jax.Array,
+        token: Int[Array, "B S"],
+        position: Int[Array, "B S"],
         longest: int,
-        key: jax.Array | None = None,
+        key: PRNGKeyArray | None = None,
         decoder: bool = False,
-    ) -> jax.Array:
-        """Return scaled embeddings + positions, dropped out: [B,S,M] for tokens and positions [B,S].
+    ) -> Float[Array, "B S M"]:
+        """Return scaled embeddings plus positions, dropped out, [B,S,M].
 
         Args:
-          tokens: int32 [B,S].
+          token: int32 [B,S].
           position: int32 [B,S], below `longest`.
-          longest: positions that there may be.
+          longest: number of positions.
           key: random key for dropout.
           decoder: whether the tokens are targets.
         """
         table = self.target_table if decoder else self.source_table
-        rows = rows_of(table, tokens).astype(jnp.float32)
+        rows = look_up(table, token).astype(jnp.float32)
         x = self.positions.add(rows * embedding_factor(self.config), position, longest)
         x = dropout(x, self.config.dropout, key).astype(self.config.activation_dtype)
         return shard(x, "batch", "length", "embed")
 
     def encode(
         self,
-        tokens: jax.Array,
-        segment: jax.Array,
-        position: jax.Array,
-        key: jax.Array | None = None,
+        source: PackedTokens,
+        key: PRNGKeyArray | None = None,
         phase: Phase = Phase.INFER,
-        direction: jax.Array | None = None,
         directions: int = 0,
-    ) -> tuple[jax.Array, RoutingStats | None]:
-        """Encode packed sources, int32 [B,S] each, to memory [B,S,M]; also return the routing statistics."""
+    ) -> tuple[Float32[Array, "B S M"], RoutingStats | None]:
+        """Encode packed sources [B,S].
+
+        Args:
+          source: the tokens.
+          key: random key of dropout and routing; None turns both off.
+          phase: see `Phase`.
+          directions: number of directions of the recipe (L) for statistics by direction; 0: none.
+
+        Returns:
+          Hidden states, float32 [B,S,M], and the routing statistics of the sparse layers.
+        """
         embed_key, stack_key = split_key(key, 2)
-        x = self.embed(tokens, position, tokens.shape[1], embed_key)
-        info = TokenInfo(tokens, segment > 0, direction, directions, position)
+        x = self.embed(source.token, source.position, source.token.shape[1], embed_key)
+        bias = attention_bias(source.segment, source.segment)
         with jax.named_scope("encoder"):
-            return self.encoder(x, attention_bias(segment, segment), info, key=stack_key, phase=phase)
+            return self.encoder(x, bias, _token_info(source, directions), key=stack_key, phase=phase)
 
     def decode(
         self,
-        tokens: jax.Array,
-        segment: jax.Array,
-        position: jax.Array,
-        memory: jax.Array,
-        memory_segment: jax.Array,
-        key: jax.Array | None = None,
+        target: PackedTokens,
+        memory: Float[Array, "B S M"],
+        memory_segment: Int[Array, "B S"],
+        key: PRNGKeyArray | None = None,
         phase: Phase = Phase.INFER,
-        direction: jax.Array | None = None,
         directions: int = 0,
-    ) -> tuple[jax.Array, RoutingStats | None]:
-        """Read packed, shifted targets, int32 [B,T] each; return hidden states [B,T,M] and routing statistics."""
-        embed_key, stack_key = split_key(key, 2)
-        x = self.embed(tokens, position, tokens.shape[1], embed_key, decoder=True)
-        own = attention_bias(segment, segment, causal=True)
-        cross = attention_bias(segment, memory_segment)
-        info = TokenInfo(tokens, segment > 0, direction, directions, position)
-        with jax.named_scope("decoder"):
-            return self.decoder(x, own, info, memory, cross, stack_key, phase)
+    ) -> tuple[Float32[Array, "B T M"], RoutingStats | None]:
+        """Read packed, shifted targets [B,T].
 
-    def output_rows(self, hidden: jax.Array) -> jax.Array:
+        Args:
+          target: the tokens, each sentence behind its begin token.
+          memory: the encoded sources [B,S,M].
+          memory_segment: int32 [B,S], their segments.
+          key, phase, directions: see `encode`.
+
+        Returns:
+          Hidden states, float32 [B,T,M], and the routing statistics of the sparse layers.
+        """
+        embed_key, stack_key = split_key(key, 2)
+        x = self.embed(target.token, target.position, target.token.shape[1], embed_key, decoder=True)
+        bias = attention_bias(target.segment, target.segment, causal=True)
+        cross = CrossMemory(memory, attention_bias(target.segment, memory_segment))
+        with jax.named_scope("decoder"):
+            return self.decoder(x, bias, _token_info(target, directions), cross, stack_key, phase)
+
+    def output_rows(self, hidden: Float[Array, "*any M"]) -> Float[Array, "R M"]:
         """Return the decoder's hidden states [...,M] as rows [R,M], whose products with `output_table` are logits."""
         return hidden.reshape(-1, hidden.shape[-1]) * output_factor(self.config)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def logits(self, hidden: Float[Array, "*any M"]) -> Float32[Array, "*any V"]:
         """Return float32 logits [...,V] for hidden states [...,M] of the decoder."""
         rows = self.output_rows(hidden)
-        return product("nm,vm->nv", rows, self.output_table, self.dtype).reshape(*hidden.shape[:-1], -1)
+        return product("rm,vm->rv", rows, self.output_table, self.dtype).reshape(*hidden.shape[:-1], -1)
+
+
+def _token_info(tokens: PackedTokens, directions: int) -> TokenInfo:
+    return TokenInfo(tokens.token, tokens.segment > 0, tokens.direction, directions, tokens.position)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from nmt.data.batch import Batch
 from nmt.models.moe.losses import auxiliary_loss
 from nmt.models.moe.routing import RoutingStats
-from nmt.models.tokens import Phase
+from nmt.models.tokens import PackedTokens, Phase
 from nmt.models.transformer import Transformer
 from nmt.sharding import einsum
 from nmt.train.cross_entropy import cross_entropy
@@ -81,20 +81,10 @@ def objective(
         parts is that of the whole; None: it is the whole.
     """
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
-    memory, encoder_stats = model.encode(
-        batch.src, batch.src_segment, batch.src_position, encoder_key, phase, source_direction(batch), directions
-    )
-    hidden, decoder_stats = model.decode(
-        batch.tgt_in,
-        batch.tgt_segment,
-        batch.tgt_position,
-        memory,
-        batch.src_segment,
-        decoder_key,
-        phase,
-        batch.direction,
-        directions,
-    )
+    source = PackedTokens(batch.src, batch.src_segment, batch.src_position, source_direction(batch))
+    target = PackedTokens(batch.tgt_in, batch.tgt_segment, batch.tgt_position, batch.direction)
+    memory, encoder_stats = model.encode(source, encoder_key, phase, directions)
+    hidden, decoder_stats = model.decode(target, memory, batch.src_segment, decoder_key, phase, directions)
     real = (batch.tgt_segment > 0).astype(jnp.float32).reshape(-1)
     total, nll = cross_entropy(
         model.output_rows(hidden),

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
-from nmt.models.layers import in_use
+from nmt.models.layers import gather_parameters
 from nmt.models.moe.routing import has_capacity
 from nmt.models.tokens import Phase
 from nmt.models.weights import abstract_model, initialise
@@ -153,7 +153,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters)
 
     def loss(parameters: nnx.State, batch: Batch, key: jax.Array, part: Part | None) -> tuple[jax.Array, Metrics]:
-        model = nnx.merge(graph, in_use(parameters))
+        model = nnx.merge(graph, gather_parameters(parameters))
         value, metrics = objective(
             model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, part
         )
@@ -171,7 +171,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
 
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
-        model = nnx.merge(graph, in_use(state.parameters if state.average is None else state.average))
+        model = nnx.merge(graph, gather_parameters(state.parameters if state.average is None else state.average))
         parts = cut(batch, train.accumulate)
 
         def measure(one: tuple[Batch, Part]) -> Metrics:

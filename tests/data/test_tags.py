@@ -20,7 +20,7 @@ from nmt.data.pipeline import dev_batches, train_batches
 from nmt.data.store import RowLengths, load_stats, prepare
 from nmt.data.vocab import BEGIN, END, learn
 from nmt.data.vocabularies import SOURCE, TARGET, Vocabularies
-from nmt.decode.search import Searcher, Tokens
+from nmt.decode.search import Searcher, SpecialTokens
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -228,7 +228,7 @@ def test_a_model_learns_to_obey_the_tag_that_the_decoder_begins_with(tmp_path):
     batches.close()
     assert nll < 0.1
     model, decode = nnx.merge(graph, parameters), DecodeConfig(beam=2)
-    searcher = Searcher(model, Tokens(BEGIN, END, frozenset({0, 3, *TAGS.values()})), 16, decode, make_layout())
+    searcher = Searcher(model, SpecialTokens(BEGIN, END, frozenset({0, 3, *TAGS.values()})), 16, decode, make_layout())
     sources = [[TAGS["es"], *text, END] for text in texts[:20]]
     for language, shift in (("de", 0), ("en", 1)):
         found = [hypotheses[0].tokens for hypotheses in searcher.search(sources, begin=TAGS[language])]

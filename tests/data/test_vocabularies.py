@@ -36,12 +36,12 @@ from nmt.corpora.readers.reader import Row
 from nmt.data.store import RowLengths, load_stats, open_pairs, prepare
 from nmt.data.vocab import BEGIN, END, Vocabulary, learn
 from nmt.data.vocabularies import Vocabularies
-from nmt.decode.search import Searcher, Tokens
+from nmt.decode.search import Searcher, SpecialTokens
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.languages import Direction
 from nmt.models.embedding import embedding_factor, embedding_table, output_factor, output_table
-from nmt.models.tokens import Phase
+from nmt.models.tokens import PackedTokens, Phase
 from nmt.models.weights import abstract_model, initialise, shardings, to_arrays
 from nmt.recipes.size import measure
 from nmt.sharding import make_layout, make_mesh
@@ -90,8 +90,10 @@ def test_cross_entropy_and_its_gradients(config, sizes):
     def plain(parameters):
         """The same by the logits, and left to automatic differentiation."""
         model = nnx.merge(graph, parameters)
-        memory, _ = model.encode(batch.src, batch.src_segment, batch.src_position)
-        hidden, _ = model.decode(batch.tgt_in, batch.tgt_segment, batch.tgt_position, memory, batch.src_segment)
+        source = PackedTokens(batch.src, batch.src_segment, batch.src_position)
+        target = PackedTokens(batch.tgt_in, batch.tgt_segment, batch.tgt_position)
+        memory, _ = model.encode(source)
+        hidden, _ = model.decode(target, memory, batch.src_segment)
         log_p = jax.nn.log_softmax(model.logits(hidden))
         chosen = jnp.take_along_axis(log_p, batch.tgt_out[..., None], -1)[..., 0]
         real = batch.tgt_segment > 0
@@ -120,7 +122,7 @@ def searcher(name):
     config, sizes = VARIANTS[name]
     model = nnx.merge(*toy.weights(config, sizes))
     decode = DecodeConfig(beam=2, max_length_ratio=1.0, max_length_extra=2)
-    return Searcher(model, Tokens(BEGIN, END, frozenset({0, 3})), toy.LENGTH, decode, make_layout())
+    return Searcher(model, SpecialTokens(BEGIN, END, frozenset({0, 3})), toy.LENGTH, decode, make_layout())
 
 
 @pytest.mark.parametrize("name", VARIANTS)

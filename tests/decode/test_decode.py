@@ -16,10 +16,11 @@ from toy_model import model_config, moe_config, weights
 
 from nmt.config import DecodeConfig, VocabularySizes
 from nmt.decode import beam, search
-from nmt.decode.search import Searcher, Tokens
+from nmt.decode.search import Searcher, SpecialTokens
 from nmt.decode.selection import COLUMNS, best_extensions, top_k
 from nmt.errors import UserError
 from nmt.models import incremental
+from nmt.models.tokens import PackedTokens
 from nmt.sharding import make_layout
 
 BEGIN, END, TAG = 1, 2, 4
@@ -36,7 +37,7 @@ def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
 @cache
 def searcher(vocabulary=41, **config):
     decode = DecodeConfig(**({"max_length_ratio": 1.0, "max_length_extra": 4, "batch_tokens": 64 * 16} | config))
-    return Searcher(toy(vocabulary), Tokens(BEGIN, END, FORBIDDEN), 16, decode, make_layout())
+    return Searcher(toy(vocabulary), SpecialTokens(BEGIN, END, FORBIDDEN), 16, decode, make_layout())
 
 
 def limit_of(source):
@@ -57,10 +58,10 @@ def read(model, source, length, targets):
     """log p of every next token, [n,T,V], after targets [n,T] of one source [1,S]: the model as it is trained."""
     position = jnp.arange(source.shape[1])[None]
     segment = (position < length).astype(int)
-    memory, _ = model.encode(source, segment, position)
+    memory, _ = model.encode(PackedTokens(source, segment, position))
     memory, segment = (jnp.repeat(x, len(targets), axis=0) for x in (memory, segment))
     places = jnp.broadcast_to(jnp.arange(targets.shape[1]), targets.shape)
-    hidden, _ = model.decode(targets, jnp.ones_like(targets), places, memory, segment)
+    hidden, _ = model.decode(PackedTokens(targets, jnp.ones_like(targets), places), memory, segment)
     return jax.nn.log_softmax(model.logits(hidden))
 
 
@@ -168,7 +169,7 @@ def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, toler
     length = np.array([9, 4, 1])
     # Functions of this test alone: JAX would not trace them again for another place.
     encoded = jax.jit(lambda *given: incremental.encode(*given))(fast, source, length)
-    memory, cache = incremental.memory_of(fast, encoded), incremental.empty_cache(fast, rows, width, steps)
+    memory, cache = incremental.project_sources(fast, encoded), incremental.empty_cache(fast, rows, width, steps)
     kept = {"float32"} if where == "cpu" else {dtype}
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((memory.keys, memory.values, cache))} == kept
     ancestor = np.zeros((rows, width, steps), np.int32)
@@ -195,7 +196,7 @@ def test_weights_are_cast_to_what_products_round_them_to_anyway():
     assert fast.layers[1].self_in.weight.dtype == fast.layers[1].layer.moe.wi[...].dtype == jnp.bfloat16
     source = np.array([sources_of(1, seed=5)[0]])
     ones, position = np.ones_like(source), np.arange(source.shape[1])[None]
-    slow, _ = jax.jit(lambda m: m.encode(source, ones, position))(model)
+    slow, _ = jax.jit(lambda m: m.encode(PackedTokens(source, ones, position)))(model)
     quick = jax.jit(incremental.encode)(fast, source, np.array([source.shape[1]]))
     np.testing.assert_array_equal(quick.hidden, slow)
 
@@ -249,10 +250,10 @@ def test_a_search_ends_when_nothing_can_win_any_more(stops, best, steps, monkeyp
         return jnp.broadcast_to(jnp.where(step == 13, odds.at[END].set(100.0), odds), (*tokens.shape, COLUMNS)), cache
 
     monkeypatch.setattr(beam, "decode_step", decode_step)
-    for name in ("encode", "memory_of", "empty_cache"):
+    for name in ("encode", "project_sources", "empty_cache"):
         monkeypatch.setattr(beam, name, lambda *_: ())
-    rules = beam.Rules(*map(jnp.asarray, (BEGIN, END, np.arange(8) != BEGIN, np.array([13]), 2.0)))
-    finished, done = jax.jit(lambda: beam.beam_search(None, None, None, rules, beam=2, kept=1, steps=14))()
+    limits = beam.SearchLimits(*map(jnp.asarray, (BEGIN, END, np.arange(8) != BEGIN, np.array([13]), 2.0)))
+    finished, done = jax.jit(lambda: beam.beam_search(None, None, None, limits, beam=2, kept=1, steps=14))()
     assert finished.tokens[0, 0, : finished.length[0, 0]].tolist() == best
     probability = stops if len(best) == 1 else 1 - stops
     assert finished.score[0, 0] == pytest.approx(np.log(probability) / ((6 + len(best)) / 6) ** 2, rel=1e-3)
@@ -298,8 +299,8 @@ def test_a_translation_does_not_depend_on_the_order(sources, alone):
 
 
 def test_a_translation_does_not_depend_on_the_shape_of_batches(sources, alone, monkeypatch):
-    monkeypatch.setattr(search, "SHORTEST", 32)
-    other = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 32, searcher().config, make_layout())
+    monkeypatch.setattr(search, "SHORTEST_BUCKET", 32)
+    other = Searcher(toy(), SpecialTokens(BEGIN, END, FORBIDDEN), 32, searcher().config, make_layout())
     assert (searcher().buckets, other.buckets) == ([16], [32])
     assert tokens_of(other.search(sources)) == tokens_of(alone)
 
@@ -322,7 +323,7 @@ def test_scores_are_those_of_the_trained_model():
     assert searcher().score([source], [target]) == pytest.approx([Oracle(source).log_probability(target)], rel=1e-4)
 
 
-def test_hypotheses_obey_the_rules(sources, alone):
+def test_hypotheses_obey_the_limits(sources, alone):
     limits = [limit_of(source) for source in sources]
     lengths = [len(hypotheses[0].tokens) for hypotheses in alone]
     assert all(1 <= length <= limit for length, limit in zip(lengths, limits, strict=True))
@@ -350,7 +351,7 @@ def test_sources_and_hypotheses_beyond_what_is_possible_are_refused():
 
 def test_a_model_that_diverged_is_told():
     model = jax.tree.map(lambda x: x * jnp.nan, toy(sparse=False))
-    broken = Searcher(model, Tokens(BEGIN, END, FORBIDDEN), 16, DecodeConfig(), make_layout())
+    broken = Searcher(model, SpecialTokens(BEGIN, END, FORBIDDEN), 16, DecodeConfig(), make_layout())
     with pytest.raises(UserError, match="no finite probabilities"):
         broken.search([[TAG, 9, END]])
 
@@ -362,7 +363,7 @@ from test_decode import *
 from nmt.config import MeshConfig
 layout = make_layout(MeshConfig(data=2, expert=2, model=2))
 with layout.use():
-    shared = Searcher(toy(), Tokens(BEGIN, END, FORBIDDEN), 16, searcher.__wrapped__().config, layout)
+    shared = Searcher(toy(), SpecialTokens(BEGIN, END, FORBIDDEN), 16, searcher.__wrapped__().config, layout)
     print(json.dumps(tokens_of(shared.search(sources_of(64)[:6]))))
 """
 

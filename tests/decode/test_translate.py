@@ -27,7 +27,7 @@ from nmt.config import (
 )
 from nmt.data.vocab import learn
 from nmt.decode import stream
-from nmt.decode.split import Part, join, split
+from nmt.decode.long_text import TextPart, join_translations, split_text
 from nmt.decode.stream import translate_stream
 from nmt.decode.translator import Translation, Translator
 from nmt.errors import UserError
@@ -160,7 +160,7 @@ def test_long_lines_are_translated_in_parts(translator):
     long = " ".join(SENTENCES["en"] * 3)
     translation = translator.translate_scored([TEXT[0], long], "en", "de")[1]
     longest = translator.recipe.data.source_length - 2
-    parts = split(long, longest, translator.vocabularies.source.encode)
+    parts = split_text(long, longest, translator.vocabularies.source.encode)
     assert translation.parts == len(parts) > 2
     whole = [word for ids in parts for word in translator.vocabularies.source.decode([ids.pieces])[0].split()]
     assert whole == long.split()
@@ -231,12 +231,12 @@ def shown(parts):
     ],
 )
 def test_text_is_cut_where_it_hurts_least(text, longest, parts):
-    assert shown(split(text, longest, by_characters)) == parts
+    assert shown(split_text(text, longest, by_characters)) == parts
 
 
 @given(st.text(max_size=80), st.integers(1, 12))
 def test_no_part_is_too_long_and_nothing_is_lost(text, longest):
-    parts = split(text, longest, by_characters)
+    parts = split_text(text, longest, by_characters)
     assert all(0 < len(part.pieces) <= longest for part in parts)
     assert [piece for part in parts for piece in part.pieces] == by_characters([text])[0]
 
@@ -252,8 +252,8 @@ def test_no_part_is_too_long_and_nothing_is_lost(text, longest):
     ],
 )
 def test_parts_are_joined_as_the_target_is_written(source, target, spaced, expected):
-    parts = [Part([1], each) for each in spaced]
-    assert join(["A", "B"], parts, get(source), get(target)) == expected
+    parts = [TextPart([1], each) for each in spaced]
+    assert join_translations(["A", "B"], parts, get(source), get(target)) == expected
 
 
 # Streams: bytes in, bytes out.

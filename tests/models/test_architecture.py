@@ -23,9 +23,9 @@ from nmt.models.layers import Init, parameter
 from nmt.models.moe.dispatch import scatter_dispatch
 from nmt.models.moe.layer import TO_SLOTS
 from nmt.models.norms import LayerNorm, RMSNorm
-from nmt.models.positions import interleaved_sinusoids, relative_buckets, rotated
+from nmt.models.positions import interleaved_sinusoids, relative_buckets, rotate
 from nmt.models.stack import Stack
-from nmt.models.tokens import Phase, TokenInfo
+from nmt.models.tokens import PackedTokens, Phase, TokenInfo
 from nmt.models.weights import abstract_model
 from nmt.sharding import LOGICAL_AXES
 
@@ -73,8 +73,10 @@ def oracle(name):
 
 
 def logits_of(model, batch):
-    memory, _ = model.encode(batch.src, batch.src_segment, batch.src_position)
-    hidden, _ = model.decode(batch.tgt_in, batch.tgt_segment, batch.tgt_position, memory, batch.src_segment)
+    source = PackedTokens(batch.src, batch.src_segment, batch.src_position)
+    target = PackedTokens(batch.tgt_in, batch.tgt_segment, batch.tgt_position)
+    memory, _ = model.encode(source)
+    hidden, _ = model.decode(target, memory, batch.src_segment)
     return model.logits(hidden)
 
 
@@ -104,7 +106,7 @@ def test_decoding_gives_what_the_slow_model_gives(name):
     source, length = rng.integers(5, toy.VOCABULARY, (rows, 9)), np.array([9, 4])
     encoded = jax.jit(incremental.encode)(model, source, length)
 
-    memory, cache = incremental.memory_of(model, encoded), incremental.empty_cache(model, rows, width, steps)
+    memory, cache = incremental.project_sources(model, encoded), incremental.empty_cache(model, rows, width, steps)
     ancestor, history = np.zeros((rows, width, steps), np.int32), np.zeros((rows, width, 0), int)
     live, advance = np.ones((rows, width), bool), jax.jit(incremental.decode_step)
     for step in range(steps):
@@ -147,7 +149,7 @@ def test_statistics_are_in_the_order_of_layers(name):
         y, found = x, []
         for i in range(config.encoder_layers):
             own = stack.positions.add(bias, position, position)
-            y, one = stack.layer(i)(y, own, info, None, None, None, Phase.INFER)
+            y, one = stack.layer(i)(y, own, info, None, None, Phase.INFER)
             found.append(None if one is None else one.load)
         return stats.load, found
 
@@ -165,7 +167,7 @@ def test_a_stack_without_sparse_layers_has_no_statistics():
     batch = toy.batch()
 
     def run(parameters):
-        return nnx.merge(graph, parameters).encode(batch.src, batch.src_segment, batch.src_position)[1]
+        return nnx.merge(graph, parameters).encode(PackedTokens(batch.src, batch.src_segment, batch.src_position))[1]
 
     assert jax.eval_shape(run, parameters) is None
 
@@ -285,11 +287,11 @@ def test_turned_heads_know_their_distance_only():
     q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
 
     def product(at, other):
-        return float((rotated(q, jnp.array([[at]])) * rotated(k, jnp.array([[other]]))).sum())
+        return float((rotate(q, jnp.array([[at]])) * rotate(k, jnp.array([[other]]))).sum())
 
     assert product(7, 4) == pytest.approx(product(103, 100), abs=1e-4)
     assert abs(product(7, 4) - product(4, 7)) > 1e-2
-    np.testing.assert_allclose(rotated(q, jnp.zeros((1, 1))), q, rtol=1e-6)
+    np.testing.assert_allclose(rotate(q, jnp.zeros((1, 1))), q, rtol=1e-6)
 
 
 @pytest.mark.parametrize("width", [7, 8])
@@ -330,7 +332,9 @@ def test_impossible_buckets_are_refused(changes, message):
 def test_weights_of_attention_are_dropped_out():
     q = k = np.zeros((4, 50, 2, 6), np.float32)
     v = np.ones((4, 50, 2, 6), np.float32)
-    whole, dropped = (attend(q, k, v, 0.0, jnp.dtype(jnp.float32), 0.25, key) for key in (None, jax.random.key(0)))
+    whole, dropped = (
+        attend(q, k, v, jnp.zeros((1, 1, 1, 1)), jnp.dtype(jnp.float32), 0.25, key) for key in (None, jax.random.key(0))
+    )
     np.testing.assert_allclose(whole, 1.0, rtol=1e-5)
     kept = np.asarray(dropped[..., 0]) * 0.75 * 50  # of 50 equal weights
     np.testing.assert_allclose(kept, kept.round(), atol=1e-3)
@@ -349,9 +353,8 @@ def encoder_loss(config, rows=16):
     batch = toy.batch(rows=rows)
 
     def loss(parameters):
-        hidden, stats = nnx.merge(graph, parameters).encode(
-            batch.src, batch.src_segment, batch.src_position, jax.random.key(0), Phase.TRAIN
-        )
+        source = PackedTokens(batch.src, batch.src_segment, batch.src_position)
+        hidden, stats = nnx.merge(graph, parameters).encode(source, jax.random.key(0), Phase.TRAIN)
         assert hidden.dtype == jnp.float32
         return jnp.square(hidden[..., 0]).sum() + (0.0 if stats is None else stats.balance_loss.sum())
 
@@ -444,7 +447,7 @@ def test_bfloat16_hidden_states_decode_to_what_is_read():
 
     model = jax.jit(incremental.inference_model)(nnx.merge(graph, parameters))
     encoded = jax.jit(incremental.encode)(model, source, np.full(rows, 9))
-    memory, cache = incremental.memory_of(model, encoded), incremental.empty_cache(model, rows, 1, steps)
+    memory, cache = incremental.project_sources(model, encoded), incremental.empty_cache(model, rows, 1, steps)
     live, ancestor, advance = np.ones((rows, 1), bool), np.zeros((rows, 1, steps), np.int32), incremental.decode_step
     for step in range(steps):
         token = target[:, step : step + 1]

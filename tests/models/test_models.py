@@ -20,7 +20,8 @@ from nmt.models.layers import parameter
 from nmt.models.norms import RMSNorm
 from nmt.models.numerics import dropout, product, split_key
 from nmt.models.positions import sinusoids
-from nmt.models.tokens import Phase, TokenInfo
+from nmt.models.stack import CrossMemory
+from nmt.models.tokens import PackedTokens, Phase, TokenInfo
 from nmt.models.weights import abstract_model, from_arrays, resolve_dtype, to_arrays
 from nmt.sharding import LOGICAL_AXES
 
@@ -189,9 +190,15 @@ SPARSE = toy.model_config()
 FIELDS = ("src", "src_segment", "src_position", "tgt_in", "tgt_segment", "tgt_position")
 
 
+def sides(batch):
+    source = PackedTokens(batch["src"], batch["src_segment"], batch["src_position"])
+    return source, PackedTokens(batch["tgt_in"], batch["tgt_segment"], batch["tgt_position"])
+
+
 def forward(model, batch):
-    memory, _ = model.encode(batch["src"], batch["src_segment"], batch["src_position"])
-    hidden, _ = model.decode(batch["tgt_in"], batch["tgt_segment"], batch["tgt_position"], memory, batch["src_segment"])
+    source, target = sides(batch)
+    memory, _ = model.encode(source)
+    hidden, _ = model.decode(target, memory, batch["src_segment"])
     return model.logits(hidden)
 
 
@@ -277,16 +284,14 @@ def test_scanned_layers_are_the_layers_one_by_one(rows):
         memory = model.embed(batch["src"], batch["src_position"], toy.LENGTH)
         for i in range(SPARSE.encoder_layers):
             bias = attention_bias(source, source)
-            memory, _ = model.encoder.layer(i)(
-                memory, bias, TokenInfo(batch["src"], source > 0), None, None, None, Phase.INFER
-            )
+            info = TokenInfo(batch["src"], source > 0)
+            memory, _ = model.encoder.layer(i)(memory, bias, info, None, None, Phase.INFER)
         memory = model.encoder.norm(memory)
         x = model.embed(batch["tgt_in"], batch["tgt_position"], toy.LENGTH)
-        own, cross = attention_bias(target, target, causal=True), attention_bias(target, source)
+        own = attention_bias(target, target, causal=True)
+        info, cross = TokenInfo(batch["tgt_in"], target > 0), CrossMemory(memory, attention_bias(target, source))
         for i in range(SPARSE.decoder_layers):
-            x, _ = model.decoder.layer(i)(
-                x, own, TokenInfo(batch["tgt_in"], target > 0), memory, cross, None, Phase.INFER
-            )
+            x, _ = model.decoder.layer(i)(x, own, info, cross, None, Phase.INFER)
         return model.logits(model.decoder.norm(x))
 
     np.testing.assert_allclose(unrolled(parameters, batch), compiled(SPARSE)(batch), rtol=1e-4, atol=1e-4)
@@ -311,10 +316,9 @@ def test_no_two_places_of_the_model_drop_out_by_the_same_key(rows, monkeypatch):
     def run(parameters, batch, key):
         model = nnx.merge(graph, parameters)
         source_key, target_key = jax.random.split(key)
-        source = [batch[field] for field in ("src", "src_segment", "src_position")]
-        memory, _ = model.encode(*source, source_key, Phase.TRAIN)
-        target = [batch[field] for field in ("tgt_in", "tgt_segment", "tgt_position")]
-        return model.decode(*target, memory, batch["src_segment"], target_key, Phase.TRAIN)[0]
+        source, target = sides(batch)
+        memory, _ = model.encode(source, source_key, Phase.TRAIN)
+        return model.decode(target, memory, batch["src_segment"], target_key, Phase.TRAIN)[0]
 
     run(parameters, inputs(toy.pack(rows)), jax.random.key(0)).block_until_ready()
     jax.effects_barrier()

@@ -180,7 +180,7 @@ def layers(mesh):
         "einsum": (MoE(16, 24, config, dtype, rngs), sparse),
         "expert_choice": (MoE(16, 24, chosen, dtype, rngs), sparse),
         "grouped": (MoE(16, 24, grouped, dtype, rngs), sparse),
-        "grouped_again": (MoE(16, 24, grouped, dtype, rngs), lambda *args: remat.experts("moe", sparse)(*args)),
+        "grouped_again": (MoE(16, 24, grouped, dtype, rngs), lambda *args: remat.wrap_experts("moe", sparse)(*args)),
     }
     arrays, programs = {}, {}
     for kind, (layer, call) in kinds.items():

@@ -1,4 +1,4 @@
-"""Splitting text that is longer than anything a model was trained on, and joining what became of the parts."""
+"""Splitting text that is longer than the sources of training, and joining the translations of its parts."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,34 +21,34 @@ _BOUNDARIES = tuple(
 _WITHOUT_SPACES = {"Hani", "Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt"}
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """A stretch of text, as pieces."""
 
     pieces: list[int]
     spaced: bool  # whether white space follows it
 
 
-def split(text: str, longest: int, encode: Encode) -> list[Part]:
+def split_text(text: str, longest: int, encode: Encode) -> list[TextPart]:
     """Return the text as parts of at most so many pieces, cut at sentences, else clauses, else spaces, else pieces.
 
     Cuts are few: neighbours that fit together stay together. Text that fits is one part; blank text has none.
     """
     pieces = encode([text])[0]
-    return _split(text, pieces, longest, encode, 0) if pieces else []
+    return _split_below(text, pieces, longest, encode, 0) if pieces else []
 
 
-def _split(text: str, pieces: list[int], longest: int, encode: Encode, level: int) -> list[Part]:
+def _split_below(text: str, pieces: list[int], longest: int, encode: Encode, level: int) -> list[TextPart]:
     spaced = text[-1:].isspace()
     if len(pieces) <= longest:
-        return [Part(pieces, spaced)]
+        return [TextPart(pieces, spaced)]
     if level == len(_BOUNDARIES):
         cuts = range(0, len(pieces), longest)
-        return [Part(pieces[cut : cut + longest], spaced and cut == cuts[-1]) for cut in cuts]
+        return [TextPart(pieces[cut : cut + longest], spaced and cut == cuts[-1]) for cut in cuts]
     groups = _grouped(_units(text, _BOUNDARIES[level]), longest, encode)
     return [
         part
         for group, ids in zip(groups, encode(groups), strict=True)
-        for part in _split(group, ids, longest, encode, level + 1)
+        for part in _split_below(group, ids, longest, encode, level + 1)
         if part.pieces
     ]
 
@@ -72,11 +72,13 @@ def _grouped(units: Sequence[str], longest: int, encode: Encode) -> list[str]:
     return ["".join(group) for group in groups]
 
 
-def join(translations: Sequence[str], parts: Sequence[Part], source: Language, target: Language) -> str:
+def join_translations(
+    translations: Sequence[str], parts: Sequence[TextPart], source: Language, target: Language
+) -> str:
     """Return the translations of a text's parts as one text, spaced as the target language is written."""
     source_spaces, target_spaces = (language.script not in _WITHOUT_SPACES for language in (source, target))
 
-    def gap(part: Part) -> str:
+    def gap(part: TextPart) -> str:
         # Between languages that differ in this, the target's habit counts; else what the source has here.
         return " " if (part.spaced if source_spaces == target_spaces else target_spaces) else ""
 
