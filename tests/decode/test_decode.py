@@ -253,7 +253,9 @@ def test_a_search_ends_when_nothing_can_win_any_more(stops, best, steps, monkeyp
     for name in ("encode", "project_sources", "empty_cache"):
         monkeypatch.setattr(beam, name, lambda *_: ())
     limits = beam.SearchLimits(*map(jnp.asarray, (BEGIN, END, np.arange(8) != BEGIN, np.array([13]), 2.0)))
-    finished, done = jax.jit(lambda: beam.beam_search(None, None, None, limits, beam=2, kept=1, steps=14))()
+    finished, done = jax.jit(
+        lambda: beam.beam_search(None, np.zeros((1, 1), int), np.ones(1, int), limits, beam=2, kept=1, steps=14)
+    )()
     assert finished.tokens[0, 0, : finished.length[0, 0]].tolist() == best
     probability = stops if len(best) == 1 else 1 - stops
     assert finished.score[0, 0] == pytest.approx(np.log(probability) / ((6 + len(best)) / 6) ** 2, rel=1e-3)

@@ -311,7 +311,7 @@ def test_learnt_positions_end():
     graph, parameters = abstract_model(model, toy.SIZES)
     longer = np.zeros((1, 17), int)
     with pytest.raises(UserError, match="16 is the end of the learnt positions, and 17 are asked"):
-        jax.eval_shape(lambda p: nnx.merge(graph, p).encode(longer, longer, longer), parameters)
+        jax.eval_shape(lambda p: nnx.merge(graph, p).encode(PackedTokens(longer, longer, longer)), parameters)
 
 
 @pytest.mark.parametrize(
