@@ -22,6 +22,7 @@ from nmt.data.denoising import Denoiser
 from nmt.data.mixture import Mixture, denoised
 from nmt.data.order import Window, derived, draw_window
 from nmt.data.packing import fit_rows
+from nmt.data.prefetch import prefetch
 from nmt.data.streams import Found, Streams, open_streams
 from nmt.data.vocab import BACK_TRANSLATED, MASK
 from nmt.data.vocabularies import Vocabularies
@@ -84,7 +85,7 @@ def train_batches(
     made = streams.prefixes.direction[len(directions) : len(streams.sizes) - len(texts)]
     order = GlobalOrder(directions, streams.sizes, data, seed, made)
     packed = _PackedBatches(order, streams, rows, (host, hosts))
-    return iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=_READY_BATCHES))
+    return prefetch(packed, _READY_BATCHES)
 
 
 def enter_stage(state: State, stage: int, step: int) -> State:

@@ -1,17 +1,14 @@
 """The lock on a run's folder: one nmt-train at a time."""
 
 import contextlib
-import errno
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 
 from etils import epath
 
 from nmt.errors import UserError
 from nmt.files import is_remote, store_problem
+from nmt.locks import file_lock
 
-_BUSY = (errno.EACCES, errno.EAGAIN)
 _UNLOCKED = "warning: {} cannot be locked: take care that no other nmt-train works in it"
 
 
@@ -30,17 +27,17 @@ def locked(folder: epath.Path, warn: Callable[[str], None]) -> Iterator[None]:
         warn(_UNLOCKED.format(folder))
         yield
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY)
-    except OSError as error:
-        raise UserError(f"cannot write to the run's folder {folder}: {error.strerror or error}") from None
-    try:
-        if not _taken(lock, folder):
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held = stack.enter_context(file_lock(folder / ".lock", wait=False))
+        except BlockingIOError:
+            raise UserError(f"another nmt-train is working in {folder}: wait, or choose another run_dir") from None
+        except OSError as error:
+            raise UserError(f"cannot write to the run's folder {folder}: {error.strerror or error}") from None
+        if not held:
             warn(_UNLOCKED.format(folder))
         yield
-    finally:
-        os.close(lock)
 
 
 def _check_writable(folder: epath.Path) -> None:
@@ -52,14 +49,3 @@ def _check_writable(folder: epath.Path) -> None:
         probe.unlink()
     except Exception as error:
         raise store_problem("cannot write to the run's folder", folder, error) from None
-
-
-def _taken(lock: int, folder: epath.Path) -> bool:
-    """Take the lock; False: the file system has none."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _BUSY:
-            raise UserError(f"another nmt-train is working in {folder}: wait, or choose another run_dir") from None
-        return False
-    return True

@@ -23,6 +23,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nmt.errors import UserError
+from nmt.sharding.clusters import known_clusters
 from nmt.sharding.rollcall import GRACE, Line, Place, call_roll
 from nmt.sharding.tunnel import Tunnel
 
@@ -234,15 +235,12 @@ def _found(launch: Launch) -> _Found | None:
     """Return the place that the arguments name, else what JAX finds; None: this process belongs to no others."""
     if launch.coordinator is not None and launch.process is not None and launch.processes is not None:
         return _Found(Place(launch.coordinator, launch.process, launch.processes), None)
-    # JAX has no public way to ask what it would find without also connecting, which it cannot do in few words.
-    from jax._src.clusters import GceTpuCluster, GkeTpuCluster, OmpiCluster, SlurmCluster
-
-    for cluster in (OmpiCluster, SlurmCluster, GkeTpuCluster, GceTpuCluster):
+    for cluster in known_clusters():
         try:
             if not cluster.is_env_present():
                 continue
             # The shell of salloc is a step of one process in an allocation for many.
-            if cluster is SlurmCluster and os.environ.get("SLURM_STEP_NUM_TASKS") == "1":
+            if cluster.__name__ == "SlurmCluster" and os.environ.get("SLURM_STEP_NUM_TASKS") == "1":
                 return None
             processes, process = cluster.get_process_count(), cluster.get_process_id()
             if processes == 1:

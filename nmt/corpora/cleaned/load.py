@@ -5,10 +5,8 @@ and then renamed, so a process that is killed leaves nothing that could be taken
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -32,6 +30,7 @@ from nmt.corpora.wording import damaged_files, unknown_languages
 from nmt.errors import UserError
 from nmt.files import cache_dir
 from nmt.languages import Direction
+from nmt.locks import file_lock
 from nmt.progress import SILENT, Reporter
 
 
@@ -137,12 +136,10 @@ def _identity(spec: CorpusSpec, progress: Reporter, must_be_there: bool) -> dict
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder against other processes of this machine; wait for it if need be."""
-    lock = os.open(folder.with_suffix(".lock"), os.O_CREAT | os.O_WRONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(folder.with_suffix(".lock"), wait=True) as held:
+        if not held:
+            raise UserError(f"{folder.parent} is on a file system without locks: set NMT_CACHE to another folder")
         yield
-    finally:
-        os.close(lock)
 
 
 def _make(folder: Path, names: Sequence[str], job: CleaningJob) -> None:
