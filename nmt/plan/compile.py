@@ -68,7 +68,7 @@ def trainer_of(recipe: Recipe, layout: Layout) -> Trainer:
 def compile_step(trainer: Trainer, layout: Layout) -> Compiled | Overflow:
     """Compile the train step."""
     with layout.use():
-        return compile_function(lambda: trainer.step.lower(trainer.state, trainer.batch))
+        return compile_function(lambda: trainer.step.lower(trainer.state, trainer.batch), _platform(layout))
 
 
 def decoding_shapes(recipe: Recipe, trainer: Trainer, layout: Layout) -> SearchShapes:
@@ -81,11 +81,16 @@ def decoding_shapes(recipe: Recipe, trainer: Trainer, layout: Layout) -> SearchS
 def compile_decoding(shapes: SearchShapes, layout: Layout) -> Compiled | Overflow:
     """Compile that translation, by beam search."""
     with layout.use():
-        return compile_function(lambda: lower_search(shapes))
+        return compile_function(lambda: lower_search(shapes), _platform(layout))
 
 
-def compile_function(lower: Callable[[], Any]) -> Compiled | Overflow:
-    """Compile what a function lowers; its mesh is to be set."""
+def compile_function(lower: Callable[[], Any], platform: str) -> Compiled | Overflow:
+    """Compile the program that a function lowers; its mesh is to be set.
+
+    Args:
+      lower: returns the lowered program.
+      platform: of the devices: `cpu` or `tpu`.
+    """
     began = lowered_at = time.monotonic()
     try:
         lowered = lower()
@@ -96,18 +101,30 @@ def compile_function(lower: Callable[[], Any]) -> Compiled | Overflow:
             raise
         return overflow
     done = time.monotonic()
-    return Compiled(compiled.as_text(), _memory(compiled), lowered_at - began, done - lowered_at, host_peak())
-
-
-def _memory(compiled: Any) -> MemoryUse:
-    analysis = compiled.memory_analysis()
-    return MemoryUse(
-        arguments=analysis.argument_size_in_bytes,
-        outputs=max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes),
-        temporaries=analysis.temp_size_in_bytes,
-        code=analysis.generated_code_size_in_bytes,
-        peak=analysis.peak_memory_in_bytes,
+    return Compiled(
+        compiled.as_text(),
+        read_memory(compiled.memory_analysis(), platform),
+        lowered_at - began,
+        done - lowered_at,
+        host_peak(),
     )
+
+
+def _platform(layout: Layout) -> str:
+    return str(layout.mesh.devices.flat[0].platform)
+
+
+def read_memory(analysis: Any, platform: str) -> MemoryUse:
+    """Return the memory that XLA's analysis of a compiled program tells of, in bytes of one device.
+
+    XLA's peak for a CPU leaves temporaries out. There it is the sum of all parts, which the allocator reserves together.
+    """
+    arguments, temporaries = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+    outputs = max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes)
+    code = analysis.generated_code_size_in_bytes
+    together = arguments + outputs + temporaries + code
+    peak = together if platform == "cpu" else analysis.peak_memory_in_bytes
+    return MemoryUse(arguments, outputs, temporaries, code, peak)
 
 
 def overflow_of(message: str, seconds: float) -> Overflow | None:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from small_plan import (
@@ -29,7 +30,7 @@ from nmt.errors import UserError
 from nmt.plan import topology
 from nmt.plan.advice import knobs
 from nmt.plan.chips import chip_for
-from nmt.plan.compile import Overflow, overflow_of
+from nmt.plan.compile import MemoryUse, Overflow, overflow_of, read_memory
 from nmt.plan.decoding import Decoding
 from nmt.plan.memory import Parameters
 from nmt.plan.planning import Plan
@@ -145,6 +146,10 @@ def check_step(plan: dict) -> None:
     assert plan["memory"]["arguments"] >= sum(
         plan["memory_by_class"][name] for name in ("weights", "optimizer", "batch")
     )
+    memory = plan["memory"]
+    if plan["topology"].startswith("cpu"):
+        assert memory["peak"] == sum(memory[name] for name in ("arguments", "outputs", "temporaries", "code"))
+    assert memory["peak"] >= max(memory["arguments"], memory["temporaries"])
     by_class = plan["memory_by_class"]
     temporaries = by_class["gradients"] + by_class["dispatch buffers"] + by_class["activations"]
     assert temporaries == plan["memory"]["temporaries"]
@@ -276,6 +281,19 @@ def test_what_does_not_fit_a_tpu_ends_with_status_1_and_says_what_helps(recipe_f
     for words in ("GiB too much", "model.remat=full", "train.accumulate="):
         assert words in line
     assert "Traceback" not in done.stderr
+
+
+def test_the_peak_is_that_of_xla_where_xla_counts_temporaries():
+    analysis = SimpleNamespace(
+        argument_size_in_bytes=100,
+        output_size_in_bytes=90,
+        alias_size_in_bytes=80,
+        temp_size_in_bytes=1000,
+        generated_code_size_in_bytes=1,
+        peak_memory_in_bytes=1050,
+    )
+    assert read_memory(analysis, "tpu") == MemoryUse(100, 10, 1000, 1, 1050)
+    assert read_memory(analysis, "cpu") == MemoryUse(100, 10, 1000, 1, 1111)
 
 
 def test_errors_of_xla_about_memory_are_understood():
