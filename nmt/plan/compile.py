@@ -117,7 +117,7 @@ def _platform(layout: Layout) -> str:
 def read_memory(analysis: Any, platform: str) -> MemoryUse:
     """Return the memory that XLA's analysis of a compiled program tells of, in bytes of one device.
 
-    XLA's peak for a CPU leaves temporaries out. There it is the sum of all parts, which the allocator reserves together.
+    XLA leaves temporaries out of the peak for a CPU: there it is the sum of all parts.
     """
     arguments, temporaries = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
     outputs = max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes)
