@@ -10,7 +10,7 @@ from nmt.cli.shell import parsed, prepare_process, run_command
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-class Request(NamedTuple):
+class EvaluateArguments(NamedTuple):
     """What the arguments ask for."""
 
     run: str
@@ -43,14 +43,14 @@ def evaluate(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Translate again what has been evaluated already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the matrix as JSON instead of a table.")] = False,
-) -> Request:
+) -> EvaluateArguments:
     """Translate held-out text of every direction with one loaded model, and print BLEU and chrF++.
 
     Results, hypotheses and report.html are written to RUN/evaluation/STEP/SET. What was evaluated before, with the
     same checkpoint, text and options, is not translated again.
     """
     wanted = [name.strip() for text in pairs for name in text.split(",") if name.strip()] if pairs else None
-    return Request(run, testset, wanted, beam, step, force, as_json)
+    return EvaluateArguments(run, testset, wanted, beam, step, force, as_json)
 
 
 def main() -> None:
@@ -59,11 +59,11 @@ def main() -> None:
 
 
 def _main() -> None:
-    if request := parsed(app, Request):
+    if request := parsed(app, EvaluateArguments):
         _evaluate(request)
 
 
-def _evaluate(request: Request) -> None:
+def _evaluate(request: EvaluateArguments) -> None:
     from nmt.config import read_run_recipe
     from nmt.evaluate.sets import open_set, select
 

@@ -38,7 +38,7 @@ _OWN_KEYS = ("recipe", "topology")
 _FLAGS = ("--decode", "--collectives", "--search", "--json")
 
 
-class Request(NamedTuple):
+class PlanArguments(NamedTuple):
     """What the arguments ask for."""
 
     recipe: str
@@ -55,7 +55,7 @@ def main() -> None:
     run_command(lambda: _main(sys.argv[1:]))
 
 
-def parse(arguments: Sequence[str]) -> Request:
+def parse(arguments: Sequence[str]) -> PlanArguments:
     """Return what the arguments ask for.
 
     Raises:
@@ -83,7 +83,7 @@ def parse(arguments: Sequence[str]) -> Request:
     if not given.get("recipe"):
         raise UserError(f"which recipe? write recipe=NAME (known: {', '.join(sorted(declarations('recipes')))})")
     topology = parse_topology(given.get("topology", "cpu:1"))
-    return Request(
+    return PlanArguments(
         recipe=given["recipe"],
         topology=topology,
         decode="--decode" in flags,
@@ -130,7 +130,7 @@ def _say(line: str) -> None:
     print(f"{command_name()}: {line}", file=sys.stderr)
 
 
-def _run(request: Request, recipe: Recipe) -> int:
+def _run(request: PlanArguments, recipe: Recipe) -> int:
     """Plan, print; return the exit status."""
     from nmt.cli.plan_report import Options, plan_and_report
 

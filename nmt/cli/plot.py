@@ -26,7 +26,7 @@ class Format(StrEnum):
     PDF = "pdf"
 
 
-class Request(NamedTuple):
+class PlotArguments(NamedTuple):
     """What the arguments ask for."""
 
     run: str
@@ -51,13 +51,13 @@ def plot(
         str | None, typer.Option(metavar="FOLDER", help="Where pictures are written. Default: RUN/plots.")
     ] = None,
     suffix: Annotated[Format, typer.Option("--format", help="Format of the pictures.")] = Format.SVG,
-) -> Request:
+) -> PlotArguments:
     """Draw the curves of a run (loss, load of experts, scores) and heat maps of which languages use which experts.
 
     The paths of the pictures go to standard output, after a table of how much the experts of each layer specialise.
     The run may be under way.
     """
-    return Request(run, _pictures(what), step, output, suffix)
+    return PlotArguments(run, _pictures(what), step, output, suffix)
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    if request := parsed(app, Request):
+    if request := parsed(app, PlotArguments):
         _plot(request)
 
 
@@ -79,7 +79,7 @@ def _pictures(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _plot(request: Request) -> None:
+def _plot(request: PlotArguments) -> None:
     import sys
 
     from nmt.evaluate.pictures import draw_pictures

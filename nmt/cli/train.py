@@ -40,7 +40,7 @@ Elsewhere say which process is which (docs/pods.md); this is not kept in the run
 _OWN_KEYS = ("recipe", "dry_run", *KEYS)
 
 
-class Request(NamedTuple):
+class TrainArguments(NamedTuple):
     """What the arguments ask for."""
 
     recipe: str
@@ -54,7 +54,7 @@ def main() -> None:
     run_command(lambda: _train(sys.argv[1:]), _leave)
 
 
-def parse(arguments: Sequence[str]) -> Request:
+def parse(arguments: Sequence[str]) -> TrainArguments:
     """Return the recipe, whether to train at all, and the `key=value` arguments for the recipe.
 
     Raises:
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str]) -> Request:
     if not given.get("recipe"):
         raise UserError(f"which recipe? write recipe=NAME (known: {', '.join(sorted(declarations('recipes')))})")
     keys = parse_launch({key: value for key, value in given.items() if key in KEYS})
-    return Request(given["recipe"], _truth(given.get("dry_run", "false")), tuple(overrides), keys)
+    return TrainArguments(given["recipe"], _truth(given.get("dry_run", "false")), tuple(overrides), keys)
 
 
 def usage() -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-class Request(NamedTuple):
+class TranslateArguments(NamedTuple):
     """What the arguments ask for."""
 
     run: str
@@ -64,9 +64,9 @@ def translate(
         str | None,
         typer.Option(metavar="NAME", help="Kind of text, where the run has data.domain_tags. Default: none."),
     ] = None,
-) -> Request:
+) -> TranslateArguments:
     """Translate text, one line at a time: N lines in, N lines out, and a blank line stays blank."""
-    return Request(run, source, target, file, output, beam, length_penalty, step, scores, domain)
+    return TranslateArguments(run, source, target, file, output, beam, length_penalty, step, scores, domain)
 
 
 def main() -> None:
@@ -75,11 +75,11 @@ def main() -> None:
 
 
 def _main() -> None:
-    if request := parsed(app, Request):
+    if request := parsed(app, TranslateArguments):
         run(request)
 
 
-def run(request: Request) -> None:
+def run(request: TranslateArguments) -> None:
     """Translate as requested, from and to the streams of the process or files.
 
     Raises:
@@ -101,7 +101,7 @@ def run(request: Request) -> None:
     _tell(report, translator)
 
 
-def _check(request: Request) -> None:
+def _check(request: TranslateArguments) -> None:
     """Raise UserError for the mistakes that show before anything is loaded."""
     from etils import epath
 
@@ -131,12 +131,12 @@ def _check(request: Request) -> None:
             raise UserError(f"cannot write {request.output}: it is a folder")
 
 
-def _is_interactive(request: Request) -> bool:
+def _is_interactive(request: TranslateArguments) -> bool:
     return request.file in (None, "-") and request.output is None and sys.stdin.isatty()
 
 
 @contextlib.contextmanager
-def _reader(request: Request) -> Iterator[BinaryIO]:
+def _reader(request: TranslateArguments) -> Iterator[BinaryIO]:
     if request.file is None or request.file == "-":
         yield sys.stdin.buffer
         return
@@ -151,7 +151,7 @@ def _reader(request: Request) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _writer(request: Request) -> Iterator[BinaryIO]:
+def _writer(request: TranslateArguments) -> Iterator[BinaryIO]:
     if request.output is None:
         yield sys.stdout.buffer
         return
@@ -165,7 +165,7 @@ def _writer(request: Request) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _progress_bar(request: Request) -> Iterator[Callable[[int], None] | None]:
+def _progress_bar(request: TranslateArguments) -> Iterator[Callable[[int], None] | None]:
     """Show a bar on standard error for a file of known size, unless the translations appear on the same terminal."""
     free = request.output is not None or not sys.stdout.isatty()
     if request.file in (None, "-") or not sys.stderr.isatty() or not free:
@@ -182,7 +182,7 @@ def _progress_bar(request: Request) -> Iterator[Callable[[int], None] | None]:
 
 
 def _translate(
-    request: Request,
+    request: TranslateArguments,
     translator: "Translator",
     lines: Iterator[bytes] | BinaryIO,
     writer: BinaryIO,
@@ -221,7 +221,7 @@ def _with_score(translation: "Translation") -> str:
     return f"{translation.score:.4f}\t{translation.text}"
 
 
-def _converse(request: Request, translator: "Translator", direction: "Direction") -> None:
+def _converse(request: TranslateArguments, translator: "Translator", direction: "Direction") -> None:
     """Translate what is typed, line by line."""
 
     def typed() -> Iterator[bytes]:

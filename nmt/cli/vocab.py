@@ -24,7 +24,7 @@ word and per character, unknown and byte pieces, and the words of most pieces.
 """
 
 
-class Request(NamedTuple):
+class VocabArguments(NamedTuple):
     """What the arguments ask for: a report, or the vocabulary of a recipe."""
 
     report: str  # a run or a model; empty: learn
@@ -37,7 +37,7 @@ def main() -> None:
     run_command(lambda: _vocab(sys.argv[1:]))
 
 
-def parse(arguments: Sequence[str]) -> Request:
+def parse(arguments: Sequence[str]) -> VocabArguments:
     """Return what the arguments ask for.
 
     Raises:
@@ -46,11 +46,11 @@ def parse(arguments: Sequence[str]) -> Request:
     if arguments and arguments[0] == "--report":
         if len(arguments) != 2:
             raise UserError("--report takes one run or model (see nmt-vocab --help)")
-        return Request(arguments[1], "", ())
+        return VocabArguments(arguments[1], "", ())
     recipes = [argument for argument in arguments if argument.startswith("recipe=")]
     if len(recipes) != 1 or not (name := recipes[0].removeprefix("recipe=")):
         raise UserError("which recipe? write recipe=NAME once (see nmt-vocab --help)")
-    return Request("", name, tuple(argument for argument in arguments if argument != recipes[0]))
+    return VocabArguments("", name, tuple(argument for argument in arguments if argument != recipes[0]))
 
 
 def _vocab(arguments: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from nmt.config.arguments import Given, read_arguments
 from nmt.config.directions import expand_directions, expand_languages
 from nmt.config.documents import Document, KeyPath, read_document
 from nmt.config.keys import describe, keys_by_name, unknown_key
-from nmt.config.presets import preset_of
+from nmt.config.presets import chosen_preset
 from nmt.config.schema import Recipe
 from nmt.config.standins import replace_unset_corpora
 from nmt.errors import UserError, did_you_mean
@@ -52,11 +52,11 @@ class _Settings:
 
     def _add(self, layer: dict[str, Any]) -> None:
         self.layers.append(layer)
-        self.values = _merged(_without(self.values, preset_of(_experts_of(layer))), layer)
+        self.values = _merged(_without(self.values, chosen_preset(_layer_moe(layer))), layer)
 
     def layer(self, key: str) -> int:
         """Return which layer gave a key of `model.moe`, the last that did; -1 if none did."""
-        return max((number for number, layer in enumerate(self.layers) if key in _experts_of(layer)), default=-1)
+        return max((number for number, layer in enumerate(self.layers) if key in _layer_moe(layer)), default=-1)
 
     def origin(self, path: KeyPath) -> str:
         """Return where the value at `path` was given, or the section nearest around it."""
@@ -84,7 +84,7 @@ def load_recipe(
       UserError: an unknown recipe, model or key, a wrong value, a key given twice; one line per mistake.
     """
     settings = _merge(find_declaration("recipes", name_or_path), overrides)
-    recipe = _with_effect(_resolved(settings, lambda corpora: replace_unset_corpora(corpora, say)), settings)
+    recipe = _effective(_resolved(settings, lambda corpora: replace_unset_corpora(corpora, say)), settings)
     try:
         find_declaration(MESHES, recipe.mesh.preset)
     except UserError as error:
@@ -135,7 +135,7 @@ def _resolved(
     )
 
 
-def _with_effect(recipe: Recipe, settings: _Settings) -> Recipe:
+def _effective(recipe: Recipe, settings: _Settings) -> Recipe:
     """Return the recipe without values of `model.moe` that have no effect.
 
     What an earlier layer set gives way to the key that takes its effect away.
@@ -234,7 +234,7 @@ def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _experts_of(values: Mapping[str, Any]) -> dict[str, Any]:
+def _layer_moe(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the mixture-of-experts section of a recipe's values, empty where there is none."""
     model = values.get("model")
     moe = model.get("moe") if isinstance(model, dict) else None
@@ -243,7 +243,7 @@ def _experts_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without(values: dict[str, Any], keys: Container[str]) -> dict[str, Any]:
     """Return a recipe's values without these keys of the mixture-of-experts section."""
-    moe = _experts_of(values)
+    moe = _layer_moe(values)
     left = {key: value for key, value in moe.items() if key not in keys}
     return {**values, "model": {**values["model"], "moe": left}} if moe else values
 

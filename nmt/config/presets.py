@@ -98,7 +98,7 @@ def _spelt(value: Any) -> str:
     return "null" if value is None else str(value).lower()
 
 
-def preset_of(moe: Mapping[str, Any]) -> dict[str, Any]:
+def chosen_preset(moe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the preset that a `model.moe` section names; none if it names no known one."""
     name = moe.get("preset")
     return PRESETS.get(name, {}) if isinstance(name, str) else {}
@@ -106,6 +106,6 @@ def preset_of(moe: Mapping[str, Any]) -> dict[str, Any]:
 
 def expanded(moe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a `model.moe` section with those of its preset, if it names a known one, spelt out."""
-    values = {**preset_of(moe), **moe}
+    values = {**chosen_preset(moe), **moe}
     # A single gate that is normalised is one, and a router without a gradient is nobody's convention.
     return values if "normalise" in moe or values.get("top_k") != 1 else {**values, "normalise": "none"}

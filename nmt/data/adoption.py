@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import sentencepiece
 
-from nmt.data.vocab import BEGIN, END, PAD, UNKNOWN, is_own
+from nmt.data.vocab import BEGIN, END, PAD, UNKNOWN, is_toolkit_vocabulary
 from nmt.errors import UserError
 
 _SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
@@ -28,7 +28,7 @@ def adopted(model: bytes, name: str, languages: Sequence[str], symbols: Sequence
       UserError: it is no SentencePiece model.
     """
     wanted = [*(f">>{language}<<" for language in languages), *symbols]
-    if is_own(model, tagged=bool(wanted)):
+    if is_toolkit_vocabulary(model, tagged=bool(wanted)):
         return model
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2 as protocol

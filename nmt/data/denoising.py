@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nmt.config.schema_denoise import DenoiseConfig
-from nmt.data.order import GOLDEN, Ints, Window, Words, mixed
+from nmt.data.order import GOLDEN, DrawnExamples, Ints, Words, mixed
 
 _MARKS = 1  # <denoise>, which is stored before the pieces
 _SLOTS = 1 << 32  # numbers of the draws that place spans; below are those of their lengths
@@ -53,11 +53,11 @@ class Denoiser:
         self._seed = np.uint64(seed)
         self._lengths = _poisson(config.span)
 
-    def chooses(self, window: Window) -> np.ndarray:
+    def chooses(self, window: DrawnExamples) -> np.ndarray:
         """Say which examples are of denoising [N]."""
         return window.stream >= self._first
 
-    def lengths(self, window: Window, sources: np.ndarray) -> np.ndarray:
+    def lengths(self, window: DrawnExamples, sources: np.ndarray) -> np.ndarray:
         """Return the pieces of sources [N], marks included, as they are after masking, from what they are before."""
         chosen = self.chooses(window)
         found = sources.astype(np.int64)
@@ -65,7 +65,7 @@ class Denoiser:
         found[chosen] += noise.spans - noise.masked
         return found
 
-    def masked(self, window: Window, source: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def masked(self, window: DrawnExamples, source: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return all sources, one after the other, and their lengths [N], with those of denoising masked.
 
         Args:
@@ -95,7 +95,7 @@ class Denoiser:
         result[mine_now] = changed
         return result, now
 
-    def _keys(self, window: Window) -> Words:
+    def _keys(self, window: DrawnExamples) -> Words:
         streams = mixed(self._seed + window.stream.astype(np.uint64) * np.uint64(GOLDEN))
         return mixed(streams + window.occurrence.astype(np.uint64))
 

@@ -126,7 +126,7 @@ class Mixture:
         """Return the directions that are drawn in a stage."""
         return [d for d, share in zip(self.directions, self.shares(0, stage), strict=True) if share > 0]
 
-    def stage_at(self, step: int) -> int:
+    def find_stage(self, step: int) -> int:
         """Return the stage of a step if every stage lasts as long as its `steps` allow."""
         ends = np.cumsum([np.inf if stage.steps is None else stage.steps for stage in self.stages[:-1]])
         return int(np.searchsorted(ends, step, side="right"))
@@ -134,7 +134,7 @@ class Mixture:
     def mean(self, steps: int) -> Shares:
         """Return the shares [D + L], mean over the steps of a run."""
         points = np.linspace(0, steps, min(steps, _POINTS), endpoint=False).astype(int)
-        return np.mean([self.all_shares(int(step), self.stage_at(int(step))) for step in points], axis=0)
+        return np.mean([self.all_shares(int(step), self.find_stage(int(step))) for step in points], axis=0)
 
     def _shares(self, temperature: float, stage: int) -> Shares:
         drawn = self._trained & (self._factors[stage] > 0)

@@ -21,7 +21,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
 
 
-class Window(NamedTuple):
+class DrawnExamples(NamedTuple):
     """The examples of a window [W]: index of the stream, record in it, and its place in the endless run of that stream.
 
     `occurrence` counts the examples of a stream from the beginning of the run, over all its epochs.
@@ -31,9 +31,9 @@ class Window(NamedTuple):
     record: Ints
     occurrence: Ints
 
-    def at(self, places: Any) -> "Window":
+    def at(self, places: Any) -> "DrawnExamples":
         """Return the examples at some places: indices, a mask or a slice."""
-        return Window(*(column[places] for column in self))
+        return DrawnExamples(*(column[places] for column in self))
 
 
 def derived(seed: int, purpose: str) -> int:
@@ -41,7 +41,7 @@ def derived(seed: int, purpose: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1)[0])
 
 
-def draw_window(shares: Shares, counts: Ints, sizes: Ints, keys: Words, size: int, seed: list[int]) -> Window:
+def draw_window(shares: Shares, counts: Ints, sizes: Ints, keys: Words, size: int, seed: list[int]) -> DrawnExamples:
     """Draw a window.
 
     Args:
@@ -62,7 +62,9 @@ def draw_window(shares: Shares, counts: Ints, sizes: Ints, keys: Words, size: in
     by_stream = np.argsort(stream, kind="stable")
     occurrence[by_stream] = np.arange(size) + (counts - starts)[stream[by_stream]]
     epoch, place = np.divmod(occurrence, sizes[stream])
-    return Window(stream, permuted(place, sizes[stream], mixed(keys[stream] + epoch.astype(np.uint64))), occurrence)
+    return DrawnExamples(
+        stream, permuted(place, sizes[stream], mixed(keys[stream] + epoch.astype(np.uint64))), occurrence
+    )
 
 
 def permuted(index: Ints, size: Ints, key: Words) -> Ints:

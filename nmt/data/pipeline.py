@@ -20,10 +20,10 @@ from nmt.data.augment import Augmenter
 from nmt.data.batch import Batch
 from nmt.data.denoising import Denoiser
 from nmt.data.mixture import Mixture, denoised
-from nmt.data.order import Window, derived, draw_window
+from nmt.data.order import DrawnExamples, derived, draw_window
 from nmt.data.packing import fit_rows
 from nmt.data.prefetch import prefetch
-from nmt.data.streams import Found, Streams, open_streams
+from nmt.data.streams import LocatedExamples, Streams, open_streams
 from nmt.data.vocab import BACK_TRANSLATED, MASK
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
@@ -109,7 +109,7 @@ def dev_batches(
     streams = open_streams(store_dir, "dev", directions, data)
     stream = np.repeat(np.arange(len(streams.sizes)), streams.sizes)
     record = np.concatenate([np.arange(size) for size in streams.sizes])
-    examples = Window(stream, record, record).at(np.lexsort((stream, record)))
+    examples = DrawnExamples(stream, record, record).at(np.lexsort((stream, record)))
     block, begun = _block_rows(rows), 0
     while begun < len(stream):
         some = streams.find(examples.at(slice(begun, begun + _most_examples(block, streams))))
@@ -159,7 +159,7 @@ class GlobalOrder:
         self._keys = np.array([derived(seed, name) << 32 for name in names], np.uint64)
         self._size = data.shuffle_window
         self._seed = derived(seed, "window")
-        self._last: tuple[Position, Window] | None = None
+        self._last: tuple[Position, DrawnExamples] | None = None
 
     @property
     def stages(self) -> int:
@@ -171,7 +171,7 @@ class GlobalOrder:
         """The beginning."""
         return Position(0, 0, 0, 0, (0,) * len(self._sizes))
 
-    def window(self, position: Position) -> Window:
+    def window(self, position: Position) -> DrawnExamples:
         """Return the window that a position is in."""
         at = position._replace(offset=0)
         if self._last is None or self._last[0] != at:
@@ -195,7 +195,7 @@ class GlobalOrder:
         counts = tuple((used + position.counts).tolist())
         return Position(position.window + 1, 0, step, stage, counts)
 
-    def take(self, position: Position, count: int, step: int) -> tuple[list[tuple[Position, int]], Window]:
+    def take(self, position: Position, count: int, step: int) -> tuple[list[tuple[Position, int]], DrawnExamples]:
         """Return the next `count` examples, and of every window touched the position in it and how many it gave."""
         parts, taken = [], []
         while count:
@@ -205,7 +205,7 @@ class GlobalOrder:
             taken.append(self.window(position).at(slice(position.offset, position.offset + here)))
             parts.append((position, here))
             position, count = position._replace(offset=position.offset + here), count - here
-        return parts, Window(*(np.concatenate(columns) for columns in zip(*taken, strict=True)))
+        return parts, DrawnExamples(*(np.concatenate(columns) for columns in zip(*taken, strict=True)))
 
 
 def _rows(batch: Batch, first: int, count: int) -> Batch:
@@ -324,7 +324,7 @@ class _PackedIterator(grain.DatasetIterator):
         batches = rows // self._rows
         return _Block(self._streams.batch(local, examples.at(mine), batches * self._host_rows), after)
 
-    def _enough(self, rows: int) -> tuple[Found, list[tuple[Position, int]]]:
+    def _enough(self, rows: int) -> tuple[LocatedExamples, list[tuple[Position, int]]]:
         """Return examples that fill more than so many rows, and where they come from."""
         limits, guess = np.array(self._streams.limits), self._guess
         while True:

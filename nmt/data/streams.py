@@ -14,7 +14,7 @@ from nmt.data.augment import Augmenter, Pair
 from nmt.data.batch import Batch
 from nmt.data.denoising import Denoiser
 from nmt.data.mixture import denoised
-from nmt.data.order import Window
+from nmt.data.order import DrawnExamples
 from nmt.data.packing import Examples, Prefixes, assemble
 from nmt.data.records import Located, TokenPairs
 from nmt.data.store import DirectionStats, RowLengths, load_stats, open_pairs
@@ -24,16 +24,16 @@ from nmt.files import allow_open_files
 from nmt.languages import Direction
 
 
-class Found(NamedTuple):
+class LocatedExamples(NamedTuple):
     """Examples [N], where they are stored, and the tokens that they take in a row on both sides [N,2]."""
 
-    window: Window
+    window: DrawnExamples
     located: Located
     lengths: np.ndarray
 
-    def at(self, places: Any) -> "Found":
+    def at(self, places: Any) -> "LocatedExamples":
         """Return the examples at some places: indices, a mask or a slice."""
-        return Found(self.window.at(places), self.located.at(places), self.lengths[places])
+        return LocatedExamples(self.window.at(places), self.located.at(places), self.lengths[places])
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Streams:
     augmenter: Augmenter | None = None
     denoiser: Denoiser | None = None
 
-    def find(self, window: Window) -> Found:
+    def find(self, window: DrawnExamples) -> LocatedExamples:
         """Look examples up; reads them too if they are augmented.
 
         Raises:
@@ -63,9 +63,9 @@ class Streams:
             lengths = _lengths(self._changed(window, located)) + extras
         if self.denoiser is not None:
             lengths[:, 0] = self.denoiser.lengths(window, lengths[:, 0] - extras[:, 0]) + extras[:, 0]
-        return Found(window, located, lengths)
+        return LocatedExamples(window, located, lengths)
 
-    def batch(self, row: np.ndarray, found: Found, rows: int) -> Batch:
+    def batch(self, row: np.ndarray, found: LocatedExamples, rows: int) -> Batch:
         """Return a batch of `rows` rows with each example [N] in its row; reads what it holds."""
         if self.augmenter is None:
             words, first = self.pairs.words(found.located)
@@ -80,7 +80,7 @@ class Streams:
             examples = self._masked(self.denoiser, found.window, examples)
         return assemble(examples, rows, self.limits, self.prefixes)
 
-    def _masked(self, denoiser: Denoiser, window: Window, examples: Examples) -> Examples:
+    def _masked(self, denoiser: Denoiser, window: DrawnExamples, examples: Examples) -> Examples:
         """Mask the sources of denoising; the masked ones come behind the words that there are."""
         at = np.flatnonzero(denoiser.chooses(window))
         words, source, lengths = examples.words, examples.source.copy(), examples.lengths.copy()
@@ -90,7 +90,7 @@ class Streams:
         source[at], lengths[at, 0] = len(words) + np.cumsum(now) - now, now
         return examples._replace(words=np.concatenate([words, masked]), source=source, lengths=lengths)
 
-    def _changed(self, window: Window, located: Located) -> list[Pair]:
+    def _changed(self, window: DrawnExamples, located: Located) -> list[Pair]:
         assert self.augmenter is not None
         keys = list(zip(window.stream.tolist(), window.occurrence.tolist(), strict=True))
         pairs = [self.augmenter.known(*key) for key in keys]

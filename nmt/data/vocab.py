@@ -300,7 +300,7 @@ def _processor(model: bytes, name: str) -> Any:
     return processor
 
 
-def is_own(model: bytes, tagged: bool) -> bool:
+def is_toolkit_vocabulary(model: bytes, tagged: bool) -> bool:
     """Say whether a model is a vocabulary of this toolkit, and has a tag if it is to be tagged."""
     try:
         vocabulary = Vocabulary(model)

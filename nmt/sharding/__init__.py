@@ -6,15 +6,15 @@ and on thousands.
 """
 
 from nmt.sharding.annotate import einsum, is_explicit, left_to_xla, parts, replicate, shard, split, store
-from nmt.sharding.axes import LOGICAL_AXES, Rules, active_rules, named_sharding, partition_spec
+from nmt.sharding.axes import LOGICAL_AXES, AxisRules, active_rules, named_sharding, partition_spec
 from nmt.sharding.mesh import Layout, make_layout, make_mesh, platform
 from nmt.sharding.presets import Preset, load_preset
 
 __all__ = [
     "LOGICAL_AXES",
+    "AxisRules",
     "Layout",
     "Preset",
-    "Rules",
     "active_rules",
     "einsum",
     "is_explicit",

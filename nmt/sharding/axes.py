@@ -33,7 +33,7 @@ LOGICAL_AXES = {
 
 
 @dataclass(frozen=True)
-class Rules:
+class AxisRules:
     """A table from logical axes to mesh axes; hashable, as the key of a cache must be."""
 
     preset: str  # for messages
@@ -67,9 +67,9 @@ class Rules:
 in_force = jax.make_user_context(None)
 
 
-def active_rules() -> Rules | None:
+def active_rules() -> AxisRules | None:
     """Return the table in force, None outside of `Layout.use`."""
-    rules: Rules | None = in_force.value
+    rules: AxisRules | None = in_force.value
     return rules
 
 

@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, get_abstract_mesh
 
 from nmt.config import MeshConfig
 from nmt.errors import UserError
-from nmt.sharding.axes import Rules, in_force
+from nmt.sharding.axes import AxisRules, in_force
 from nmt.sharding.presets import SLICES, Preset, load_preset
 
 _TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
@@ -24,7 +24,7 @@ class Layout:
     """A mesh, and the table from logical axes to its axes."""
 
     mesh: Mesh  # or an AbstractMesh, which has the same attributes but no devices
-    rules: Rules
+    rules: AxisRules
 
     @contextlib.contextmanager
     def use(self) -> Iterator[Mesh]:

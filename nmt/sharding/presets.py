@@ -7,7 +7,7 @@ from typing import Any, Literal
 from nmt.config.documents import Document, read_document
 from nmt.errors import UserError, did_you_mean
 from nmt.files import MESHES, find_declaration
-from nmt.sharding.axes import LOGICAL_AXES, Rules
+from nmt.sharding.axes import LOGICAL_AXES, AxisRules
 
 SLICES: Literal["slices"] = "slices"  # stands for the number of slices where an axis has its size
 SIZED = ("data", "fsdp", "expert", "model")  # the axes whose sizes are keys of a recipe
@@ -21,7 +21,7 @@ class Preset:
     name: str
     description: str
     axes: dict[str, int | Literal["slices"]]  # outermost first
-    rules: Rules
+    rules: AxisRules
 
 
 def load_preset(name: str) -> Preset:
@@ -48,7 +48,7 @@ class _Reader:
                 raise self.wrong((), f"{key} is missing")
         axes = self.axes()
         used, stored = (self.table(key, tuple(axes)) for key in ("rules", "stored"))
-        return Preset(name, str(values.get("description") or ""), axes, Rules(name, used, stored))
+        return Preset(name, str(values.get("description") or ""), axes, AxisRules(name, used, stored))
 
     def axes(self) -> dict[str, int | Literal["slices"]]:
         axes = self.mapping("axes")

@@ -12,7 +12,7 @@ import pytest
 
 import nmt.cli
 from nmt.cli.shell import merged_tunables
-from nmt.cli.train import Request, parse, usage
+from nmt.cli.train import TrainArguments, parse, usage
 from nmt.config.keys import describe
 from nmt.errors import UserError
 from nmt.files import declarations
@@ -253,9 +253,9 @@ def test_version() -> None:
 
 
 def test_parse() -> None:
-    assert parse(["recipe=a=b.yaml"]) == Request("a=b.yaml", False, ())
-    assert parse(["quickstart", "seed=1", "dry_run=true"]) == Request("quickstart", True, ("seed=1",))
-    assert parse(["dry_run=False", "seed=1", "recipe=q", "name=x"]) == Request("q", False, ("seed=1", "name=x"))
+    assert parse(["recipe=a=b.yaml"]) == TrainArguments("a=b.yaml", False, ())
+    assert parse(["quickstart", "seed=1", "dry_run=true"]) == TrainArguments("quickstart", True, ("seed=1",))
+    assert parse(["dry_run=False", "seed=1", "recipe=q", "name=x"]) == TrainArguments("q", False, ("seed=1", "name=x"))
 
 
 @pytest.mark.parametrize(

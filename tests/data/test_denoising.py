@@ -24,7 +24,7 @@ from nmt.corpora.counts import count_corpus
 from nmt.corpora.opening import open_corpus
 from nmt.data.denoising import Denoiser
 from nmt.data.mixture import Mixture, denoised, mixing_table
-from nmt.data.order import Window
+from nmt.data.order import DrawnExamples
 from nmt.data.pipeline import dev_batches, enter_stage, train_batches
 from nmt.errors import UserError
 from nmt.languages import Direction, parse_stream
@@ -40,7 +40,7 @@ CONFIG = DenoiseConfig(languages=("es",))
 
 def window(count, stream=3, begin=0):
     numbers = np.arange(begin, begin + count)
-    return Window(np.full(count, stream), numbers, numbers)
+    return DrawnExamples(np.full(count, stream), numbers, numbers)
 
 
 def masked(denoiser, window, texts):
@@ -122,7 +122,7 @@ def test_noise_depends_on_seed_stream_and_occurrence_alone():
 
 
 def test_other_streams_are_left_alone():
-    mixed = Window(np.array([0, 3, 2, 4]), np.arange(4), np.arange(4))
+    mixed = DrawnExamples(np.array([0, 3, 2, 4]), np.arange(4), np.arange(4))
     texts = [list(range(100, 100 + size)) for size in (5, 30, 1, 20)]
     found = masked(Denoiser(3, MASK, CONFIG, 1), mixed, texts)
     assert [found[0], found[2]] == [texts[0], texts[2]]

@@ -161,7 +161,7 @@ def test_a_domain_is_told_behind_the_tag(run):
     (plain,) = translator.translate_scored([line], "de", "en")
     marked = [source.tag("de"), source.symbol("<domain:legal>"), *source.encode([line])[0], END]
     assert translator._searcher.search([marked], begin=target.tag("en"))[0][0].score == told.score != plain.score
-    request = command.Request(str(run), "de", "en", None, None, None, None, None, False, "legal")
+    request = command.TranslateArguments(str(run), "de", "en", None, None, None, None, None, False, "legal")
     command._check(request)
     for attempt in (
         lambda: command._check(request._replace(domain="news")),

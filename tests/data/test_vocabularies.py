@@ -390,7 +390,7 @@ def test_text_is_read_and_written_each_in_its_own_pieces(run, vocabularies):
 
 
 def test_the_command_asks_the_vocabulary_of_sources(run, capsys):
-    request = command.Request(str(run), "de", "zh-Hans", None, None, None, None, None, False)
+    request = command.TranslateArguments(str(run), "de", "zh-Hans", None, None, None, None, None, False)
     with pytest.raises(UserError, match=r"the model does not know zh-Hans.*; it knows de, en, es"):
         command._check(request)
     command._check(request._replace(target="es"))

@@ -327,8 +327,8 @@ class Streams:
 
 
 def request(run_dir, **changes):
-    values = {"source": "en", "target": "de", **dict.fromkeys(command.Request._fields[3:]), "scores": False}
-    return command.Request(run=str(run_dir), **(values | changes))
+    values = {"source": "en", "target": "de", **dict.fromkeys(command.TranslateArguments._fields[3:]), "scores": False}
+    return command.TranslateArguments(run=str(run_dir), **(values | changes))
 
 
 @pytest.fixture
