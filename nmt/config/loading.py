@@ -2,6 +2,9 @@
 
     models/NAME.yaml  <  recipes/NAME.yaml  <  key=value
 
+A model's file has the keys of `model`, and under `vocab` the sizes of the vocabularies that its parameters are counted
+with.
+
 Sections merge key by key; anything else, null included, replaces. A later key inside a section that was null brings
 the section back with its defaults. Every mistake is reported with the key, the file and line or the argument, and
 what is valid instead.
@@ -28,6 +31,8 @@ from nmt.files import MESHES, find_declaration
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+_SIZES = ("size", "target_size")  # of `vocab`, in the declaration of a model
 
 
 @dataclass
@@ -107,7 +112,9 @@ def _merge(path: os.PathLike[str], overrides: Sequence[str] = ()) -> _Settings:
     arguments = read_arguments(overrides)
     settings = _Settings(document.path, values={"name": PurePath(document.path).stem})
     if base := _base_model(document, arguments):
-        settings.merge(base, ("model",))
+        model, vocabulary = _by_section(base)
+        settings.merge(model, ("model",))
+        settings.merge(vocabulary, ("vocab",))
     settings.merge(document)
     settings.set(arguments)
     return settings
@@ -178,8 +185,26 @@ def _base_model(document: Document, arguments: Mapping[KeyPath, Given]) -> Docum
     except UserError as error:
         raise UserError(f"{origin}: {error}") from None
     base = read_document(file)
-    _check_keys(base, ("model",))
+    model, vocabulary = _by_section(base)
+    _check_keys(model, ("model",))
+    _check_keys(vocabulary, ("vocab",))
     return base
+
+
+def _by_section(base: Document) -> tuple[Document, Document]:
+    """Return the part of a model's declaration that is of `model`, and what it says of `vocab`, its sizes.
+
+    Raises:
+      UserError: `vocab` says more than sizes.
+    """
+    values, sizes = dict(base.values), base.values.get("vocab", {})
+    values.pop("vocab", None)
+    if not isinstance(sizes, dict) or not sizes.keys() <= set(_SIZES):
+        line = base.lines[("vocab",)]
+        raise UserError(f"{base.path}:{line}: vocab of a model is a section of {' and '.join(_SIZES)} alone")
+    lines = {path: line for path, line in base.lines.items() if path[0] != "vocab"}
+    below = {path[1:]: line for path, line in base.lines.items() if path[0] == "vocab" and len(path) > 1}
+    return Document(base.path, values, lines), Document(base.path, sizes, below)
 
 
 def _check_keys(document: Document, section: KeyPath = ()) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from nmt.config import (
     MoEConfig,
     Recipe,
+    VocabularySizes,
     compare_recipes,
     dump_recipe,
     load_recipe,
@@ -626,6 +627,29 @@ def test_shipped_recipes_resolve_as_recorded(name: str, monkeypatch: pytest.Monk
         golden.parent.mkdir(parents=True, exist_ok=True)
         golden.write_text(dump_recipe(recipe))
     assert golden.read_text() == dump_recipe(recipe), "changed; if so meant, run with UPDATE_GOLDEN=1"
+
+
+def test_a_model_brings_the_sizes_of_its_vocabularies_which_a_recipe_may_change(here: Path) -> None:
+    (here / "models" / "small.yaml").write_text("vocab:\n  size: 500\n  target_size: 400\nembeddings: separate\n")
+    text = MINIMAL + "model:\n  base: small\n"
+    assert load(text).vocab.sizes == VocabularySizes(500, 400)
+    assert load(text + "vocab:\n  size: 600\n").vocab.sizes == VocabularySizes(600, 400)
+    assert load(text, "vocab.target_size=null", "model.embeddings=shared").vocab.sizes == VocabularySizes(500, 500)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "problem"),
+    [
+        ("vocab: {size: 500, seed: 1}", "models/small.yaml:1: vocab of a model is a section of size and target_size"),
+        ("vocab: 500", "models/small.yaml:1: vocab of a model is a section of size and target_size alone"),
+        ("vocab:\n  size: 5", "models/small.yaml:2: vocab.size must be a whole number, at least 300 (not 5)"),
+    ],
+)
+def test_mistakes_in_the_vocabulary_of_a_model_are_told_where_they_are(
+    vocabulary: str, problem: str, here: Path
+) -> None:
+    (here / "models" / "small.yaml").write_text(f"{vocabulary}\nwidth: 64\n")
+    assert problem in mistake(MINIMAL + "model:\n  base: small\n")
 
 
 def test_recorded_recipes_are_shipped() -> None:
