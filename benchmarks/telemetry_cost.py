@@ -27,7 +27,7 @@ from nmt.data.batch import Batch
 from nmt.languages import all_languages
 from nmt.sharding import make_mesh
 from nmt.train.checkpoints import Progress
-from nmt.train.experts import UsageCounter, sparse_layers
+from nmt.train.experts import UsageCounter
 from nmt.train.objective import Metrics, objective
 from nmt.train.step import make_trainer
 from nmt.train.telemetry import Recorder, Window, flatten
@@ -81,7 +81,7 @@ class Side:
     def __init__(self, config: Recipe, vocabulary: int, telling: bool):
         self.config, self.telling = config, telling
         self.trainer = make_trainer(config, VocabularySizes.shared(vocabulary), make_mesh())
-        self.layers = sparse_layers(config.model) if telling else {}
+        self.layers = config.model.sparse_layers if telling else {}
         self.batches = [
             self.trainer.place(batch(config.rows, len(config.data.directions), vocabulary, seed)) for seed in range(4)
         ]

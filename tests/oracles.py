@@ -185,6 +185,49 @@ def route(logits, real, slots, threshold=None, uniform=None, choices=2, normalis
     )
 
 
+def bias_balanced(logits, real, bias, slots, choices, affinity="sigmoid", normalise="before"):
+    """Choices by affinity and bias, token by token (arXiv:2412.19437, equations 12 to 20; no sampling, no priority).
+
+    Args:
+      logits: float32 [G,N,E].
+      real: bool [G,N].
+      bias: float [E].
+      slots: C, or None: nothing is dropped.
+      choices: K.
+      affinity: sigmoid or softmax.
+      normalise: before, after or none.
+
+    Returns:
+      expert, gate and kept [G,N,K], the load of each expert [E], and the balance loss of each group with tokens.
+    """
+    groups, tokens, experts = logits.shape
+    expert, gate = np.zeros((groups, tokens, choices), int), np.zeros((groups, tokens, choices))
+    kept, load, losses = np.zeros((groups, tokens, choices), bool), np.zeros(experts), []
+    for g in range(groups):
+        counter, alone, mean = np.zeros(experts, int), np.zeros(experts), np.zeros(experts)
+        exact = logits[g].astype(np.float64)
+        scores = 1 / (1 + np.exp(-exact)) if affinity == "sigmoid" else softmax(exact)
+        for n in range(tokens):
+            expert[g, n], _ = best(scores[n] + bias, choices)
+        for k in range(choices):
+            for n in np.flatnonzero(real[g]):
+                e = expert[g, n, k]
+                load[e] += 1
+                kept[g, n, k] = slots is None or counter[e] < slots
+                counter[e] += 1
+        for n in np.flatnonzero(real[g]):
+            raw = scores[n, expert[g, n]]
+            gate[g, n] = np.where(kept[g, n], raw / raw.sum() if normalise == "before" else raw, 0.0)
+            if normalise == "after" and kept[g, n].any():
+                gate[g, n] /= gate[g, n].sum()
+            alone[best(scores[n], choices)[0]] += 1
+            mean += scores[n] / scores[n].sum()
+        if real[g].any():
+            count = real[g].sum()
+            losses.append(sum(experts / (choices * count) * alone[e] * mean[e] / count for e in range(experts)))
+    return expert, gate, kept, load, losses
+
+
 def choose_tokens(logits, real, slots):
     """Expert choice: for every group and expert the `slots` best tokens, {token: gate}, padding aside."""
     taken = []

@@ -9,7 +9,8 @@ from flax import nnx
 
 from nmt.config import MoEConfig
 from nmt.models.moe.layer import ExpertOptions, MoE
-from nmt.models.moe.routing import route
+from nmt.models.moe.routers import make_router
+from nmt.models.moe.statistics import statistics
 from nmt.models.tokens import Phase, TokenInfo
 
 WIDTH, HIDDEN = 6, 10
@@ -35,9 +36,18 @@ def draw_real(rng, shape, padding):
     return real
 
 
+def decide(logits, real, config, slots, key=None, decoder=False, balanced_groups=None):
+    """The moves of a router that goes by logits, and their statistics; biases of experts are zero."""
+    router = make_router(config, decoder)
+    arrays = {"router_bias": jnp.zeros(logits.shape[-1])}
+    decision = router.choose(logits, real, arrays, slots, key)
+    info = TokenInfo(jnp.zeros(real.shape, jnp.int32), real)
+    return decision.moves, statistics(decision, info, logits.shape[-1], balanced_groups)
+
+
 @functools.partial(jax.jit, static_argnames=("config", "decoder"))
 def routed(logits, real, slots, key, config, decoder=False):
-    return route(logits, real, config, slots, key, decoder=decoder)
+    return decide(logits, real, config, slots, key, decoder)
 
 
 def make_layer(seed=0, decoder=False, options=None, **changes):

@@ -1,4 +1,4 @@
-"""Presets of the mixture-of-experts layers: the conventions of four papers, as values of `model.moe`.
+"""Presets of the mixture-of-experts layers: the conventions of five papers, as values of `model.moe`.
 
 A preset stands for its values as if they were written where its name is: what is written beside it, or in a later
 layer (recipe over model, argument over recipe), wins; what an earlier layer set gives way. With `top_k: 1` gates are
@@ -12,6 +12,7 @@ from typing import Any
 PRESETS: dict[str, dict[str, Any]] = {
     "gshard": {
         "every": 2,
+        "routing": "token_choice",
         "top_k": 2,
         "normalise": "before",
         "second_expert": "random",
@@ -27,9 +28,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "expert_dropout": 0.0,
         "output_masking": 0.0,
         "extra_dense": False,
+        "affinity": "sigmoid",
+        "bias_rate": 0.001,
+        "sequence_balance_weight": 0.0,
+        "shared": "none",
     },
     "switch": {
         "every": 2,
+        "routing": "token_choice",
         "top_k": 1,
         "normalise": "none",
         "second_expert": "all",
@@ -45,9 +51,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "expert_dropout": 0.1,
         "output_masking": 0.0,
         "extra_dense": False,
+        "affinity": "sigmoid",
+        "bias_rate": 0.001,
+        "sequence_balance_weight": 0.0,
+        "shared": "none",
     },
     "st_moe": {
         "every": 4,
+        "routing": "token_choice",
         "top_k": 2,
         "normalise": "before",
         "second_expert": "random",
@@ -63,9 +74,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "expert_dropout": 0.1,
         "output_masking": 0.0,
         "extra_dense": True,
+        "affinity": "sigmoid",
+        "bias_rate": 0.001,
+        "sequence_balance_weight": 0.0,
+        "shared": "none",
     },
     "nllb": {
         "every": 4,
+        "routing": "token_choice",
         "top_k": 2,
         "normalise": "after",
         "second_expert": "all",
@@ -81,6 +97,33 @@ PRESETS: dict[str, dict[str, Any]] = {
         "expert_dropout": 0.0,
         "output_masking": 0.2,
         "extra_dense": False,
+        "affinity": "sigmoid",
+        "bias_rate": 0.001,
+        "sequence_balance_weight": 0.0,
+        "shared": "none",
+    },
+    "deepseek_v3": {
+        "every": 1,
+        "routing": "bias_balanced",
+        "top_k": 2,
+        "normalise": "before",
+        "second_expert": "all",
+        "second_threshold": 0.5,
+        "capacity_factor": 2.0,
+        "eval_capacity_factor": None,
+        "batch_prioritised": False,
+        "balance_weight": 0.01,
+        "balance_reduction": "mean",
+        "z_weight": 0.0,
+        "jitter": 0.0,
+        "router_init_scale": None,
+        "expert_dropout": 0.0,
+        "output_masking": 0.0,
+        "extra_dense": False,
+        "affinity": "sigmoid",
+        "bias_rate": 0.001,
+        "sequence_balance_weight": 0.0001,
+        "shared": "add",
     },
 }
 

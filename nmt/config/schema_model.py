@@ -1,24 +1,30 @@
 """Keys of the encoder-decoder Transformer and of its mixture-of-experts layers."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from nmt.config.presets import expanded
+from nmt.config.presets import PRESETS, expanded
+from nmt.config.routers import ROUTERS, RouterName, RouterTraits, traits_in_use
 from nmt.config.section import Fraction, Positive, Section
 
-# Keys of `model.moe` that have an effect only where there is ...
-_OF_ROUTER = ("jitter", "z_weight", "router_dtype", "router_init_scale")
-_OF_CHOICE = ("second_expert", "second_threshold", "balance_weight", "balance_reduction", "balance_choices")
+# Keys of `model.moe` that have an effect only where there are slots, or where there is a gate of a shared expert.
 _OF_SLOTS = ("capacity_factor", "eval_capacity_factor", "min_capacity", "batch_prioritised")
 _OF_GATE = ("gated_dropout", "gated_budget", "gated_weight")
+# Those that have an effect with some kinds of routing only.
+_OF_ROUTERS = tuple(dict.fromkeys(key for kind in ROUTERS.values() for key in kind.keys))
+
+if TYPE_CHECKING:
+    PresetName = str
+else:
+    PresetName = Literal[tuple(PRESETS)]
 
 
 class MoEConfig(Section):
     """The mixture-of-experts layers: who goes where, and what the experts are (docs/moe.md)."""
 
-    preset: Literal["gshard", "switch", "st_moe", "nllb"] = Field(
+    preset: PresetName = Field(
         "gshard", description="The paper whose conventions the keys below take, where they are not given themselves."
     )
     experts: Positive = Field(8, description="Experts in a mixture-of-experts layer (E).")
@@ -26,14 +32,12 @@ class MoEConfig(Section):
     offset: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Which of every n layers has the experts, counted from 0; null: the last."
     )
-    routing: Literal["token_choice", "expert_choice", "hash"] = Field(
+    routing: RouterName = Field(
         "token_choice",
-        description="Tokens choose experts by a learnt router; experts choose tokens (encoder only); or a hash of the "
-        "token decides.",
+        description="Tokens choose experts by a learnt router; experts choose tokens (encoder only); a hash of the "
+        "token decides; or tokens choose, and biases of the experts keep the load even without an auxiliary loss.",
     )
-    decoder_routing: Literal["token_choice", "expert_choice", "hash"] | None = Field(
-        None, description="Routing of the decoder's layers; null: as routing."
-    )
+    decoder_routing: RouterName | None = Field(None, description="Routing of the decoder's layers; null: as routing.")
     top_k: Positive = Field(2, description="Experts that a token chooses (K): 1 is Switch, 2 is GShard.")
     normalise: Literal["before", "after", "none"] = Field(
         "before",
@@ -76,6 +80,23 @@ class MoEConfig(Section):
         "first",
         description="f_e is the share of tokens whose first choice is e, or e's share of all K choices (Flaxformer, "
         "MaxText, MegaBlocks).",
+    )
+    affinity: Literal["softmax", "sigmoid"] = Field(
+        "sigmoid",
+        description="Affinity of a token to an expert with routing=bias_balanced: the softmax of its logits, or the "
+        "sigmoid of each (DeepSeek-V3).",
+    )
+    bias_rate: float = Field(
+        0.001,
+        ge=0.0,
+        description="How far the bias of an expert moves after every step with routing=bias_balanced: up if its load "
+        "was below the mean, down if above (DeepSeek-V3: 0.001).",
+    )
+    sequence_balance_weight: float = Field(
+        0.0,
+        ge=0.0,
+        description="Coefficient of the load-balancing loss of single rows with routing=bias_balanced; DeepSeek-V3 has "
+        "0.0001.",
     )
     z_weight: float = Field(
         0.0, ge=0.0, description="Coefficient of the router z-loss, mean over layers and tokens; ST-MoE has 0.001."
@@ -143,7 +164,7 @@ class MoEConfig(Section):
 
     @model_validator(mode="after")
     def _router_has_a_gradient(self) -> Self:
-        if self.top_k == 1 and self.normalise != "none" and "token_choice" in self._routings:
+        if self.top_k == 1 and self.normalise != "none" and any(kind.normalises for kind in self._kinds):
             raise ValueError(
                 f"moe.normalise={self.normalise} with moe.top_k=1 makes every gate one, so that the router learns "
                 "nothing from the translations; set moe.normalise=none, or leave it out"
@@ -152,22 +173,22 @@ class MoEConfig(Section):
 
     @model_validator(mode="after")
     def _decoder_cannot_look_ahead(self) -> Self:
-        if self.of_decoder == "expert_choice":
+        kind = self.routing_of(decoder=True)
+        if ROUTERS[kind].looks_ahead:
             key = "routing" if self.decoder_routing is None else "decoder_routing"
             raise ValueError(
-                f"moe.{key}=expert_choice cannot be used in a decoder: whether an expert takes a token would depend "
+                f"moe.{key}={kind} cannot be used in a decoder: whether an expert takes a token would depend "
                 "on the tokens after it, which are not there yet when translating; set moe.decoder_routing=token_choice"
             )
         return self
 
-    @property
-    def of_decoder(self) -> str:
-        """The routing of the decoder's layers."""
-        return self.decoder_routing or self.routing
+    def routing_of(self, decoder: bool) -> str:
+        """Return the kind of routing of the encoder's or of the decoder's layers."""
+        return (self.decoder_routing if decoder else None) or self.routing
 
     @property
-    def _routings(self) -> set[str]:
-        return {self.routing, self.of_decoder}
+    def _kinds(self) -> list[RouterTraits]:
+        return traits_in_use(self.routing, self.routing_of(decoder=True))
 
     def without_effect(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """Yield the keys that have a value of their own and no effect.
@@ -177,11 +198,13 @@ class MoEConfig(Section):
           schema has is not counted as the key's own.
         """
         routing = ("routing", "decoder_routing")
-        reasons = [
-            ("hash" in self._routings and len(self._routings) == 1, routing, "a hash needs no router", _OF_ROUTER),
-            ("token_choice" not in self._routings, routing, "no layer lets tokens choose", _OF_CHOICE),
+        kinds = " and ".join(dict.fromkeys((self.routing, self.routing_of(decoder=True))))
+        used = {key for kind in self._kinds for key in kind.keys}
+        unused = [key for key in _OF_ROUTERS if key not in used]
+        reasons: list[tuple[bool, tuple[str, ...], str, Sequence[str]]] = [
+            (True, routing, f"routing {kinds} does not use it", unused),
             (
-                self.dispatch == "grouped" and "expert_choice" not in self._routings,
+                self.dispatch == "grouped" and not any(kind.needs_slots for kind in self._kinds),
                 ("dispatch", *routing),
                 "dispatch=grouped has no slots, and drops no token",
                 _OF_SLOTS,
@@ -199,6 +222,10 @@ class MoEConfig(Section):
     def sparse_layer(self) -> int:
         """Which of every `every` layers is sparse, counted from 0."""
         return self.every - 1 if self.offset is None else self.offset
+
+    def sparse_layers(self, layers: int) -> tuple[int, ...]:
+        """Return the numbers of the sparse layers among so many, counted from 0."""
+        return tuple(range(self.sparse_layer, layers, self.every))
 
 
 class ModelConfig(Section):
@@ -266,6 +293,13 @@ class ModelConfig(Section):
         "offload_moe keeps that on the host instead.",
     )
     moe: MoEConfig | None = Field(MoEConfig(), description="Mixture-of-experts layers; null: a dense model.")
+
+    @property
+    def sparse_layers(self) -> dict[str, tuple[int, ...]]:
+        """The numbers of the layers that have experts, by stack, counted from 0; stacks without any left out."""
+        stacks = {"encoder": self.encoder_layers, "decoder": self.decoder_layers}
+        found = {stack: self.moe.sparse_layers(layers) for stack, layers in stacks.items()} if self.moe else {}
+        return {stack: numbers for stack, numbers in found.items() if numbers}
 
     @model_validator(mode="after")
     def _some_layer_has_experts(self) -> Self:

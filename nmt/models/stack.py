@@ -19,10 +19,11 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray
 from nmt.config import ModelConfig
 from nmt.models import remat
 from nmt.models.attention import Attention
+from nmt.models.buffers import Buffer
 from nmt.models.layers import FeedForward, gather_parameters
 from nmt.models.moe.layer import ExpertOptions, MoE
 from nmt.models.moe.regularise import toss
-from nmt.models.moe.routing import RoutingStats
+from nmt.models.moe.statistics import RoutingStats
 from nmt.models.norms import make_norm
 from nmt.models.numerics import dropout, split_key
 from nmt.models.positions import position_bias
@@ -147,8 +148,8 @@ class Stack(nnx.Module):
         every = moe.every if moe else 1
 
         def make(count: int, rngs: nnx.Rngs) -> nnx.List[Layer]:
-            sparse = [moe is not None and i == moe.sparse_layer for i in range(count)]
-            return nnx.List([Layer(config, dtype, decoder, s, rngs) for s in sparse])
+            sparse = moe.sparse_layers(count) if moe else ()
+            return nnx.List([Layer(config, dtype, decoder, i in sparse, rngs) for i in range(count)])
 
         self.layers, self.every, self.count, self.remat = layers, every, layers // every, config.remat
         self.blocks = _stacked(lambda rngs: make(every, rngs), self.count, rngs) if self.count else nnx.List([])
@@ -213,6 +214,18 @@ class Stack(nnx.Module):
         stats = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found) if found else None
         return self.norm(x.astype(jnp.float32)), stats
 
+    def update_buffers(self, stats: RoutingStats) -> None:
+        """Move the buffers of the layers by the statistics [Y,...] of a whole batch, Y sparse layers."""
+        number = 0
+        for layer in self.blocks:
+            if layer.sparse:
+                layer.moe.update_buffers(jax.tree.map(lambda leaf: leaf[: self.count], stats))
+                number = self.count
+        for layer in self.rest:
+            if layer.sparse:
+                layer.moe.update_buffers(jax.tree.map(lambda leaf, n=number: leaf[n], stats))
+                number += 1
+
 
 def _scan(run: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, inputs: Any, count: int) -> tuple[Carry, Any]:
     """Run a function over the leading axis of inputs, as `jax.lax.scan` does, or as a loop in Python if `unrolled`."""
@@ -235,6 +248,6 @@ def _stacked(make: Callable[[nnx.Rngs], nnx.List[Layer]], count: int, rngs: nnx.
 
     blocks = create(rngs)
     for _, node in nnx.iter_graph(blocks):
-        if isinstance(node, nnx.Param):
+        if isinstance(node, nnx.Param | Buffer):
             node.set_metadata(logical_axes=("layers", *node.get_metadata()["logical_axes"]))
     return blocks

@@ -1,5 +1,7 @@
 """The encoder-decoder Transformer: embeddings, the two stacks of layers, logits."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -8,7 +10,7 @@ from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 from nmt.config import ModelConfig, VocabularySizes
 from nmt.models.attention import attention_bias
 from nmt.models.embedding import embedding_factor, embedding_table, look_up, output_factor, output_table
-from nmt.models.moe.routing import RoutingStats
+from nmt.models.moe.statistics import RoutingStats
 from nmt.models.numerics import dropout, product, split_key
 from nmt.models.positions import added_positions
 from nmt.models.stack import CrossMemory, Stack
@@ -132,6 +134,11 @@ class Transformer(nnx.Module):
         cross = CrossMemory(memory, attention_bias(target.segment, memory_segment))
         with jax.named_scope("decoder"):
             return self.decoder(x, bias, _token_info(target, directions), cross, stack_key, phase)
+
+    def update_buffers(self, stats: Mapping[str, RoutingStats]) -> None:
+        """Move the buffers of all layers after a step by the statistics of its whole batch, by stack."""
+        for stack, found in stats.items():
+            (self.encoder if stack == "encoder" else self.decoder).update_buffers(found)
 
     def output_rows(self, hidden: Float[Array, "*any M"]) -> Float[Array, "R M"]:
         """Return the decoder's hidden states [...,M] as rows [R,M], whose products with `output_table` are logits."""

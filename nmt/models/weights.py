@@ -17,12 +17,14 @@ from jax.sharding import Mesh
 
 from nmt.config import ModelConfig, VocabularySizes
 from nmt.errors import UserError
-from nmt.models.moe.routing import choices
+from nmt.models.buffers import Buffer
+from nmt.models.moe.routers import make_router
 from nmt.models.transformer import Transformer
 from nmt.sharding import named_sharding, platform
 
 WEIGHTS = "model"  # the item of a checkpoint that holds the trained weights
 AVERAGE = "average"  # the item that holds their moving average, where a recipe keeps one
+BUFFERS = "buffers"  # the item that holds the buffers, where a model has some
 
 Arrays = dict[str, Any]  # nested dictionaries of arrays
 
@@ -51,17 +53,31 @@ def resolve(config: ModelConfig) -> ModelConfig:
 
 
 def split_model(model: Transformer) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
-    """Return the structure of a model and its parameters; `nnx.merge` puts them together again."""
-    graph, parameters = nnx.split(model)
+    """Return the structure of a model and its parameters; `nnx.merge` puts them and its buffers together again."""
+    graph, parameters, _ = nnx.split(model, nnx.Param, Buffer)
     return graph, parameters
+
+
+def split_buffers(model: Transformer) -> nnx.State:
+    """Return the buffers of a model, empty if it has none."""
+    return nnx.state(model, Buffer)
 
 
 def abstract_model(config: ModelConfig, vocabulary: VocabularySizes) -> tuple[nnx.GraphDef[Transformer], nnx.State]:
     """Return the structure of a model and the shapes of its parameters, with nothing allocated."""
-    model = nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0)))
-    graph, parameters = split_model(model)
+    graph, parameters = split_model(_abstract_transformer(config, vocabulary))
     dtype = jnp.dtype(config.parameter_dtype)
     return graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), parameters)
+
+
+def abstract_buffers(config: ModelConfig, vocabulary: VocabularySizes) -> nnx.State:
+    """Return the shapes of a model's buffers, with nothing allocated."""
+    buffers = split_buffers(_abstract_transformer(config, vocabulary))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), buffers)
+
+
+def _abstract_transformer(config: ModelConfig, vocabulary: VocabularySizes) -> Transformer:
+    return nnx.eval_shape(lambda: Transformer(resolve(config), vocabulary, nnx.Rngs(0)))
 
 
 def count_parameters(config: ModelConfig, parameters: nnx.State) -> tuple[int, int]:
@@ -71,7 +87,8 @@ def count_parameters(config: ModelConfig, parameters: nnx.State) -> tuple[int, i
         count = math.prod(variable.get_value().shape)
         total += count
         if config.moe is not None and "expert" in variable.get_metadata()["logical_axes"]:
-            count = count * choices(config.moe, decoder=path[0] == "decoder") // config.moe.experts
+            router = make_router(config.moe, decoder=path[0] == "decoder")
+            count = count * router.experts_per_token // config.moe.experts
         active += count
     return total, active
 
@@ -101,6 +118,18 @@ def initialise(
         return jax.tree.map(lambda weight: weight.astype(config.parameter_dtype), parameters)
 
     return graph, jax.jit(draw, out_shardings=shardings(abstract, mesh))()
+
+
+def initial_buffers(config: ModelConfig, vocabulary: VocabularySizes, mesh: Mesh) -> nnx.State:
+    """Return a model's buffers with their first values, born where they live."""
+    abstract = abstract_buffers(config, vocabulary)
+    if not jax.tree.leaves(abstract):
+        return abstract
+
+    def draw() -> nnx.State:
+        return split_buffers(Transformer(resolve(config), vocabulary, nnx.Rngs(0)))
+
+    return jax.jit(draw, out_shardings=shardings(abstract, mesh))()
 
 
 def to_arrays(parameters: nnx.State) -> Arrays:
@@ -171,7 +200,21 @@ def load_model(
         to_arrays(abstract),
         to_arrays(shardings(abstract, mesh)),
     )
-    return nnx.merge(graph, from_arrays(abstract, _read(folder / item, target))), step
+    weights = from_arrays(abstract, _read(folder / item, target))
+    return nnx.merge(graph, weights, _read_buffers(folder, config, vocabulary, mesh)), step
+
+
+def _read_buffers(folder: epath.Path, config: ModelConfig, vocabulary: VocabularySizes, mesh: Mesh) -> nnx.State:
+    """Read a model's buffers from a checkpoint; there is nothing to read if it has none."""
+    abstract = abstract_buffers(config, vocabulary)
+    if not jax.tree.leaves(abstract):
+        return abstract
+    target = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        to_arrays(abstract),
+        to_arrays(shardings(abstract, mesh)),
+    )
+    return from_arrays(abstract, _read(folder / BUFFERS, target))
 
 
 def _read(folder: epath.Path, target: Arrays) -> Arrays:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from flax import nnx
 
 from nmt.config import Recipe
 from nmt.decode.search import SearchShapes, lower_search, search_shapes
@@ -75,7 +76,8 @@ def decoding_shapes(recipe: Recipe, trainer: Trainer, layout: Layout) -> SearchS
     """Return what the translation of a full batch of the longest sources works on, with the trainer's parameters."""
     with layout.use():
         graph, _ = abstract_model(recipe.model, recipe.vocab.sizes)
-        return search_shapes(graph, trainer.state.parameters, recipe.data.source_length, recipe.decode)
+        weights = nnx.merge_state(trainer.state.parameters, trainer.state.buffers)
+        return search_shapes(graph, weights, recipe.data.source_length, recipe.decode)
 
 
 def compile_decoding(shapes: SearchShapes, layout: Layout) -> Compiled | Overflow:

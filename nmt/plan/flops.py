@@ -9,8 +9,10 @@ arXiv:2204.02311, appendix B).
 from dataclasses import dataclass
 
 from nmt.config import ModelConfig, MoEConfig, VocabularySizes
+from nmt.config.routers import ROUTERS
 from nmt.models.activations import gated
-from nmt.models.moe.routing import capacity
+from nmt.models.moe.capacity import capacity
+from nmt.models.moe.routers import make_router
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,12 @@ class _Stack:
         self.config, self.moe, self.rows, self.decoder = config, config.moe, rows, decoder
         self.layers = config.decoder_layers if decoder else config.encoder_layers
         moe = config.moe
-        self.sparse = 0 if moe is None else sum(i % moe.every == moe.sparse_layer for i in range(self.layers))
+        self.sparse = 0 if moe is None else len(moe.sparse_layers(self.layers))
         self.length, self.tokens = length, rows * length
         self.group = self.tokens // accumulate
+        self.router_kind = None if moe is None else make_router(moe, decoder)
         if moe is not None and moe.group_size:
             self.group = min(self.group, moe.group_size)
-
-    @property
-    def routing(self) -> str:
-        assert self.moe is not None
-        return self.moe.of_decoder if self.decoder else self.moe.routing
 
     def attention(self, memory: int, cross: bool = False) -> Term:
         """Projections of queries and outputs over the row, of keys and values over what is attended to."""
@@ -135,14 +133,17 @@ class _Stack:
 
     def _choices(self, moe: MoEConfig) -> float:
         """Pairs of a token and an expert in one layer."""
-        if self.routing == "expert_choice":
-            return self._slots(moe)
-        return self.tokens * (1 if self.routing == "hash" else moe.top_k)
+        assert self.router_kind is not None
+        return self.router_kind.training_pairs(self.tokens, self._slot_count(moe))
 
     def _slots(self, moe: MoEConfig) -> float:
         """Slots of all experts for all groups in one layer, in training."""
-        if moe.dispatch == "grouped" and self.routing != "expert_choice":
+        assert self.router_kind is not None
+        if moe.dispatch == "grouped" and not ROUTERS[self.router_kind.kind].needs_slots:
             return self._choices(moe)
+        return self._slot_count(moe)
+
+    def _slot_count(self, moe: MoEConfig) -> float:
         return self.tokens / self.group * moe.experts * capacity(self.group, moe, moe.capacity_factor)
 
     def experts(self) -> Term:
@@ -157,7 +158,7 @@ class _Stack:
 
     def router(self) -> Term:
         """Logits."""
-        if self.moe is None or self.routing == "hash":
+        if self.moe is None or self.router_kind is None or not self.router_kind.learns_logits:
             return NOTHING
         return _weighted(2.0 * self.sparse * self.tokens * self.config.width * self.moe.experts)
 

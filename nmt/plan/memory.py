@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import Recipe
-from nmt.models.moe.routing import capacity
+from nmt.models.moe.capacity import capacity
 from nmt.train.step import TrainState
 
 EXACT = ("weights", "average", "optimizer", "batch")  # of a train step

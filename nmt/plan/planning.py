@@ -124,9 +124,7 @@ def _time(plan: Plan, program: Program, tokens: int, model_flops: float = 0.0) -
 
 def sparse_layers(model: ModelConfig, encoder: bool = True) -> int:
     """Return how many layers of encoder and decoder, or of the decoder alone, have experts."""
-    moe = model.moe
-    layers = [*range(model.encoder_layers if encoder else 0), *range(model.decoder_layers)]
-    return 0 if moe is None else sum(layer % moe.every == moe.sparse_layer for layer in layers)
+    return sum(len(layers) for stack, layers in model.sparse_layers.items() if encoder or stack == "decoder")
 
 
 def _training_flops(recipe: Recipe) -> float:

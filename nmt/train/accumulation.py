@@ -1,15 +1,16 @@
 """Gradients of a batch that is computed in parts, one after the other: for batches that do not fit the memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from nmt.data.batch import Batch
-from nmt.sharding import left_to_xla, shard, store
+from nmt.models.moe.statistics import micro_batch_weights
+from nmt.sharding import shard, store
 from nmt.train.adafactor import Array, axes_of, map_parameters
-from nmt.train.objective import Metrics, Part, Weight, of_batch
+from nmt.train.objective import Metrics, Part, of_batch
 
 Loss = Callable[[nnx.State, Batch, jax.Array, Part | None], tuple[jax.Array, Metrics]]
 
@@ -27,33 +28,28 @@ def cut(batch: Batch, number: int) -> Batch:
     return jax.tree.map(parts_of, batch)
 
 
-def shares(parts: Batch, group_size: int | None) -> Part:
+def shares(parts: Batch, group_sizes: Mapping[str, int | None]) -> Part:
     """Return what every part of a batch is in the whole.
 
     Args:
       parts: the batch in P parts, see `cut`.
-      group_size: tokens that are routed on their own (N); None: those of a part, of one side, all together.
+      group_sizes: by stack, tokens that are balanced on their own (N); None: those of a part, all together.
 
     Returns:
       numbers [P].
     """
-
-    def count(segment: jax.Array) -> jax.Array:
-        real = (segment > 0).reshape(len(segment), -1)
-        groups = real.reshape(len(real), -1, group_size or real.shape[1])
-        return jnp.stack([real.sum(axis=1), groups.any(axis=2).sum(axis=1)], axis=1)
-
-    counts = {
-        stack: left_to_xla(count, (None, None))(segment).astype(jnp.float32)  # [P,2]
-        for stack, segment in (("encoder", parts.src_segment), ("decoder", parts.tgt_segment))
-    }
-    means = {stack: jnp.maximum(of_stack.mean(axis=0), 1 / len(of_stack)) for stack, of_stack in counts.items()}
-    weights = {stack: Weight(*(of_stack / means[stack]).T) for stack, of_stack in counts.items()}
-    return Part(jnp.broadcast_to(means["decoder"][0], len(parts.src)), weights)
+    real = {"encoder": parts.src_segment > 0, "decoder": parts.tgt_segment > 0}
+    weights, means = micro_batch_weights(real, group_sizes)
+    return Part(jnp.broadcast_to(means["decoder"], len(parts.src)), weights)
 
 
 def gradients_in_parts(
-    loss: Loss, parameters: nnx.State, batch: Batch, key: jax.Array, parts: int, group_size: int | None = None
+    loss: Loss,
+    parameters: nnx.State,
+    batch: Batch,
+    key: jax.Array,
+    parts: int,
+    group_sizes: Mapping[str, int | None],
 ) -> tuple[nnx.State, Metrics]:
     """Return gradients and metrics of a batch that is computed in parts, one after the other.
 
@@ -67,7 +63,7 @@ def gradients_in_parts(
       batch: the whole batch.
       key: random key; with more than one part, each has its own.
       parts: the number of parts, a divisor of the rows.
-      group_size: see `shares`.
+      group_sizes: see `shares`.
     """
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
@@ -80,7 +76,7 @@ def gradients_in_parts(
 
     nothing = jax.tree.map(lambda weight: jnp.zeros_like(weight, jnp.float32), parameters)
     pieces = cut(batch, parts)
-    sums, metrics = jax.lax.scan(add, nothing, (jnp.arange(parts), pieces, shares(pieces, group_size)))
+    sums, metrics = jax.lax.scan(add, nothing, (jnp.arange(parts), pieces, shares(pieces, group_sizes)))
     return sums, of_batch(metrics)
 
 

@@ -2,6 +2,7 @@
 
     RUN/checkpoints/STEP/model      the weights, nested dictionaries of arrays
                          average    their moving average, where the recipe keeps one
+                         buffers    state that no gradient changes, where the model has some
                          optimizer  its state, by the path of each array
                          progress   step, seconds of training, tokens seen (JSON)
                          data       the position of the data stream (JSON), one for all hosts
@@ -18,7 +19,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from nmt.models.weights import AVERAGE, WEIGHTS, check_stored, checkpoint_folder, damage_told, from_arrays, to_arrays
+from nmt.models.weights import (
+    AVERAGE,
+    BUFFERS,
+    WEIGHTS,
+    check_stored,
+    checkpoint_folder,
+    damage_told,
+    from_arrays,
+    to_arrays,
+)
 from nmt.train.step import TrainState
 
 
@@ -94,6 +104,8 @@ class Checkpoints:
         }
         if state.average is not None:
             items[AVERAGE] = ocp.args.StandardSave(to_arrays(state.average))
+        if jax.tree.leaves(state.buffers):
+            items[BUFFERS] = ocp.args.StandardSave(to_arrays(state.buffers))
         self._manager.save(progress.step, args=ocp.args.Composite(**items))
 
     def progress(self) -> Progress:
@@ -121,6 +133,9 @@ class Checkpoints:
         }
         if state.average is not None:
             items[AVERAGE] = ocp.args.StandardRestore(_abstract(to_arrays(state.average)))
+        if jax.tree.leaves(state.buffers):
+            check_stored(folder / BUFFERS, _abstract(to_arrays(state.buffers)))
+            items[BUFFERS] = ocp.args.StandardRestore(_abstract(to_arrays(state.buffers)))
         with damage_told(folder):
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         batches.set_state(found["data"])
@@ -134,4 +149,5 @@ class Checkpoints:
             parameters=from_arrays(state.parameters, found[WEIGHTS]),
             optimizer=optimizer,
             average=None if state.average is None else from_arrays(state.average, found[AVERAGE]),
+            buffers=from_arrays(state.buffers, found[BUFFERS]) if BUFFERS in items else state.buffers,
         )

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nmt.config import ModelConfig
-from nmt.models.moe.routing import RoutingStats
+from nmt.models.moe.statistics import RoutingStats
 
-# What is fetched of every step; `by_direction` stays on the devices, see `UsageCounter`.
-FETCHED = ("load", "dropped", "confidence", "z_loss", "balance_loss")
+# The statistics that are fetched of every step; `by_direction` stays on the devices, see `UsageCounter`.
+FETCHED = ("load", "dropped", "confidence", "z_loss", "balance_loss", "bias")
 _ORDINALS = ("first", "second", "third")
 _FETCHED_EVERY = 50  # steps: int32 counts on the devices then last for batches of 40 million tokens
 
@@ -31,26 +30,24 @@ class Experts:
     confidence: float  # router probability of the first choice, mean over tokens; mean over layers
     z: float  # log(sum of exp of the router's logits)^2, mean over tokens (ST-MoE, equation 5); mean over layers
     balance_loss: float  # 1.0 = balanced; mean over layers
+    # Lowest and highest bias of an expert (of a stack: of any layer), mean over steps; None: there are no biases.
+    bias: tuple[float, float] | None = None
 
     def numbers(self) -> dict[str, float]:
-        """Return all by name; what was dropped by choice: `dropped_first`, `dropped_second`, ..."""
+        """Return all numbers by name, tuples taken apart: `dropped_first`, `dropped_second`, ..., `bias_lowest`, ..."""
         numbers = dict(vars(self))
         dropped = {f"dropped_{_ordinal(k)}": share for k, share in enumerate(numbers.pop("dropped"))}
-        return numbers | dropped
+        bias = numbers.pop("bias") or ()
+        return numbers | dropped | dict(zip(("bias_lowest", "bias_highest"), bias, strict=False))
 
 
 def _ordinal(choice: int) -> str:
     return _ORDINALS[choice] if choice < len(_ORDINALS) else f"{choice + 1}th"
 
 
-def sparse_layers(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the numbers of the layers that have experts, by stack, counted from 0; empty for a dense model."""
-    moe = config.moe
-    if moe is None:
-        return {}
-    stacks = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
-    numbers = {stack: tuple(range(moe.sparse_layer, layers, moe.every)) for stack, layers in stacks.items()}
-    return {stack: layers for stack, layers in numbers.items() if layers}
+def fetched_fields(stats: RoutingStats) -> dict[str, jax.Array]:
+    """Return the statistics of a step that are fetched, by name; those that a router does not have are left out."""
+    return {name: value for name in FETCHED if (value := getattr(stats, name)) is not None}
 
 
 def of_step(fetched: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -63,7 +60,10 @@ def of_step(fetched: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     experts = load.shape[-1]
     surprise = np.log(load, out=np.zeros_like(load), where=load > 0)
     entropy = -(load * surprise).sum(axis=-1) / np.log(experts) if experts > 1 else np.ones(len(load))
-    return {**fetched, "load": load, "busiest": load.max(axis=-1) * experts, "entropy": entropy}
+    extremes = {}
+    if "bias" in fetched:
+        extremes = {"bias_lowest": fetched["bias"].min(axis=-1), "bias_highest": fetched["bias"].max(axis=-1)}
+    return {**fetched, **extremes, "load": load, "busiest": load.max(axis=-1) * experts, "entropy": entropy}
 
 
 def of_layers(sums: Mapping[str, np.ndarray], steps: int) -> list[Experts]:
@@ -76,10 +76,13 @@ def of_layers(sums: Mapping[str, np.ndarray], steps: int) -> list[Experts]:
     means = {name: total / steps for name, total in sums.items()}
     idlest = means["load"].min(axis=-1) * means["load"].shape[-1]
     columns = [means["busiest"], idlest, *(means[name] for name in ("entropy", "confidence", "z_loss", "balance_loss"))]
+    biases: list[tuple[float, float] | None] = [None] * len(idlest)
+    if "bias" in means:
+        biases = list(zip(means["bias_lowest"].tolist(), means["bias_highest"].tolist(), strict=True))
     return [
-        Experts(busiest, idlest, even, tuple(dropped), confidence, z, balance)
-        for busiest, idlest, even, confidence, z, balance, dropped in zip(
-            *(column.tolist() for column in columns), means["dropped"].tolist(), strict=True
+        Experts(busiest, idlest, even, tuple(dropped), confidence, z, balance, bias)
+        for busiest, idlest, even, confidence, z, balance, dropped, bias in zip(
+            *(column.tolist() for column in columns), means["dropped"].tolist(), biases, strict=True
         )
     ]
 
@@ -90,6 +93,7 @@ def of_stack(layers: Sequence[Experts]) -> Experts:
     def mean(name: str) -> Any:
         return sum(getattr(layer, name) for layer in layers) / len(layers)
 
+    biases = [layer.bias for layer in layers if layer.bias is not None]
     return Experts(
         busiest=max(layer.busiest for layer in layers),
         idlest=min(layer.idlest for layer in layers),
@@ -98,6 +102,7 @@ def of_stack(layers: Sequence[Experts]) -> Experts:
         confidence=mean("confidence"),
         z=mean("z"),
         balance_loss=mean("balance_loss"),
+        bias=(min(lowest for lowest, _ in biases), max(highest for _, highest in biases)) if biases else None,
     )
 
 

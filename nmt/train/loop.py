@@ -20,7 +20,7 @@ from nmt.errors import UserError
 from nmt.sharding.hosts import ALONE, Hosts, Vote
 from nmt.train.checkpoints import Checkpoints, Progress
 from nmt.train.curriculum import Curriculum
-from nmt.train.experts import UsageCounter, sparse_layers
+from nmt.train.experts import UsageCounter
 from nmt.train.objective import Metrics
 from nmt.train.preemption import Preemption
 from nmt.train.step import Trainer, TrainState, make_trainer
@@ -137,7 +137,7 @@ class _Loop:
     hosts: Hosts
 
     def __post_init__(self) -> None:
-        self.layers = sparse_layers(self.recipe.model)
+        self.layers = self.recipe.model.sparse_layers
         self.window = Window(self.recipe.data.streams, self.layers)
         self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
         self.clock = time.monotonic()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from nmt.data.batch import Batch
 from nmt.models.moe.losses import auxiliary_loss
-from nmt.models.moe.routing import RoutingStats
+from nmt.models.moe.statistics import MicroBatchWeight, RoutingStats, combined, weighted
 from nmt.models.tokens import PackedTokens, Phase
 from nmt.models.transformer import Transformer
 from nmt.sharding import einsum
@@ -27,27 +27,18 @@ class Metrics:
     routing: dict[str, RoutingStats]  # by stack, with a leading axis over sparse layers; empty for a dense model
 
 
-class Weight(NamedTuple):
-    """How much the means of a part of a batch count beside those of the other parts; 1 on average over the parts."""
-
-    tokens: jax.Array  # float32 [], of means over tokens
-    groups: jax.Array  # float32 [], of means over groups that hold a token
-
-
 class Part(NamedTuple):
     """What a part of a batch is in the whole: by it the mean over parts is that of the batch, however full they are."""
 
     target_tokens: jax.Array  # float32 [], those of the batch over the number of parts
-    weights: dict[str, Weight]  # by stack
+    weights: dict[str, MicroBatchWeight]  # by stack
 
 
 def of_batch(parts: Metrics) -> Metrics:
     """Return the metrics of a batch from those of its parts, stacked: sums of sums, means of what is weighted."""
-    mean, total = (jax.tree.map(lambda leaf, f=f: f(leaf, axis=0), parts) for f in (jnp.mean, jnp.sum))
-    routing = {
-        name: replace(stats, by_direction=total.routing[name].by_direction) for name, stats in mean.routing.items()
-    }
-    return replace(total, loss=mean.loss, routing=routing)
+    sums = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), replace(parts, routing={}))
+    routing = {stack: combined(stats) for stack, stats in parts.routing.items()}
+    return replace(sums, loss=jnp.mean(parts.loss, axis=0), routing=routing)
 
 
 def source_direction(batch: Batch) -> jax.Array:
@@ -100,7 +91,7 @@ def objective(
         name: stats for name, stats in (("encoder", encoder_stats), ("decoder", decoder_stats)) if stats is not None
     }
     if part is not None:
-        routing = {name: _weighted(stats, part.weights[name]) for name, stats in routing.items()}
+        routing = {name: weighted(stats, part.weights[name]) for name, stats in routing.items()}
     if routing and model.config.moe is not None:
         loss = loss + auxiliary_loss(routing, model.config.moe)
     one_hot = jax.nn.one_hot(batch.direction.reshape(-1), directions) * real[:, None]
@@ -111,10 +102,3 @@ def objective(
         source_tokens=(batch.src_segment > 0).sum().astype(jnp.float32),
         routing=routing,
     )
-
-
-def _weighted(stats: RoutingStats, weight: Weight) -> RoutingStats:
-    """Return the statistics of a part as its share of those of the batch: counts as they are, means by their weight."""
-    over_tokens = ("z_loss", "budget_loss", "load", "dropped", "confidence")
-    means = {name: getattr(stats, name) * weight.tokens for name in over_tokens}
-    return replace(stats, **means, balance_loss=stats.balance_loss * weight.groups)

@@ -15,9 +15,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
 from nmt.models.layers import gather_parameters
-from nmt.models.moe.routing import has_capacity
+from nmt.models.moe.capacity import has_capacity
+from nmt.models.moe.routers import make_router
 from nmt.models.tokens import Phase
-from nmt.models.weights import abstract_model, initialise
+from nmt.models.transformer import Transformer
+from nmt.models.weights import abstract_buffers, abstract_model, initial_buffers, initialise, split_buffers
 from nmt.sharding import named_sharding
 from nmt.sharding.hosts import share
 from nmt.train.accumulation import cut, gradients_in_parts, shares
@@ -37,6 +39,7 @@ class TrainState:
     parameters: nnx.State  # of `model.parameter_dtype`
     optimizer: optax.OptState
     average: nnx.State | None  # float32, the moving average of the parameters
+    buffers: nnx.State  # state that no gradient changes (`nmt.models.buffers`); empty for most models
 
 
 @dataclass(frozen=True)
@@ -140,20 +143,23 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     graph, abstract = abstract_model(recipe.model, vocabulary)
     batches = batch_sharding(recipe, mesh)
 
-    def begin(parameters: nnx.State) -> TrainState:
+    def begin(parameters: nnx.State, buffers: nnx.State) -> TrainState:
         exact = in_float32(parameters)
         average = None if train.ema_decay is None else jax.tree.map(jnp.copy, exact)
-        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(exact), average)
+        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(exact), average, buffers)
 
-    shapes = jax.eval_shape(begin, abstract)
+    shapes = jax.eval_shape(begin, abstract, abstract_buffers(recipe.model, vocabulary))
     place = _state_sharding(shapes, mesh)
 
     def initial() -> TrainState:
         parameters = initialise(recipe.model, vocabulary, recipe.seed, mesh)[1]
-        return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters)
+        buffers = initial_buffers(recipe.model, vocabulary, mesh)
+        return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters, buffers)
 
-    def loss(parameters: nnx.State, batch: Batch, key: jax.Array, part: Part | None) -> tuple[jax.Array, Metrics]:
-        model = nnx.merge(graph, gather_parameters(parameters))
+    def loss(
+        buffers: nnx.State, parameters: nnx.State, batch: Batch, key: jax.Array, part: Part | None
+    ) -> tuple[jax.Array, Metrics]:
+        model = nnx.merge(graph, gather_parameters(parameters), buffers)
         value, metrics = objective(
             model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, part
         )
@@ -161,23 +167,26 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-        group_size = _group_size(recipe, Phase.TRAIN)
-        gradients, metrics = gradients_in_parts(loss, state.parameters, batch, key, train.accumulate, group_size)
+        of_parameters = functools.partial(loss, state.buffers)
+        sizes = _group_sizes(recipe, Phase.TRAIN)
+        gradients, metrics = gradients_in_parts(of_parameters, state.parameters, batch, key, train.accumulate, sizes)
         gradients = in_float32(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = updated(state.parameters, updates, key)
         scalars = {"learning_rate": schedule(state.step), "gradient_norm": global_norm(gradients)}
         average = _averaged(state, parameters, train.ema_decay)
-        return TrainState(state.step + 1, parameters, optimizer_state, average), metrics, scalars
+        buffers = _updated_buffers(graph, state, metrics)
+        return TrainState(state.step + 1, parameters, optimizer_state, average, buffers), metrics, scalars
 
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
-        model = nnx.merge(graph, gather_parameters(state.parameters if state.average is None else state.average))
+        weights = gather_parameters(state.parameters if state.average is None else state.average)
+        model = nnx.merge(graph, weights, state.buffers)
         parts = cut(batch, train.accumulate)
 
         def measure(one: tuple[Batch, Part]) -> Metrics:
             return objective(model, one[0], directions, 0.0, None, Phase.EVALUATE, part=one[1])[1]
 
-        return of_batch(jax.lax.map(measure, (parts, shares(parts, _group_size(recipe, Phase.EVALUATE)))))
+        return of_batch(jax.lax.map(measure, (parts, shares(parts, _group_sizes(recipe, Phase.EVALUATE)))))
 
     # Every host reads the metrics.
     whole = NamedSharding(mesh, PartitionSpec())
@@ -191,10 +200,23 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     )
 
 
-def _group_size(recipe: Recipe, phase: Phase) -> int | None:
-    """Return the tokens that are routed on their own; None: all of a side that are computed at once."""
-    moe = recipe.model.moe
-    return moe.group_size if moe is not None and has_capacity(moe, phase) else None
+def _group_sizes(recipe: Recipe, phase: Phase) -> dict[str, int | None]:
+    """Return the tokens that are balanced on their own, by stack; None: all of a side that are computed at once."""
+    moe, lengths = recipe.model.moe, {"encoder": recipe.data.source_length, "decoder": recipe.data.target_length}
+    if moe is None:
+        return {}
+    size = moe.group_size if has_capacity(moe, phase) else None
+    routers = {stack: make_router(moe, stack == "decoder") for stack in lengths}
+    return {stack: lengths[stack] if router.balanced_over == "rows" else size for stack, router in routers.items()}
+
+
+def _updated_buffers(graph: nnx.GraphDef[Transformer], state: TrainState, metrics: Metrics) -> nnx.State:
+    """Return the buffers after a step, moved by the statistics of its whole batch."""
+    if not jax.tree.leaves(state.buffers):
+        return state.buffers
+    model = nnx.merge(graph, state.parameters, state.buffers)
+    model.update_buffers(metrics.routing)
+    return split_buffers(model)
 
 
 def _averaged(state: TrainState, parameters: nnx.State, decay: float | None) -> nnx.State | None:

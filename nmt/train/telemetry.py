@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 
 from nmt.files import atomic_write, is_remote
 from nmt.train.checkpoints import Progress
-from nmt.train.experts import FETCHED, Experts, of_layers, of_stack, of_step
+from nmt.train.experts import Experts, fetched_fields, of_layers, of_stack, of_step
 from nmt.train.objective import Metrics
 
 
@@ -68,7 +68,7 @@ class Window:
 
     def add(self, metrics: Metrics, scalars: dict[str, jax.Array], seconds: float) -> None:
         """Add one step."""
-        routing = {stack: {name: getattr(stats, name) for name in FETCHED} for stack, stats in metrics.routing.items()}
+        routing = {stack: fetched_fields(stats) for stack, stats in metrics.routing.items()}
         host, routing, small = jax.device_get((replace(metrics, routing={}), routing, scalars))
         self.steps += 1
         self.seconds += seconds

@@ -261,8 +261,14 @@ def test_a_section_may_be_one_argument(here: Path) -> None:
             "argument model.moe.capacity_factor=1.5: model.moe.capacity_factor has no effect here: dispatch=grouped",
         ),
         (["model.moe.dispatch=grouped", "model.moe.batch_prioritised=true"], "model.moe.batch_prioritised has no"),
-        (["model.moe.routing=hash", "model.moe.jitter=0.1"], "model.moe.jitter has no effect here: a hash needs no"),
-        (["model.moe.routing=hash", "model.moe.second_expert=all"], "model.moe.second_expert has no effect here: no"),
+        (
+            ["model.moe.routing=hash", "model.moe.jitter=0.1"],
+            "model.moe.jitter has no effect here: routing hash does not",
+        ),
+        (
+            ["model.moe.routing=hash", "model.moe.second_expert=all"],
+            "model.moe.second_expert has no effect here: routing",
+        ),
         (["model.moe.gated_dropout=0.1"], "model.moe.gated_dropout has no effect here: there is a gate with shared="),
         (["model.moe.shared_hidden=8"], "model.moe.shared_hidden has no effect here: with shared=none there is"),
         (["train.accumulate=5"], "x.yaml, arguments included: the 64 rows of a batch are not a multiple of"),

@@ -69,7 +69,20 @@ FACTORED = toy.recipe(
 )
 # What is gathered for a layer is gathered again for its derivatives.
 AGAIN = toy.recipe(model=MODEL.model_copy(update={"remat": "dots"}), rows=8)
-RECIPES = {"one_factored": FACTORED, "expert_model_factored": FACTORED, "expert_fsdp": AGAIN}
+# Biases go by the load of the whole batch, and the loss of sequences by its rows, however the tokens are spread.
+BIASED = toy.recipe(
+    model=MODEL.model_copy(
+        update={"moe": toy.moe_config(preset="deepseek_v3", shared="none", experts=8, sequence_balance_weight=0.1)}
+    ),
+    rows=8,
+)
+RECIPES = {
+    "one_factored": FACTORED,
+    "expert_model_factored": FACTORED,
+    "expert_fsdp": AGAIN,
+    "one_biased": BIASED,
+    "expert_biased": BIASED,
+}
 
 
 # What is computed on eight devices
@@ -84,7 +97,7 @@ def collectives(text):
 
 
 def layout_of(name):
-    name = name.removesuffix("_factored")
+    name = name.removesuffix("_factored").removesuffix("_biased")
     return make_layout(MeshConfig(**MESHES[name]), jax.devices()[: 1 if name == "one" else 8])
 
 
@@ -105,7 +118,12 @@ def train_on(name):
     facts["parts"] = {path: list(array.addressable_shards[0].data.shape) for path, array in placed(state).items()}
     # The first moment of Adam is a sum of gradients.
     moments = optax.tree.get(state.optimizer, "mu")
-    trees = {"parameters": state.parameters, "average": state.average, "gradients": moments}
+    trees = {
+        "parameters": state.parameters,
+        "average": state.average,
+        "gradients": moments,
+        "buffers": state.buffers,
+    }
     arrays = {
         f"{kind}/{path}": array
         for kind, tree in trees.items()
@@ -201,12 +219,13 @@ def layers(mesh):
 
 def compute(out):
     facts, arrays, states = {"devices": jax.device_count()}, {}, {}
-    _, first = toy.weights(MODEL)
-    # Drawing the weights would mostly be waiting for a compiler.
-    nmt.train.step.initialise = lambda config, vocabulary, seed, mesh: (
-        None,
-        jax.device_put(jax.tree.map(np.asarray, first), shardings(first, mesh)),
-    )
+
+    def initialise(config, vocabulary, seed, mesh):
+        # Drawing the weights would mostly be waiting for a compiler.
+        _, first = toy.weights(config)
+        return None, jax.device_put(jax.tree.map(np.asarray, first), shardings(first, mesh))
+
+    nmt.train.step.initialise = initialise
     for name in sorted({*MESHES, *RECIPES}):
         facts[name], mine, states[name] = train_on(name)
         arrays |= {f"{name}/{path}": array for path, array in mine.items()}
@@ -270,6 +289,17 @@ def test_any_mesh_trains_as_one_device_does(eight, name):
             else:
                 # Adam moves every weight by about the learning rate, 1e-2, however small its gradient.
                 np.testing.assert_allclose(other[path], one[path], rtol=0, atol=0.02 * moved.mean(), err_msg=path)
+
+
+def test_biases_are_moved_by_the_load_of_all_devices(eight):
+    facts, arrays = eight
+    np.testing.assert_allclose(facts["expert_biased"]["steps"], facts["one_biased"]["steps"], rtol=1e-5)
+    one, other = (part(arrays, f"{mesh}_biased/buffers/") for mesh in ("one", "expert"))
+    assert one.keys() == other.keys()
+    assert len(one) == 2
+    for path in one:
+        assert np.abs(one[path]).max() > 0
+        np.testing.assert_array_equal(other[path], one[path], err_msg=path)
 
 
 LAYERS, EXPERTS, WIDTH, HIDDEN = 2, 8, 16, 24

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from nmt.errors import UserError
-from nmt.models.moe.routing import RoutingStats
+from nmt.models.moe.statistics import RoutingStats
 from nmt.models.tokens import Phase
 from nmt.recipes.display import TrainingDisplay
 from nmt.train.checkpoints import Progress
-from nmt.train.experts import UsageCounter, of_layers, of_step, sparse_layers
+from nmt.train.experts import UsageCounter, of_layers, of_step
 from nmt.train.objective import Metrics, objective, source_direction
 from nmt.train.telemetry import Recorder, Window, flatten
 from nmt.train.usage import LISTED, Usage, drop_usage_after, read_usage, usage_steps, write_usage
@@ -150,7 +150,7 @@ def test_sparse_layers_are_those_of_the_model(every, offset):
     expected = {
         stack: tuple(i for i in range(count) if i % every == place) for stack, count in (("encoder", 8), ("decoder", 4))
     }
-    assert sparse_layers(config) == expected
+    assert config.sparse_layers == expected
     if offset is None:
         model = nnx.merge(*toy.weights(config))
         for stack, count in (("encoder", 8), ("decoder", 4)):
@@ -159,7 +159,7 @@ def test_sparse_layers_are_those_of_the_model(every, offset):
 
 
 def test_a_dense_model_has_no_sparse_layers():
-    assert sparse_layers(toy.model_config(moe=None)) == {}
+    assert toy.model_config(moe=None).sparse_layers == {}
 
 
 def sums_of(load, steps=1, choices=2):
@@ -198,7 +198,7 @@ def test_dropped_tokens_are_named_by_choice(choices):
 
 
 def stats_with(counts):
-    fields = dict.fromkeys(RoutingStats.__dataclass_fields__, np.zeros(1))
+    fields = dict.fromkeys(RoutingStats.__dataclass_fields__, np.zeros(1)) | {"assigned": None, "bias": None}
     return RoutingStats(**fields | {"by_direction": jnp.asarray(counts, jnp.float32)})
 
 

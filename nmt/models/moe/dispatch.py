@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from nmt.models.moe.grouped import Blocks, grouped_product, lay_out
-from nmt.models.moe.routing import Routing
+from nmt.models.moe.routing import ExpertChoice, Routing
 from nmt.models.moe.rows import collect, invert, send, take, weighted_sum
 from nmt.models.numerics import MOVED, PRODUCT, product
 from nmt.sharding import shard
@@ -149,3 +149,28 @@ def grouped_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Expert
     outputs = apply(rows, Owners(layout.blocks)).astype(x.dtype).reshape(-1, width)
     y = collect(outputs, routing.gate.reshape(-1, choices), layout.occupant, layout.place)
     return y.reshape(x.shape)
+
+
+def gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.Array:
+    """Move tokens to the experts that chose them by index.
+
+    Args:
+      x: tokens [`G,N,M].
+      choice: who takes whom.
+      apply: the experts.
+
+    Returns:
+      [`G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
+    """
+    # Taken as float32, for any number of experts may take a token, whose gradient is the sum of theirs.
+    inputs = jax.vmap(lambda rows, token: rows[token])(x.astype(jnp.float32), choice.token).astype(x.dtype)
+    outputs = _run(inputs.swapaxes(0, 1), apply).swapaxes(0, 1) * choice.gate[..., None]  # float32
+    y = jax.vmap(lambda rows, token, y: jnp.zeros(rows.shape, y.dtype).at[token].add(y))(x, choice.token, outputs)
+    return y.astype(x.dtype)
+
+
+def einsum_gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.Array:
+    """Move tokens by products with one-hot masks, the reference; arguments and result as for `gather_dispatch`."""
+    send = jax.nn.one_hot(choice.token, x.shape[1]) * choice.kept[..., None]  # [G,E,C,N]
+    outputs = _run(jnp.einsum("gecn,gnm->egcm", send.astype(x.dtype), x), apply)
+    return jnp.einsum("gecn,gec,egcm->gnm", send, choice.gate, outputs.astype(jnp.float32)).astype(x.dtype)

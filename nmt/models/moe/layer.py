@@ -1,6 +1,5 @@
 """The mixture-of-experts feed-forward layer (GShard, section 2.2)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -9,23 +8,27 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import ModelConfig, MoEConfig
+from nmt.config.routers import ROUTERS
 from nmt.errors import UserError
 from nmt.models.activations import activate, gated
 from nmt.models.layers import FeedForward, Init, bias_parameter, biased, parameter
-from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, rounds_dispatch, scatter_dispatch
-from nmt.models.moe.expert_choice import (
-    ExpertChoice,
-    choose_alone,
-    choose_tokens,
+from nmt.models.moe.capacity import capacity, has_capacity
+from nmt.models.moe.dispatch import (
+    Owners,
+    einsum_dispatch,
     einsum_gather_dispatch,
     gather_dispatch,
+    grouped_dispatch,
+    rounds_dispatch,
+    scatter_dispatch,
 )
-from nmt.models.moe.hashing import route_by_hash
-from nmt.models.moe.regularise import jittered, open_gates, output_mask
-from nmt.models.moe.routing import Routing, RoutingStats, capacity, has_capacity, of_type, route
+from nmt.models.moe.regularise import open_gates, output_mask
+from nmt.models.moe.routers import make_router
+from nmt.models.moe.routing import ExpertChoice, Routing
+from nmt.models.moe.statistics import RoutingStats, statistics
 from nmt.models.numerics import dropout, split_key
 from nmt.models.tokens import Phase, TokenInfo
-from nmt.sharding import einsum, left_to_xla, parts
+from nmt.sharding import left_to_xla, parts
 
 TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
@@ -70,11 +73,12 @@ class MoE(nnx.Module):
     ):
         experts, init, two = config.experts, options.init, gated(options.activation)
         self.config, self.options, self.dtype, self.decoder = config, options, dtype, decoder
-        self.routing = config.of_decoder if decoder else config.routing
-        if self.routing != "hash":
-            scale = init.scale if config.router_init_scale is None else config.router_init_scale
-            of_router = replace(init, scale=scale)
-            self.router = parameter(rngs, (width, experts), ("embed", None), width, experts, of_router)
+        # `self.router` is its matrix, under the name that checkpoints have.
+        self.policy = make_router(config, decoder)
+        owned = self.policy.variables(width, rngs, init)
+        self.owned = tuple(owned)
+        for name, variable in owned.items():
+            setattr(self, name, variable)
 
         def inner() -> nnx.Param[jax.Array]:
             return parameter(rngs, (experts, width, hidden), ("expert", "embed", "mlp"), width, hidden, init)
@@ -117,47 +121,31 @@ class MoE(nnx.Module):
         factor = self.config.capacity_factor if phase is Phase.TRAIN else self.config.eval_capacity_factor
         tokens = in_groups(x, groups)
         grouped = jax.tree.map(lambda part: in_groups(part, groups) if part.ndim > 1 else part, info)
-        has_slots = limited and (self.config.dispatch in TO_SLOTS or self.routing == "expert_choice")
+        has_slots = limited and (self.config.dispatch in TO_SLOTS or ROUTERS[self.policy.kind].needs_slots)
         slots = capacity(tokens.shape[1], self.config, factor) if has_slots else None
         spread = not limited and groups > 1
-        move, stats = self._plan(tokens, grouped, slots, spread, route_key, mask_key, drop_key)
+        decision = self.policy.decide(tokens, grouped, self.router_arrays(), slots, route_key)
+        stats = statistics(decision, grouped, self.config.experts, self._balanced_groups(x, groups, spread))
+        move = partial(self._move, tokens, decision.moves, slots, spread, mask_key, drop_key)
         y = move() if info.passed_by is None else jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
         return self._share(x, in_rows(y, x), info.real, stats, shared_key, gate_key)
 
-    def _plan(
-        self,
-        x: jax.Array,
-        info: TokenInfo,
-        slots: int | None,
-        spread: bool,
-        route_key: jax.Array | None,
-        mask_key: jax.Array | None,
-        drop_key: jax.Array | None,
-    ) -> tuple[Callable[[], jax.Array], RoutingStats]:
-        """Decide who goes where; return what moves tokens x [G,N,M] there and back, and statistics."""
-        config, of = self.config, (info.direction, info.directions)
-        if self.routing == "hash":
-            routing, stats = route_by_hash(info.token, info.real, config, slots, *of)
-            return lambda: self._move(x, routing, slots, spread, mask_key, drop_key), stats
-        jitter_key, sample_key = split_key(route_key, 2)
-        logits = self._logits(x, jitter_key)
-        if self.routing == "expert_choice" and slots is not None:
-            choice, stats = choose_tokens(logits, info.real, config, slots, *of)
-            return lambda: self._move_chosen(x, choice, mask_key, drop_key), stats
-        if self.routing == "expert_choice":
-            routing, stats = choose_alone(logits, info.real, config, *of)
-        else:
-            routing, stats = route(
-                logits, info.real, config, slots, sample_key, *of, decoder=self.decoder, together=spread
-            )
-        return lambda: self._move(x, routing, slots, spread, mask_key, drop_key), stats
+    def router_arrays(self) -> dict[str, jax.Array]:
+        """Return the values of the arrays that the layer owns for its router, by name."""
+        return {name: getattr(self, name)[...] for name in self.owned}
 
-    def _logits(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Return router logits [G,N,E] for tokens x [G,N,M]."""
-        # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
-        rows = of_type(jittered(x.astype(jnp.float32), self.config.jitter, key), self.config)
-        router = of_type(self.router[...], self.config)
-        return of_type(einsum("gnm,me->gne", rows, router, precision=jax.lax.Precision.HIGHEST), self.config)
+    def update_buffers(self, stats: RoutingStats) -> None:
+        """Move the buffers of the router by the statistics of a whole batch, with the leading axes that they have."""
+        for name, value in self.policy.updated_buffers(self.router_arrays(), stats).items():
+            variable = getattr(self, name)
+            setattr(self, name, variable.replace(value))
+
+    def _balanced_groups(self, x: jax.Array, groups: int, spread: bool) -> int:
+        """Return into how many groups the tokens x [B,S,M] are divided for the load-balancing loss."""
+        if self.policy.balanced_over == "rows":
+            return x.shape[0]
+        # Groups that are there to spread work over devices are not balanced one by one.
+        return 1 if spread else groups
 
     def _groups(self, tokens: int) -> int:
         size = self.config.group_size or tokens
@@ -171,13 +159,15 @@ class MoE(nnx.Module):
     def _move(
         self,
         x: jax.Array,
-        routing: Routing,
+        routing: Routing | ExpertChoice,
         slots: int | None,
         spread: bool,
         mask_key: jax.Array | None,
         drop_key: jax.Array | None,
     ) -> jax.Array:
-        """Move tokens x [G,N,M] to the experts that they have chosen, and back; `spread`: in rounds."""
+        """Move tokens x [G,N,M] to their experts, and back; `spread`: in rounds."""
+        if isinstance(routing, ExpertChoice):
+            return self._move_chosen(x, routing, mask_key, drop_key)
         mask = output_mask(routing.gate.shape, self.config.output_masking, mask_key)
         routing = replace(routing, gate=routing.gate * mask)
         experts = partial(self._experts, key=drop_key)

@@ -1,4 +1,4 @@
-"""The losses of mixture-of-experts layers, weighted: what the objective adds to the cross-entropy."""
+"""The losses of mixture-of-experts layers, weighted: the part of the objective beside the cross-entropy."""
 
 from collections.abc import Mapping
 
@@ -6,26 +6,34 @@ import jax
 import jax.numpy as jnp
 
 from nmt.config import MoEConfig
-from nmt.models.moe.routing import RoutingStats
+from nmt.models.moe.routers import make_router
+from nmt.models.moe.statistics import RoutingStats
 
 
 def auxiliary_loss(stats: Mapping[str, RoutingStats], config: MoEConfig) -> jax.Array:
-    """Return the weighted balance, z and budget losses, each a mean over the sparse layers that have it.
+    """Return the weighted balance, z and budget losses, float32 [], each a mean over the sparse layers that have it.
 
-    With `balance_reduction=sum` the balance losses are added up. A layer routed by a hash has neither a balance nor a
-    z-loss, one with expert choice no balance loss.
+    With `balance_reduction=sum` the balance losses are added up. Which stacks have a balance loss, with which weight,
+    and which have a z-loss, their routers say.
 
     Args:
       stats: by stack, `encoder` and `decoder`, with a leading axis over sparse layers.
       config: the layers' configuration.
     """
-    kinds = {"encoder": config.routing, "decoder": config.of_decoder}
+    routers = {stack: make_router(config, stack == "decoder") for stack in stats}
 
-    def layers(name: str, *without: str) -> jax.Array:
-        found = [getattr(of_stack, name) for stack, of_stack in stats.items() if kinds[stack] not in without]
+    def layers(name: str, stacks: list[str]) -> jax.Array:
+        found = [getattr(stats[stack], name) for stack in stacks]
         return jnp.concatenate(found) if found else jnp.zeros((1,))
 
-    balance, z = layers("balance_loss", "hash", "expert_choice"), layers("z_loss", "hash")
-    over_layers = balance.sum() if config.balance_reduction == "sum" else balance.mean()
-    loss = config.balance_weight * over_layers + config.z_weight * z.mean()
-    return loss + config.gated_weight * layers("budget_loss").mean() if config.shared == "gated" else loss
+    def balance(scope: str) -> jax.Array:
+        stacks = [stack for stack, router in routers.items() if router.balanced_over == scope]
+        losses = layers("balance_loss", stacks)
+        weight = routers[stacks[0]].balance_weight if stacks else 0.0
+        return weight * (losses.sum() if config.balance_reduction == "sum" else losses.mean())
+
+    z = layers("z_loss", [stack for stack, router in routers.items() if router.learns_logits])
+    loss = balance("groups") + config.z_weight * z.mean()
+    if any(router.balanced_over == "rows" for router in routers.values()):
+        loss = loss + balance("rows")
+    return loss + config.gated_weight * layers("budget_loss", list(stats)).mean() if config.shared == "gated" else loss

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from toy_routing import ALL, routed
+from toy_routing import ALL, decide, routed
 
 from nmt.config import MoEConfig
 from nmt.models.moe.losses import auxiliary_loss
-from nmt.models.moe.routing import RoutingStats, route
+from nmt.models.moe.statistics import RoutingStats
 
 GROUPS, TOKENS, EXPERTS = 3, 40, 8
 
@@ -56,7 +56,7 @@ def test_balance_loss_moves_the_router_towards_balance():
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(1, 40, 4)) + np.eye(4)[0], jnp.float32)
     real = np.ones((1, 40), bool)
-    loss = jax.jit(lambda x: route(x, real, ALL, 40, None)[1].balance_loss)
+    loss = jax.jit(lambda x: decide(x, real, ALL, 40)[1].balance_loss)
     gradient = jax.grad(loss)(logits)
     # f is constant almost everywhere, so the derivative is that of E sum_e f_e P_e by P alone.
     probability = oracles.softmax(np.asarray(logits, np.float64))

@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 from nmt.config import MoEConfig
 from nmt.models.moe import grouped
 from nmt.models.moe.counting import positions
-from nmt.models.moe.dispatch import Owners, einsum_dispatch, grouped_dispatch, scatter_dispatch
-from nmt.models.moe.expert_choice import ExpertChoice, einsum_gather_dispatch, gather_dispatch
+from nmt.models.moe.dispatch import (
+    Owners,
+    einsum_dispatch,
+    einsum_gather_dispatch,
+    gather_dispatch,
+    grouped_dispatch,
+    scatter_dispatch,
+)
 from nmt.models.moe.grouped import Blocks, block_rows, grouped_product, lay_out
 from nmt.models.moe.layer import MoE
-from nmt.models.moe.routing import Routing
+from nmt.models.moe.routing import ExpertChoice, Routing
 from nmt.models.numerics import contract_rows
 from nmt.models.tokens import Phase, TokenInfo
 

@@ -15,7 +15,8 @@ from nmt.models.layers import Init
 from nmt.models.moe.layer import ExpertOptions, MoE
 from nmt.models.moe.losses import auxiliary_loss
 from nmt.models.moe.regularise import toss
-from nmt.models.moe.routing import RoutingStats, choices
+from nmt.models.moe.routers import make_router
+from nmt.models.moe.statistics import RoutingStats
 from nmt.models.tokens import Phase, TokenInfo
 
 KEY = jax.random.key(7)
@@ -39,7 +40,7 @@ def combine_weights(x, token, config, weights, activation):
     """What each token takes of each expert in inference, [N,E]."""
     kind, experts = config.routing, config.experts
     combine = np.zeros((len(x), experts))
-    number = choices(config, decoder=False)
+    number = make_router(config).experts_per_token
     gates = None if kind == "hash" else oracles.softmax(x.astype(np.float64) @ weights["router"].astype(np.float64))
     for n in range(len(x)):
         if kind == "hash":

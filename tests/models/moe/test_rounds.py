@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_routing import decide
 
 from nmt.config import MoEConfig
 from nmt.models.moe.dispatch import grouped_dispatch, round_slots, rounds_dispatch
-from nmt.models.moe.routing import Routing, fill, route
+from nmt.models.moe.routing import Routing, fill
 
 GROUPS, TOKENS, EXPERTS, WIDTH, CHOICES = 3, 40, 8, 4, 2
 
@@ -80,7 +81,7 @@ def test_statistics_do_not_depend_on_how_many_groups_share_the_work():
     logits = jax.random.normal(jax.random.key(0), (4, 8, 5))
     real = jax.random.bernoulli(jax.random.key(1), 0.7, (4, 8))
     config = MoEConfig(experts=5)
-    spread = route(logits, real, config, None, None, together=True)[1]
-    whole = route(logits.reshape(1, 32, 5), real.reshape(1, 32), config, None, None)[1]
+    spread = decide(logits, real, config, None, balanced_groups=1)[1]
+    whole = decide(logits.reshape(1, 32, 5), real.reshape(1, 32), config, None)[1]
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), spread, whole)
-    assert route(logits, real, config, None, None)[1].balance_loss > whole.balance_loss * 1.01  # groups on their own
+    assert decide(logits, real, config, None)[1].balance_loss > whole.balance_loss * 1.01  # groups on their own

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from toy_routing import ALL, HALF, draw_logits, draw_real, routed
 
 from nmt.config import MoEConfig
-from nmt.models.moe.routing import capacity, choices
+from nmt.models.moe.capacity import capacity
+from nmt.models.moe.routers import make_router
 
 KEY = jax.random.key(7)
 
@@ -185,11 +186,16 @@ def test_capacity_and_choices_of_a_configuration():
     assert capacity(8, config(experts=4, min_capacity=20)) == 8
     assert capacity(8, config(experts=4, capacity_factor=0.0, min_capacity=0)) == 0
     assert capacity(64, config(experts=4, capacity_factor=1.0), 2.0) == 32
-    assert choices(config(top_k=3), decoder=True) == 3
-    assert choices(config(experts=1), decoder=False) == 1
+    assert make_router(config(top_k=3), True).experts_per_token == 3
+    assert make_router(config(experts=1), False).experts_per_token == 1
     mixed = config(routing="expert_choice", decoder_routing="hash", top_k=1, capacity_factor=2.6)
-    assert (choices(mixed, decoder=False), choices(mixed, decoder=True)) == (3, 1)
-    assert choices(config(routing="expert_choice", decoder_routing="hash", capacity_factor=0.1), decoder=False) == 1
+    assert (make_router(mixed, False).experts_per_token, make_router(mixed, True).experts_per_token) == (3, 1)
+    assert (
+        make_router(
+            config(routing="expert_choice", decoder_routing="hash", capacity_factor=0.1), False
+        ).experts_per_token
+        == 1
+    )
 
 
 @settings(max_examples=40, deadline=None)

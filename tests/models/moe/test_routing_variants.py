@@ -9,12 +9,14 @@ import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_routing import draw_logits, draw_real
+from toy_routing import decide, draw_logits, draw_real
 
 from nmt.config import MoEConfig
-from nmt.models.moe.dispatch import Owners
-from nmt.models.moe.expert_choice import choose_alone, choose_tokens, einsum_gather_dispatch, gather_dispatch
-from nmt.models.moe.hashing import hashed_experts, route_by_hash
+from nmt.models.moe.dispatch import Owners, einsum_gather_dispatch, gather_dispatch
+from nmt.models.moe.routers import make_router
+from nmt.models.moe.routers.hash import hashed_experts
+from nmt.models.moe.statistics import statistics
+from nmt.models.tokens import TokenInfo
 
 SEED = st.integers(0, 2**20)
 PADDING = st.sampled_from(["none", "some", "everywhere"])
@@ -25,7 +27,8 @@ PADDING = st.sampled_from(["none", "some", "everywhere"])
 
 @functools.partial(jax.jit, static_argnames=("config",))
 def hashed(token, real, slots, config):
-    return route_by_hash(token, real, config, slots)
+    decision = make_router(config).choose(token, real, slots)
+    return decision.moves, statistics(decision, TokenInfo(token, real), config.experts)
 
 
 @settings(max_examples=40, deadline=None)
@@ -80,7 +83,7 @@ CHOICE = MoEConfig(routing="expert_choice", decoder_routing="token_choice")
 
 @functools.partial(jax.jit, static_argnames=("config", "slots"))
 def chosen(logits, real, config, slots):
-    return choose_tokens(logits, real, config, slots)
+    return decide(logits, real, config, slots)
 
 
 @settings(max_examples=50, deadline=None)
@@ -131,7 +134,7 @@ def test_alone_a_token_takes_the_experts_that_it_likes_best(factor, choices):
     rng = np.random.default_rng(3)
     logits, real = draw_logits(rng, (2, 8, 4), "spread"), draw_real(rng, (2, 8, 4), "some")
     config = MoEConfig(experts=4, routing="expert_choice", decoder_routing="hash", capacity_factor=factor)
-    routing, _ = jax.jit(lambda x, r: choose_alone(x, r, config))(logits, real)
+    routing, _ = jax.jit(lambda x, r: decide(x, r, config, None))(logits, real)
     expected = oracles.route(logits, real, None, choices=choices, normalise="none")
     np.testing.assert_array_equal(np.asarray(routing.expert)[real], expected.expert[real])
     np.testing.assert_allclose(routing.gate, expected.gate, rtol=1e-5)
