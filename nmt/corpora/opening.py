@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from nmt.corpora.declare.spec import CorpusSpec, load_declaration, load_spec, load_specs
 from nmt.corpora.obtain.fetch import FetchOutcome, fetch_corpora, fetch_corpus
-from nmt.corpora.obtain.kinds import has_own_files
+from nmt.corpora.obtain.kind import FetchedKind
+from nmt.corpora.obtain.kinds import has_own_files, obtain_kind
 from nmt.corpora.obtain.own import find_own, own_files
 from nmt.corpora.readers.kinds import open_files
 from nmt.corpora.readers.reader import CorpusReader, FileProvenance
-from nmt.corpora.readers.tree import Archives, Files
+from nmt.corpora.readers.tree import Files
 from nmt.errors import UserError
 from nmt.languages import Direction
 from nmt.progress import SILENT, Reporter
@@ -120,7 +121,9 @@ def _open(spec: CorpusSpec, outcome: FetchOutcome) -> CorpusReader:
         raise outcome
     if has_own_files(spec):
         return _open_own(spec)
-    tree = Archives([one.path for one in outcome], f"corpus {spec.name}")
+    kind = obtain_kind(spec)
+    assert isinstance(kind, FetchedKind)
+    tree = kind.open_tree(spec, outcome)
     source = open_files(spec, spec.read, tree, spec.read.patterns)
     source.provenance = tuple(
         FileProvenance(spec.name, one.version, spec.licence, one.sha256, one.source, spec.homepage) for one in outcome

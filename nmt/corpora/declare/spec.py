@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from nmt.config import Section
 from nmt.config.documents import Document, read_document
-from nmt.corpora.declare.spec_obtain import MtdataSets, Obtain
+from nmt.corpora.declare.spec_obtain import MtdataSets, Obtain, TfdsData
 from nmt.corpora.declare.spec_read import Read
 from nmt.corpora.declare.spec_split import FORMS, NOTHING_HELD_OUT, SplitRule
 from nmt.errors import UserError, did_you_mean
@@ -93,6 +93,21 @@ class CorpusSpec(Section):
             values = {**values, "read": alone if values.get("monolingual") else pairs}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_prepared(cls, values: Any) -> Any:
+        """Let `read` of `obtain: {kind: tfds, name: NAME}` be left out, or its `files`."""
+        obtain = values.get("obtain") if isinstance(values, dict) else None
+        if not (isinstance(obtain, dict) and obtain.get("kind") == "tfds" and obtain.get("name")):
+            return values
+        read = values.get("read", {"kind": "tfds"})
+        if isinstance(read, dict) and "files" not in read:
+            try:
+                return {**values, "read": {**read, "files": TfdsData.model_validate(obtain).dataset}}
+            except ValidationError:
+                return values  # the section's own check tells it with its place
+        return values
+
     @model_validator(mode="after")
     def _languages_of_mtdata(self) -> Self:
         if isinstance(self.obtain, MtdataSets):
@@ -126,6 +141,8 @@ class CorpusSpec(Section):
         """Return what determines the text: the declaration, as it is written, without its descriptive keys."""
         keys = {"name", "obtain", "read", "languages", "replace", "synthetic", "monolingual"}
         declared = self.model_dump(mode="json", include=keys, exclude_unset=True)
+        if isinstance(self.obtain, TfdsData):
+            declared["obtain"].pop("data_dir", None)  # a place, not a text
         return {"languages": {}, **declared, "split": self.split.identity()}
 
 

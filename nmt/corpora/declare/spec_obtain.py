@@ -1,8 +1,8 @@
 """What a declaration says about where a corpus comes from: one section a kind."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nmt.config import Section
 
@@ -84,18 +84,50 @@ class LocalFiles(Section):
     )
 
 
-class TfdsFolder(Section):
-    """Datasets that TensorFlow Datasets has prepared in the format array_record."""
+class TfdsData(Section):
+    """Datasets of TensorFlow Datasets: one that it prepares (`name`), or prepared ones that the person has (`folder`).
+
+    Either are in the format array_record. With `name`, `read` may be left out.
+    """
 
     kind: Literal["tfds"] = Field(description="Where the corpus comes from.")
+    name: str = Field(
+        "",
+        pattern=r"^([A-Za-z][A-Za-z0-9_]*)?$",
+        description="Dataset that TensorFlow Datasets downloads from its publisher and prepares, such as "
+        "ted_multi_translate. Empty: it is prepared already, and `read.files` names it.",
+    )
+    config: str = Field("", description="Configuration of the dataset. Empty: its default one.")
+    version: str = Field(
+        "", pattern=r"^(\d+\.\d+\.\d+)?$", description="Version of the dataset. Empty: the newest that can be prepared."
+    )
+    data_dir: str = Field(
+        "",
+        description="Folder that `name` is prepared in; $NAME is a variable of the environment. Empty: the cache.",
+    )
+    bytes: int = Field(1, ge=1, description="Size of the download, about, for the progress bar and the room needed.")
     folder: str = Field(
         "",
-        description="The data_dir they were prepared in; $NAME is a variable of the environment. Empty: "
-        "$TFDS_DATA_DIR, or ~/tensorflow_datasets.",
+        description="Without `name`: the data_dir that the datasets were prepared in; $NAME is a variable of the "
+        "environment. Empty: $TFDS_DATA_DIR, or ~/tensorflow_datasets.",
     )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [key for key in ("config", "version", "data_dir") if getattr(self, key)]
+        if not self.name and given:
+            raise ValueError(f"{given[0]} is that of a dataset to be prepared, which needs a name")
+        if self.name and self.folder:
+            raise ValueError("folder has datasets that are prepared already: say data_dir for where to prepare name")
+        return self
+
+    @property
+    def dataset(self) -> str:
+        """The dataset as `read.files` names it: NAME, NAME/CONFIG or NAME/CONFIG:VERSION."""
+        return "/".join(filter(None, (self.name, self.config))) + (f":{self.version}" if self.version else "")
 
 
 Obtain = Annotated[
-    PypiPackage | NpmPackage | DebianPackages | DebianDescriptions | MtdataSets | LocalFiles | TfdsFolder,
+    PypiPackage | NpmPackage | DebianPackages | DebianDescriptions | MtdataSets | LocalFiles | TfdsData,
     Field(discriminator="kind"),
 ]

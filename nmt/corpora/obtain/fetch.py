@@ -62,7 +62,7 @@ def find_fetched(spec: CorpusSpec) -> tuple[Obtained, ...] | None:
       UserError: a file is not the one that the declaration pins.
     """
     kind = obtain_kind(spec)
-    return kind.cached(spec) if isinstance(kind, FetchedKind) else ()
+    return kind.cached(spec) if isinstance(kind, FetchedKind) and not kind.has_own_files(spec) else ()
 
 
 def _fetch_missing(specs: Sequence[CorpusSpec], progress: Reporter) -> dict[str, FetchOutcome]:

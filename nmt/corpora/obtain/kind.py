@@ -14,6 +14,7 @@ from typing import ClassVar
 from nmt.config import Section
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.obtain.cache import Download, Obtained, read_index, write_index
+from nmt.corpora.readers.tree import Archives, Tree
 
 
 class Scratch:
@@ -52,6 +53,10 @@ class ObtainKind(ABC):
     def origin(self, spec: CorpusSpec) -> str:
         """Return the origin of a corpus in a few words, for a list."""
 
+    @abstractmethod
+    def has_own_files(self, spec: CorpusSpec) -> bool:
+        """Return whether the person has the files of a corpus, so that nothing is fetched."""
+
 
 class FetchedKind(ObtainKind):
     """A kind that downloads files into the cache."""
@@ -76,6 +81,18 @@ class FetchedKind(ObtainKind):
         """Record the files of a corpus, once all of them are in the cache."""
         write_index(spec, files)
 
+    def has_own_files(self, spec: CorpusSpec) -> bool:
+        """Return False: the files are fetched."""
+        return False
+
+    def open_tree(self, spec: CorpusSpec, files: Sequence[Obtained]) -> Tree:
+        """Return the contents of a corpus's files in the cache, by name.
+
+        Raises:
+          UserError: one of them cannot be opened.
+        """
+        return Archives([one.path for one in files], f"corpus {spec.name}")
+
 
 class LocalKind(ObtainKind):
     """A kind that fetches nothing: the person has the files."""
@@ -84,3 +101,7 @@ class LocalKind(ObtainKind):
         """Return the patterns of the files, with their folder."""
         folder: str = getattr(spec.obtain, "folder", "")
         return f"{', '.join(spec.read.patterns)}{f' in {folder}' if folder else ''}"
+
+    def has_own_files(self, spec: CorpusSpec) -> bool:
+        """Return True."""
+        return True

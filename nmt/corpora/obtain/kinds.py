@@ -3,11 +3,12 @@
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.obtain.debian import DebianKind
 from nmt.corpora.obtain.descriptions import DescriptionsKind
-from nmt.corpora.obtain.kind import LocalKind, ObtainKind
+from nmt.corpora.obtain.kind import ObtainKind
 from nmt.corpora.obtain.mtdata import MtdataKind
 from nmt.corpora.obtain.npm import NpmKind
-from nmt.corpora.obtain.own import FilesKind, TfdsKind
+from nmt.corpora.obtain.own import FilesKind
 from nmt.corpora.obtain.pypi import PypiKind
+from nmt.corpora.obtain.tfds import TfdsKind
 
 OBTAIN_KINDS: dict[str, ObtainKind] = {
     "pypi": PypiKind(),
@@ -27,4 +28,4 @@ def obtain_kind(spec: CorpusSpec) -> ObtainKind:
 
 def has_own_files(spec: CorpusSpec) -> bool:
     """Return whether a person has the files of a corpus, so that nothing is fetched."""
-    return isinstance(obtain_kind(spec), LocalKind)
+    return obtain_kind(spec).has_own_files(spec)

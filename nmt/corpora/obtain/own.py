@@ -10,7 +10,7 @@ from etils import epath
 
 from nmt.corpora.declare.patterns import expand_variables
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.declare.spec_obtain import LocalFiles, TfdsFolder
+from nmt.corpora.declare.spec_obtain import LocalFiles
 from nmt.corpora.declare.spec_read import Read
 from nmt.corpora.obtain.contents import known_sha256s
 from nmt.corpora.obtain.kind import LocalKind
@@ -24,12 +24,6 @@ class FilesKind(LocalKind):
     """Files below a folder, here or on gs://."""
 
     section = LocalFiles
-
-
-class TfdsKind(LocalKind):
-    """Datasets that TensorFlow Datasets has prepared."""
-
-    section = TfdsFolder
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class TfdsReader(FilesReader):
             )
         folder = tree.folder
         self._datasets = [
-            _describe(spec, folder, pattern, found) for pattern in patterns for found in _prepared(folder, pattern)
+            _describe(spec, folder, pattern, found) for pattern in patterns for found in find_prepared(folder, pattern)
         ]
         if not self._datasets:
             names = " and ".join(patterns)
@@ -188,7 +188,7 @@ def _varint(message: bytes, place: int) -> tuple[int, int]:
     raise ValueError("a damaged protocol buffer")
 
 
-def _prepared(folder: str, pattern: str) -> list[MatchedPath]:
+def find_prepared(folder: str, pattern: str) -> list[MatchedPath]:
     """Return the newest version of every dataset that a pattern fits."""
     name, _, version = pattern.partition(":")
     found = Files(folder).find([f"{name}/{version or '*'}/features.json"])
@@ -213,7 +213,7 @@ def _describe(spec: CorpusSpec, folder: str, pattern: str, found: MatchedPath) -
     except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"corpus {spec.name}: {place} is no dataset of TensorFlow Datasets ({error!r})") from None
     if format_ != _FORMAT:
-        raise UserError(f"corpus {spec.name}: {place} is prepared as {format_}; {_how(pattern)}")
+        raise UserError(f"corpus {spec.name}: {place} is prepared as {format_}, not {_FORMAT}; {_how(pattern)}")
     if translation is None:
         raise UserError(f"corpus {spec.name}: {place} has no feature of the kind Translation")
     prefix, feature = translation
@@ -243,8 +243,9 @@ def _translation(feature: Mapping[str, Any], prefix: str = "") -> tuple[str, Map
 
 
 def _how(pattern: str) -> str:
+    name, _, config = pattern.partition(":")[0].partition("/")
+    given = f", config: {config}" if config else ""
     return (
-        f"prepare it, where TensorFlow is installed, with: tfds build {pattern.split(':')[0]} --file_format={_FORMAT} "
-        "--data_dir=FOLDER (or in Python: tfds.builder(NAME, data_dir=FOLDER, file_format='array_record')"
-        ".download_and_prepare())"
+        f"have it prepared with obtain: {{kind: tfds, name: {name}{given}}}, or with: "
+        f"tfds build {pattern.split(':')[0]} --file_format={_FORMAT} --data_dir=FOLDER"
     )
