@@ -476,7 +476,7 @@ def test_datasets_of_tensorflow(corpus: Any, tmp_path: Path) -> None:
         (
             PAIR,
             "tfrecord",
-            r"toy/1.0.0 is prepared as tfrecord; prepare it, .*tfds build toy --file_format=array_record",
+            r"toy/1.0.0 is prepared as tfrecord, not array_record; have it prepared .*tfds build toy --file_format=array_record",
         ),
         ({"pythonClassName": "x.Text"}, "array_record", "toy/1.0.0 has no feature of the kind Translation"),
         ([], "array_record", "toy/1.0.0 is no dataset of TensorFlow Datasets"),
@@ -487,7 +487,7 @@ def test_other_datasets(feature: Any, format_: str, message: str, corpus: Any, t
     tfds = {"obtain": {"kind": "tfds", "folder": str(tmp_path)}}
     with pytest.raises(UserError, match=message):
         corpus({"kind": "tfds", "files": "toy"}, {}, **tfds)
-    with pytest.raises(UserError, match=r"other is not prepared in .*; prepare it"):
+    with pytest.raises(UserError, match=r"other is not prepared in .*; have it prepared"):
         corpus({"kind": "tfds", "files": "other"}, {}, **tfds)
 
 
