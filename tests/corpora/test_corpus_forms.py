@@ -476,7 +476,7 @@ def test_datasets_of_tensorflow(corpus: Any, tmp_path: Path) -> None:
         (
             PAIR,
             "tfrecord",
-            r"toy/1.0.0 is prepared as tfrecord, not array_record; have it prepared .*tfds build toy --file_format=array_record",
+            r"toy/1.0.0 is prepared as tfrecord, not array_record; .*tfds build toy --file_format=array_record",
         ),
         ({"pythonClassName": "x.Text"}, "array_record", "toy/1.0.0 has no feature of the kind Translation"),
         ([], "array_record", "toy/1.0.0 is no dataset of TensorFlow Datasets"),
