@@ -14,7 +14,7 @@ from nmt.files import atomic_write
 from nmt.plan.advice import knobs
 from nmt.plan.compile import Overflow
 from nmt.plan.planning import Plan, as_json, make_plan
-from nmt.plan.search import Found, Search, rank, search_as_json
+from nmt.plan.search import Attempt, Search, rank, search_as_json
 from nmt.plan.topology import Topology
 from nmt.recipes.terminal import TerminalProgress, table_console
 
@@ -60,7 +60,7 @@ def plan_and_report(recipe: Recipe, topology: Topology, options: Options) -> int
 def _search(recipe: Recipe, topology: Topology, options: Options, console: Console) -> int:
     trying = Search(recipe, topology, options.arguments)
     show_search(trying, console)
-    found: list[Found] = []
+    found: list[Attempt] = []
     interrupted = False
     try:
         with TerminalProgress().track("compiling, at most", trying.most, "programs") as task:

@@ -12,7 +12,7 @@ from nmt.plan.hlo import Collective, Program
 from nmt.plan.memory import ESTIMATED
 from nmt.plan.planning import TRILLION, Plan
 from nmt.plan.roofline import Roofline
-from nmt.plan.search import SEARCHED, Found, Search
+from nmt.plan.search import SEARCHED, Attempt, Search
 from nmt.recipes.terminal import print_line
 from nmt.sharding.presets import SIZED
 
@@ -232,12 +232,12 @@ def show_search(search: Search, console: Console) -> None:
         print_line(console, f"kept as given: {', '.join(kept)}")
 
 
-def show_attempt(found: Found, console: Console) -> None:
+def show_attempt(found: Attempt, console: Console) -> None:
     """Print a line about one choice that was tried."""
     print_line(console, f"  {found.took:5.0f} s  {_outcome(found)}: {_arguments(found)}")
 
 
-def show_ranking(ranked: Sequence[Found], found: Sequence[Found], console: Console) -> None:
+def show_ranking(ranked: Sequence[Attempt], found: Sequence[Attempt], console: Console) -> None:
     """Print the choices that fit, the fastest first, and then the others."""
     table = _table("what fits, fastest first", "", "step", "peak GiB", "arguments", numbers=(0, 1, 2))
     for place, one in enumerate(ranked, 1):
@@ -251,11 +251,11 @@ def show_ranking(ranked: Sequence[Found], found: Sequence[Found], console: Conso
     console.print(table)
 
 
-def _arguments(found: Found) -> str:
+def _arguments(found: Attempt) -> str:
     return " ".join(found.choice.arguments) or "as given"
 
 
-def _outcome(found: Found) -> str:
+def _outcome(found: Attempt) -> str:
     if found.plan is None:
         return f"{'impossible' if found.impossible else 'failed'} ({found.reason})"
     if found.fits:
@@ -263,6 +263,6 @@ def _outcome(found: Found) -> str:
     return f"too large by {(found.plan['needed_bytes'] - found.plan['available_bytes']) / GIB:.2f} GiB"
 
 
-def _speed(found: Found) -> str:
+def _speed(found: Attempt) -> str:
     assert found.plan is not None
     return _seconds(found.seconds) if "roofline" in found.plan else f"{amount(found.seconds, '')} FLOPs"

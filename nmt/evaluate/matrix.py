@@ -24,9 +24,9 @@ from nmt.config.schema import Recipe
 from nmt.data.store import load_stats
 from nmt.errors import UserError
 from nmt.evaluate.metrics import score
-from nmt.evaluate.results import Matrix, Result, Source
+from nmt.evaluate.results import DirectionResult, Matrix, ResultOrigin
 from nmt.evaluate.samples import hypotheses_file, read_samples
-from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, in_order, select, stored_set
+from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, ordered_directions, select, stored_set
 from nmt.evaluate.webpage import render_page
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_stream
@@ -122,7 +122,7 @@ class _Job:
             raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from None
         return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode, _training_pairs(run))
 
-    def result(self, direction: Direction, force: bool, progress: Reporter) -> Result:
+    def result(self, direction: Direction, force: bool, progress: Reporter) -> DirectionResult:
         """Return the result of a direction: the stored one if it is still true, else a new one, written."""
         if not force and (stored := self._stored(direction)):
             return stored
@@ -131,32 +131,32 @@ class _Job:
         cell = score(direction, [pair.source for pair in pairs], hypotheses, [pair.target for pair in pairs])
         text = "".join(f"{line}\n" for line in hypotheses).encode()
         date = datetime.now(UTC).isoformat(timespec="seconds")
-        result = Result(cell, self._source(pairs), hashlib.sha256(text).hexdigest(), seconds, date)
+        result = DirectionResult(cell, self._source(pairs), hashlib.sha256(text).hexdigest(), seconds, date)
         _write(hypotheses_file(self.folder, direction), text)
         _write(self.folder / f"{direction}.json", _as_json(result.to_json()))
         return result
 
-    def matrix(self, results: Iterable[Result], left_out: dict[str, str]) -> Matrix:
+    def matrix(self, results: Iterable[DirectionResult], left_out: dict[str, str]) -> Matrix:
         name = self.chosen.name if self.chosen.name in STORED else self.chosen.origin
         recipe, step = self.translator.recipe, self.translator.step
         return Matrix(self.folder, recipe.name, step, name, tuple(results), left_out, self.training_pairs)
 
-    def write_matrix(self, results: dict[Direction, Result], left_out: dict[str, str]) -> None:
+    def write_matrix(self, results: dict[Direction, DirectionResult], left_out: dict[str, str]) -> None:
         """Write matrix.json and report.html of these results and of those that are stored and still true."""
-        known = [results.get(d) or self._stored(d) for d in in_order(self.chosen, self.translator.recipe)]
+        known = [results.get(d) or self._stored(d) for d in ordered_directions(self.chosen, self.translator.recipe)]
         matrix = self.matrix([result for result in known if result], left_out)
         shown = [cell.direction for cell in matrix.cells[:PAGE_DIRECTIONS]]
         samples = [sample for d in shown for sample in read_samples(self.folder, self.chosen, d, PAGE_SAMPLES)]
         _write(self.folder / "matrix.json", _as_json(matrix.to_json()))
         _write(self.folder / "report.html", render_page(matrix, samples).encode())
 
-    def _source(self, pairs: Sequence[Pair]) -> Source:
-        return Source(self.translator.step, self.checkpoint, content_hash(pairs), self.decode)
+    def _source(self, pairs: Sequence[Pair]) -> ResultOrigin:
+        return ResultOrigin(self.translator.step, self.checkpoint, content_hash(pairs), self.decode)
 
-    def _stored(self, direction: Direction) -> Result | None:
+    def _stored(self, direction: Direction) -> DirectionResult | None:
         """Return the stored result of a direction if it is still true."""
         try:
-            stored = Result.from_json(json.loads((self.folder / f"{direction}.json").read_bytes()))
+            stored = DirectionResult.from_json(json.loads((self.folder / f"{direction}.json").read_bytes()))
             hypotheses = hypotheses_file(self.folder, direction).read_bytes()
         except FileNotFoundError:
             return None
@@ -177,7 +177,7 @@ class _Job:
             return hypotheses, time.perf_counter() - start
 
 
-def _summary(result: Result) -> str:
+def _summary(result: DirectionResult) -> str:
     """Return the line that tells of a result."""
     cell = result.cell
     how = "as before" if result.reused else f"{result.sentences_per_second:.1f} sentences/s"

@@ -9,7 +9,7 @@ from etils import epath
 
 from nmt.config import Recipe, read_run_recipe
 from nmt.errors import UserError
-from nmt.evaluate.experts import draw_experts
+from nmt.evaluate.expert_maps import draw_experts
 from nmt.evaluate.plot import draw_run
 from nmt.evaluate.results import Matrix
 from nmt.train.usage import Usage, read_usage

@@ -15,7 +15,7 @@ FEW_DIRECTIONS = 12  # fewer are not told apart by their resources
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultOrigin:
     """What was translated, from which weights, and how: two results with equal sources have equal scores."""
 
     step: int
@@ -25,11 +25,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Result:
+class DirectionResult:
     """The scores of one direction, and where they came from."""
 
     cell: Cell
-    source: Source
+    source: ResultOrigin
     hypotheses: str  # SHA-256 of the file of hypotheses
     seconds: float  # of translation, compilation included
     date: str  # ISO 8601, UTC
@@ -62,7 +62,7 @@ class Result:
         """
         direction = parse_direction(values["direction"])
         cell = Cell(**({name: values[name] for name in Cell.__dataclass_fields__} | {"direction": direction}))
-        source = Source(**{name: values[name] for name in Source.__dataclass_fields__})
+        source = ResultOrigin(**{name: values[name] for name in ResultOrigin.__dataclass_fields__})
         return cls(cell, source, values["hypotheses"], values["seconds"], values["date"], reused=True)
 
 
@@ -90,7 +90,7 @@ class Matrix:
     recipe: str  # its name
     step: int
     test_set: str  # its name or path
-    results: tuple[Result, ...]
+    results: tuple[DirectionResult, ...]
     left_out: dict[str, str] = field(default_factory=dict)  # directions not evaluated, with the reason
     training_pairs: dict[Direction, int] = field(default_factory=dict)  # of the run, where they are known
 
@@ -169,6 +169,6 @@ class Matrix:
           KeyError: a field is missing.
           UserError: a result is of a direction that does not exist.
         """
-        results = tuple(map(Result.from_json, values["results"]))
+        results = tuple(map(DirectionResult.from_json, values["results"]))
         pairs = {parse_direction(name): count for name, count in values.get("training_pairs", {}).items()}
         return cls(folder, values["recipe"], values["step"], values["test_set"], results, values["left_out"], pairs)

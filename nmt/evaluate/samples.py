@@ -8,7 +8,7 @@ from nmt.evaluate.sets import EvaluationSet
 from nmt.languages import Direction
 
 
-class Sample(NamedTuple):
+class SampleTranslation(NamedTuple):
     """One sentence of a test set and its translation."""
 
     direction: Direction
@@ -22,7 +22,9 @@ def hypotheses_file(folder: epath.Path, direction: Direction) -> epath.Path:
     return folder / "hypotheses" / f"{direction}.txt"
 
 
-def read_samples(folder: epath.Path, chosen: EvaluationSet, direction: Direction, count: int) -> list[Sample]:
+def read_samples(
+    folder: epath.Path, chosen: EvaluationSet, direction: Direction, count: int
+) -> list[SampleTranslation]:
     """Return `count` sentences (or all, if there are fewer) that stand at even distances in the test set.
 
     They are neither picked nor drawn: the same ones at every step, so that two reports can be compared.
@@ -40,4 +42,4 @@ def read_samples(folder: epath.Path, chosen: EvaluationSet, direction: Direction
     hypotheses = hypotheses_file(folder, direction).read_bytes().decode().split("\n")
     count = min(count, len(pairs))
     places = [(2 * i + 1) * len(pairs) // (2 * count) for i in range(count)]
-    return [Sample(direction, *pairs[place], hypotheses[place]) for place in places]
+    return [SampleTranslation(direction, *pairs[place], hypotheses[place]) for place in places]

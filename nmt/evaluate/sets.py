@@ -143,7 +143,7 @@ def select(chosen: EvaluationSet, recipe: Recipe, wanted: Sequence[str] | None) 
     expected = trained if chosen.name in STORED else ()
     left_out = {str(direction): "it has no test set" for direction in expected if direction not in chosen.files}
     directions = []
-    for direction in in_order(chosen, recipe):
+    for direction in ordered_directions(chosen, recipe):
         if unknown := [code for code in direction if code not in known]:
             left_out[str(direction)] = f"the model does not know {' and '.join(unknown)}"
         elif chosen.files[direction].stat().length == 0:
@@ -161,7 +161,7 @@ def select(chosen: EvaluationSet, recipe: Recipe, wanted: Sequence[str] | None) 
     return Selection(directions, left_out)
 
 
-def in_order(chosen: EvaluationSet, recipe: Recipe) -> list[Direction]:
+def ordered_directions(chosen: EvaluationSet, recipe: Recipe) -> list[Direction]:
     """Return the directions of a test set: those of the recipe in its order, then the others."""
     trained = [parse_direction(text) for text in recipe.data.directions]
     return list(dict.fromkeys([*filter(chosen.files.__contains__, trained), *chosen.files]))

@@ -8,8 +8,8 @@ from itertools import groupby
 from nmt.evaluate.heat import background, foreground
 from nmt.evaluate.metrics import Cell
 from nmt.evaluate.report import directions, languages, left_out_lines, signatures
-from nmt.evaluate.results import Matrix, Result
-from nmt.evaluate.samples import Sample
+from nmt.evaluate.results import DirectionResult, Matrix
+from nmt.evaluate.samples import SampleTranslation
 from nmt.languages import Direction, get
 
 # The browser is told to load nothing at all, so that not even a hypothesis could make it.
@@ -17,7 +17,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _HEADING = ("direction", "BLEU", "chrF++", "sentences", "length ratio", "empty", "copied", "sentences/s")
 
 
-def render_page(matrix: Matrix, samples: Sequence[Sample]) -> str:
+def render_page(matrix: Matrix, samples: Sequence[SampleTranslation]) -> str:
     """Return the page as HTML.
 
     Args:
@@ -87,7 +87,7 @@ def _list(matrix: Matrix) -> str:
     )
 
 
-def _result_fields(result: Result) -> list[str]:
+def _result_fields(result: DirectionResult) -> list[str]:
     cell = result.cell
     scores = [f"{cell.bleu:.1f}", f"{cell.chrf:.1f}", str(cell.sentences), f"{cell.length_ratio:.2f}"]
     shares = [f"{cell.empty:.1%}", f"{cell.copied:.1%}", f"{result.sentences_per_second:.1f}"]
@@ -98,7 +98,7 @@ def _row(fields: Iterable[str], kind: str = "") -> str:
     return f'<tr class="{kind}">' + "".join(f"<td>{escape(text)}</td>" for text in fields) + "</tr>\n"
 
 
-def _samples(samples: Sequence[Sample]) -> str:
+def _samples(samples: Sequence[SampleTranslation]) -> str:
     if not samples:
         return ""
     groups = [(direction, list(group)) for direction, group in groupby(samples, lambda sample: sample.direction)]
@@ -111,7 +111,7 @@ def _samples(samples: Sequence[Sample]) -> str:
     return f'<h2>Sample translations</h2>\n<p class="soft">{note}</p>\n{blocks}'
 
 
-def _sample(sample: Sample) -> str:
+def _sample(sample: SampleTranslation) -> str:
     (source, target), hypothesis = sample.direction, sample.hypothesis or "(nothing)"
     lines = [("source", source, sample.source, ""), ("reference", target, sample.reference, "")]
     lines.append(("translation", target, hypothesis, "output"))

@@ -2,7 +2,7 @@
 
 from nmt.config import Recipe
 from nmt.plan.decoding import Decoding
-from nmt.plan.memory import gradients
+from nmt.plan.memory import gradient_bytes
 from nmt.plan.planning import Plan
 
 REMAT = ("none", "moe", "offload_moe", "dots", "local", "full")  # from what keeps most to what keeps least
@@ -28,7 +28,7 @@ def _of_decoding(plan: Plan, decoding: Decoding, recipe: Recipe) -> list[str]:
 def _of_training(plan: Plan, recipe: Recipe) -> list[str]:
     memory, model = plan.memory, recipe.model
     weights, optimizer = memory["weights"] + memory["average"], memory["optimizer"]
-    left = (plan.chip.hbm_bytes or float("inf")) - weights - optimizer - gradients(recipe, memory["weights"])
+    left = (plan.chip.hbm_bytes or float("inf")) - weights - optimizer - gradient_bytes(recipe, memory["weights"])
     smaller = ["train.optimizer.name=adafactor with train.optimizer.beta1=0"] if optimizer > weights else []
     if left < 0:  # whatever is done with a batch
         if model.parameter_dtype == "float32":
@@ -58,11 +58,11 @@ def accumulations(plan: Plan, recipe: Recipe) -> list[int]:
     return [
         parts
         for parts in (now * 2, now * 4, now * 8)
-        if in_parts(recipe, parts, plan.devices // plan.mesh.get("model", 1))
+        if can_accumulate(recipe, parts, plan.devices // plan.mesh.get("model", 1))
     ]
 
 
-def in_parts(recipe: Recipe, parts: int, shards: int) -> bool:
+def can_accumulate(recipe: Recipe, parts: int, shards: int) -> bool:
     """Return whether a batch can be computed in so many parts on a mesh that splits rows in so many shards.
 
     Every shard needs rows of each part, and groups of tokens of its own where `model.moe.group_size` gives their size.

@@ -56,7 +56,7 @@ class Overflow:
     compile_seconds: float
 
 
-def trainer_of(recipe: Recipe, layout: Layout) -> Trainer:
+def make_plan_trainer(recipe: Recipe, layout: Layout) -> Trainer:
     """Return the functions of a run on a mesh, and what they take, without values.
 
     Raises:

@@ -44,7 +44,7 @@ def _elements(leaf: jax.ShapeDtypeStruct) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape))
 
 
-def of_state(state: TrainState) -> dict[str, int]:
+def state_bytes(state: TrainState) -> dict[str, int]:
     """Return the bytes of one device that the parts of a state take."""
     return {
         "weights": bytes_on_device(state.parameters),
@@ -53,14 +53,14 @@ def of_state(state: TrainState) -> dict[str, int]:
     }
 
 
-def gradients(recipe: Recipe, weights: int) -> int:
+def gradient_bytes(recipe: Recipe, weights: int) -> int:
     """Return the bytes of gradients on one device: with `train.accumulate` those of a part, and their float32 sum."""
     if recipe.train.accumulate == 1:
         return weights
     return weights + weights * 4 // jnp.dtype(recipe.model.parameter_dtype).itemsize
 
 
-def dispatch_buffers(recipe: Recipe, parameters: nnx.State, devices: int) -> int:
+def dispatch_buffer_bytes(recipe: Recipe, parameters: nnx.State, devices: int) -> int:
     """Return the bytes on one device of one sparse layer's slots: inputs, hidden units and outputs, once each.
 
     They are split over all devices, by groups or by experts. In the backward pass there are the gradients of some of
@@ -78,10 +78,10 @@ def dispatch_buffers(recipe: Recipe, parameters: nnx.State, devices: int) -> int
     return slots * (2 * model.width * size + model.hidden * size) // devices
 
 
-def classes(recipe: Recipe, state: TrainState, batch: Any, temporaries: int, devices: int) -> dict[str, int]:
+def bytes_by_class(recipe: Recipe, state: TrainState, batch: Any, temporaries: int, devices: int) -> dict[str, int]:
     """Return bytes of one device by what they are for; see `EXACT` and `ESTIMATED`."""
-    exact = of_state(state) | {"batch": bytes_on_device(batch)}
-    grads = min(gradients(recipe, exact["weights"]), temporaries)
-    buffers = min(dispatch_buffers(recipe, state.parameters, devices), temporaries - grads)
+    exact = state_bytes(state) | {"batch": bytes_on_device(batch)}
+    grads = min(gradient_bytes(recipe, exact["weights"]), temporaries)
+    buffers = min(dispatch_buffer_bytes(recipe, state.parameters, devices), temporaries - grads)
     rest = temporaries - grads - buffers
     return exact | {"gradients": grads, "dispatch buffers": buffers, "activations": rest}

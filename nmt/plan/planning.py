@@ -7,14 +7,14 @@ from nmt.config import ModelConfig, Recipe
 from nmt.decode.beam import SEARCH
 from nmt.models.weights import count_parameters
 from nmt.plan.chips import Chip, chip_for
-from nmt.plan.compile import Compiled, Overflow, compile_decoding, compile_step, decoding_shapes, trainer_of
+from nmt.plan.compile import Compiled, Overflow, compile_decoding, compile_step, decoding_shapes, make_plan_trainer
 from nmt.plan.decoding import Decoding, decoding_as_json, memory_of_search
 from nmt.plan.flops import model_flops
 from nmt.plan.hlo import Collective, Program, analyse, analyse_loop
-from nmt.plan.memory import Parameters, classes, elements_on_device
+from nmt.plan.memory import Parameters, bytes_by_class, elements_on_device
 from nmt.plan.paper import Published, published
 from nmt.plan.roofline import Roofline, estimate
-from nmt.plan.topology import Topology, describe
+from nmt.plan.topology import Topology, describe_devices
 from nmt.sharding import Layout, make_layout
 from nmt.train.step import Trainer
 
@@ -71,8 +71,8 @@ def make_plan(recipe: Recipe, topology: Topology, decode: bool = False) -> Plan:
     Raises:
       UserError: the mesh does not fit the topology, the model or the batch.
     """
-    layout = make_layout(recipe.mesh, describe(topology))
-    trainer = trainer_of(recipe, layout)
+    layout = make_layout(recipe.mesh, describe_devices(topology))
+    trainer = make_plan_trainer(recipe, layout)
     total, active = count_parameters(recipe.model, trainer.state.parameters)
     plan = Plan(
         recipe=recipe.name,
@@ -89,7 +89,7 @@ def make_plan(recipe: Recipe, topology: Topology, decode: bool = False) -> Plan:
 def _training(plan: Plan, recipe: Recipe, trainer: Trainer, layout: Layout) -> Plan:
     outcome = compile_step(trainer, layout)
     temporaries = outcome.memory.temporaries if isinstance(outcome, Compiled) else 0
-    memory = classes(recipe, trainer.state, trainer.batch, temporaries, plan.devices)
+    memory = bytes_by_class(recipe, trainer.state, trainer.batch, temporaries, plan.devices)
     plan = replace(plan, outcome=outcome, memory=memory, paper=_paper(recipe, plan.parameters.total))
     if isinstance(outcome, Overflow):
         return plan

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from nmt.config import MeshConfig, Recipe
 from nmt.config.arguments import read_arguments
 from nmt.errors import UserError
-from nmt.plan.advice import REMAT, in_parts
+from nmt.plan.advice import REMAT, can_accumulate
 from nmt.plan.memory import EXACT
 from nmt.plan.topology import Topology
 from nmt.sharding import make_layout
@@ -45,7 +45,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Found:
+class Attempt:
     """What became of a choice."""
 
     choice: Choice
@@ -92,7 +92,7 @@ class Search:
         """How many programs are compiled at most."""
         return sum(len(self._levels(sizes)) for sizes in self.meshes.values())
 
-    def run(self) -> Iterator[Found]:
+    def run(self) -> Iterator[Attempt]:
         """Try one choice after the other and yield what became of each."""
         for mesh, sizes in self.meshes.items():
             yield from self._try(mesh, self._levels(sizes))
@@ -107,11 +107,11 @@ class Search:
             levels = [model.remat]
         shards = math.prod(size for axis, size in sizes.items() if axis != "model")
         more = [] if "train.accumulate" in self.fixed else [now * 2, now * 4, now * 8]
-        parts = [number for number in more if in_parts(self.recipe, number, shards)]
+        parts = [number for number in more if can_accumulate(self.recipe, number, shards)]
         return [(level, now) for level in levels] + [(levels[-1], number) for number in parts]
 
-    def _try(self, mesh: tuple[str, ...], levels: list[tuple[str, int]]) -> Iterator[Found]:
-        def tried(level: tuple[str, int]) -> Found:
+    def _try(self, mesh: tuple[str, ...], levels: list[tuple[str, int]]) -> Iterator[Attempt]:
+        def tried(level: tuple[str, int]) -> Attempt:
             return attempt(Choice(mesh, *level, self.fixed), self.arguments)
 
         own = levels.index((self.recipe.model.remat, self.recipe.train.accumulate))
@@ -127,15 +127,15 @@ class Search:
                 return
 
 
-def rank(found: Sequence[Found]) -> list[Found]:
+def rank(found: Sequence[Attempt]) -> list[Attempt]:
     """Return those that fit, the fastest first."""
     return sorted((one for one in found if one.fits), key=lambda one: one.seconds)
 
 
-def search_as_json(search: Search, found: Sequence[Found], ended: bool) -> dict[str, Any]:
+def search_as_json(search: Search, found: Sequence[Attempt], ended: bool) -> dict[str, Any]:
     """Return what was found as what JSON can hold: what fits, the fastest first, and what became of every choice."""
 
-    def row(one: Found) -> dict[str, Any]:
+    def row(one: Attempt) -> dict[str, Any]:
         plan = one.plan or {}
         sizes = {name: plan[name] for name in ("needed_bytes", "available_bytes") if name in plan}
         reason = {"reason": one.reason} if one.plan is None else {}
@@ -227,7 +227,7 @@ def _is_hopeless(plan: dict[str, Any]) -> bool:
     return plan["hbm_bytes"] is not None and before > plan["hbm_bytes"]
 
 
-def attempt(choice: Choice, arguments: Sequence[str]) -> Found:
+def attempt(choice: Choice, arguments: Sequence[str]) -> Attempt:
     """Plan a choice in a process of its own, whose memory is given back, and whose end is not ours."""
     command = [sys.executable, "-m", "nmt.cli.plan", *arguments, *choice.arguments, "--json", "-"]
     began = time.monotonic()
@@ -235,8 +235,8 @@ def attempt(choice: Choice, arguments: Sequence[str]) -> Found:
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=False)
     took = time.monotonic() - began
     if done.returncode in (0, 1) and done.stdout.strip():
-        return Found(choice, json.loads(done.stdout), took=took)
-    return Found(choice, None, _reason(done), impossible=done.returncode == 2, took=took)
+        return Attempt(choice, json.loads(done.stdout), took=took)
+    return Attempt(choice, None, _reason(done), impossible=done.returncode == 2, took=took)
 
 
 @contextmanager

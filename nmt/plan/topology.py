@@ -137,7 +137,7 @@ def prepare_environment(topology: Topology) -> None:
     os.environ["XLA_FLAGS"] = _COUNT_FLAG.sub("", os.environ.get("XLA_FLAGS", "")).strip()
 
 
-def describe(topology: Topology) -> "list[jax.Device]":
+def describe_devices(topology: Topology) -> "list[jax.Device]":
     """Return the devices of a topology, to be compiled for and not to be run on.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run would be: the resolved recipe, its size, and what it would draw from every direction. Trains nothing."""
+"""A dry run: the resolved recipe, its size, and what it would draw from every direction. Trains nothing."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.progress import Reporter
 from nmt.recipes.held_out import note_missing
-from nmt.recipes.size import Size, measure
+from nmt.recipes.size import ModelSize, measure
 from nmt.recipes.stages import Preparation
 
 _MOST_ROWS = 24  # of a table that a person reads
@@ -48,7 +48,7 @@ def dry_run(recipe: Recipe, preparation: Preparation, console: Console) -> None:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
-def show_size(size: Size, console: Console) -> None:
+def show_size(size: ModelSize, console: Console) -> None:
     """Print parameters and memory."""
     console.print(
         f"parameters: {size.parameters:,} in total, {size.active:,} active per token\n"

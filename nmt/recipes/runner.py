@@ -18,7 +18,7 @@ from nmt.data.store import Stats, is_stored, load_stats
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
-from nmt.evaluate.experts import draw_experts
+from nmt.evaluate.expert_maps import draw_experts
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.plot import draw_run
 from nmt.evaluate.samples import read_samples

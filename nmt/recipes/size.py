@@ -18,7 +18,7 @@ _FOR_WEIGHTS = 0.8  # share of the memory of a host's devices; the rest is for d
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """Parameters, and bytes of memory over all devices."""
 
     parameters: int
@@ -34,7 +34,7 @@ class Size:
         return self.weights + self.optimizer + self.gradients + self.activations
 
 
-def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
+def measure(recipe: Recipe, vocabulary: VocabularySizes) -> ModelSize:
     """Return the size of a run; nothing is allocated.
 
     Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient, for
@@ -43,7 +43,7 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> Size:
     _, parameters = abstract_model(recipe.model, vocabulary)
     total, active = count_parameters(recipe.model, parameters)
     weight = jnp.dtype(recipe.model.parameter_dtype).itemsize
-    return Size(
+    return ModelSize(
         parameters=total,
         active=active,
         weights=total * (weight + (0 if recipe.train.ema_decay is None else FLOAT)),

@@ -18,7 +18,7 @@ from nmt.errors import UserError
 from nmt.evaluate import metrics
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.metrics import score
-from nmt.evaluate.results import Matrix, Result
+from nmt.evaluate.results import DirectionResult, Matrix
 from nmt.evaluate.samples import read_samples
 from nmt.evaluate.sets import Pair, content_hash, open_set, select, stored_set
 from nmt.languages import Direction, parse_direction
@@ -404,7 +404,7 @@ def test_a_translator_that_loses_a_line_is_found_out(run):
 
 def test_results_survive_their_json(run):
     for result in evaluate(FakeTranslator(), run).results:
-        assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
+        assert DirectionResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [5]), (2, [2, 7]), (5, [1, 3, 5, 7, 9]), (99, list(range(10)))])

@@ -25,8 +25,8 @@ from nmt.evaluate.heat import background, foreground
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.metrics import Cell
 from nmt.evaluate.report import markdown, signatures
-from nmt.evaluate.results import Matrix, Result, Source
-from nmt.evaluate.samples import Sample
+from nmt.evaluate.results import DirectionResult, Matrix, ResultOrigin
+from nmt.evaluate.samples import SampleTranslation
 from nmt.evaluate.webpage import render_page
 from nmt.languages import Direction, all_languages
 from nmt.recipes.scores import show_matrix
@@ -39,7 +39,9 @@ def matrix_of(directions: Sequence[tuple[str, str]], tokenizers: dict[str, str] 
     for n, direction in enumerate(itertools.starmap(Direction, directions), start=1):
         tokenizer = (tokenizers or {}).get(direction.target, "13a")
         cell = Cell(direction, 9, float(n), 10.0 * n, f"tok:{tokenizer}", "nw:2", 0.987, 0.25, 0.0)
-        results.append(Result(cell, Source(7, "", "", {"beam": 4}), "", 3.0, "2026-11-22T07:20:31+00:00"))
+        results.append(
+            DirectionResult(cell, ResultOrigin(7, "", "", {"beam": 4}), "", 3.0, "2026-11-22T07:20:31+00:00")
+        )
     return Matrix(epath.Path("x"), "toy <i>[b]", 7, "test", tuple(results), {"fr-en": "the model does not know fr"})
 
 
@@ -184,7 +186,9 @@ class Page(HTMLParser):
 def test_text_on_the_page_is_text_whatever_it_says() -> None:
     evil = "</dd><script>alert(1)</script><img src=x onerror='a()'>\" & <!--"
     directions = [("de", "en")]
-    page = Page(render_page(matrix_of(directions), [Sample(Direction("de", "en"), evil, evil + "2", evil + "3")]))
+    page = Page(
+        render_page(matrix_of(directions), [SampleTranslation(Direction("de", "en"), evil, evil + "2", evil + "3")])
+    )
     assert {evil, evil + "2", evil + "3"} <= set(page.texts)
     assert "toy <i>[b]" in page.texts
     assert page.tags.isdisjoint({"script", "img", "link", "iframe", "object"})
@@ -200,7 +204,7 @@ def test_the_page_needs_no_other_file_and_says_so_to_the_browser() -> None:
 
 def test_the_page_holds_scores_averages_signatures_and_what_was_left_out() -> None:
     matrix = matrix_of([("de", "en"), ("en", "ja")], {"ja": "char"})
-    page = Page(render_page(matrix, [Sample(Direction("de", "en"), "Haus", "house", "")]))
+    page = Page(render_page(matrix, [SampleTranslation(Direction("de", "en"), "Haus", "house", "")]))
     text = " ".join(page.texts)
     for expected in (
         "step 7 · test · 18 sentences in 2 directions · 2026-11-22 07:20:31 UTC",

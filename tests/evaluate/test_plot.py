@@ -21,7 +21,7 @@ import nmt.cli.plot as command
 from nmt.cli.plot import show_specialisations
 from nmt.config import Recipe, save_recipe
 from nmt.evaluate import experts
-from nmt.evaluate.experts import column_order, draw_experts, relative_use, row_order
+from nmt.evaluate.expert_maps import column_order, draw_experts, relative_use, row_order
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.pictures import PICTURES
 from nmt.evaluate.specialisation import mutual_information, specialisations

@@ -14,7 +14,7 @@ from small_plan import GIB, RECIPE, command, environment
 from nmt.cli.plan_report import FITS, INTERRUPTED, TOO_LARGE, Options, plan_and_report
 from nmt.config import load_recipe
 from nmt.plan import search
-from nmt.plan.search import Choice, Found, Search, rank, search_as_json
+from nmt.plan.search import Attempt, Choice, Search, rank, search_as_json
 from nmt.plan.topology import parse_topology
 
 DENSE_AND_SHALLOW = ("model.moe=null", "model.encoder_layers=1", "model.decoder_layers=1")
@@ -68,7 +68,7 @@ def attempting(monkeypatch, needs):
 
 def test_what_fits_keeps_more_and_more_while_it_fits(make, monkeypatch):
     trying = make("mesh.preset=expert", "mesh.model=1")  # the recipe has model.remat=local
-    made = attempting(monkeypatch, lambda choice: Found(choice, plan_of(*NEEDS[choice.remat])))
+    made = attempting(monkeypatch, lambda choice: Attempt(choice, plan_of(*NEEDS[choice.remat])))
     found = list(trying.run())
     assert [choice.remat for choice in made] == ["local", "moe", "none"]
     assert [one.choice.remat for one in rank(found)] == ["moe", "local"]
@@ -78,7 +78,7 @@ def test_what_fits_keeps_more_and_more_while_it_fits(make, monkeypatch):
 def test_what_does_not_fit_keeps_less_and_then_accumulates(make, monkeypatch):
     trying = make("mesh.preset=expert", "mesh.model=1", "train.tokens_per_batch=1024")
     made = attempting(
-        monkeypatch, lambda choice: Found(choice, plan_of(5 * NEEDS[choice.remat][0] / choice.accumulate))
+        monkeypatch, lambda choice: Attempt(choice, plan_of(5 * NEEDS[choice.remat][0] / choice.accumulate))
     )
     found = list(trying.run())
     tried = [(choice.remat, choice.accumulate) for choice in made]
@@ -88,7 +88,7 @@ def test_what_does_not_fit_keeps_less_and_then_accumulates(make, monkeypatch):
 
 def test_weights_that_are_too_much_by_themselves_end_a_mesh_at_once(make, monkeypatch):
     trying = make("mesh.preset=expert", "mesh.model=1")
-    made = attempting(monkeypatch, lambda choice: Found(choice, plan_of(9.0, weights=2.0)))
+    made = attempting(monkeypatch, lambda choice: Attempt(choice, plan_of(9.0, weights=2.0)))
     assert len(list(trying.run())) == len(made) == 1
 
 
@@ -99,10 +99,10 @@ def test_a_failing_candidate_and_an_impossible_mesh_do_not_end_the_search(make, 
 
     def needs(choice):
         if choice.mesh == second:
-            return Found(choice, None, "does not divide", impossible=True)
+            return Attempt(choice, None, "does not divide", impossible=True)
         if choice.remat == "local":
-            return Found(choice, None, "ended by signal 9")
-        return Found(choice, plan_of(*NEEDS[choice.remat]))
+            return Attempt(choice, None, "ended by signal 9")
+        return Attempt(choice, plan_of(*NEEDS[choice.remat]))
 
     made = attempting(monkeypatch, needs)
     found = list(trying.run())
@@ -135,7 +135,7 @@ def test_keys_that_are_given_stay(make, monkeypatch, keys, holds):
     trying = make(*keys, "model.remat=full")
     assert trying.meshes
     assert all(holds(sizes) for sizes in trying.meshes.values())
-    made = attempting(monkeypatch, lambda choice: Found(choice, plan_of(0.5)))
+    made = attempting(monkeypatch, lambda choice: Attempt(choice, plan_of(0.5)))
     list(trying.run())
     given = {key.partition("=")[0] for key in (*keys, "model.remat")}
     assert not given & {argument.partition("=")[0] for choice in made for argument in choice.arguments}
@@ -151,7 +151,7 @@ def test_an_interrupted_search_ranks_what_it_has_found(recipe_file, tmp_path, mo
     def needs(choice):
         if choice.remat == "none":
             raise KeyboardInterrupt
-        return Found(choice, plan_of(*NEEDS[choice.remat]))
+        return Attempt(choice, plan_of(*NEEDS[choice.remat]))
 
     attempting(monkeypatch, needs)
     file = tmp_path / "found.json"
@@ -166,7 +166,7 @@ def test_an_interrupted_search_ranks_what_it_has_found(recipe_file, tmp_path, mo
 
 
 def test_nothing_that_fits_ends_with_status_1(recipe_file, monkeypatch, capsys):
-    attempting(monkeypatch, lambda choice: Found(choice, plan_of(2.0)))
+    attempting(monkeypatch, lambda choice: Attempt(choice, plan_of(2.0)))
     arguments = (f"recipe={recipe_file}", "topology=v3:2x2")
     status, printed = report_of(recipe_file, Options(search=True, arguments=arguments), capsys)
     assert status == TOO_LARGE

@@ -11,7 +11,7 @@ import pytest
 from nmt.config import ModelConfig, Recipe, VocabularySizes, load_recipe
 from nmt.files import declarations
 from nmt.models.activations import gated
-from nmt.recipes.size import Size, measure
+from nmt.recipes.size import ModelSize, measure
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = list(csv.DictReader((ROOT / "tests/golden/published_models.tsv").open(), delimiter="\t"))
@@ -42,7 +42,7 @@ def vocabulary(row: dict[str, str]) -> VocabularySizes:
 
 
 @functools.cache
-def size_of(name: str) -> Size:
+def size_of(name: str) -> ModelSize:
     recipe = with_model(name)
     return measure(recipe, recipe.vocab.sizes)
 
