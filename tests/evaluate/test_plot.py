@@ -20,7 +20,6 @@ from toy_evaluation import RECIPE, FakeTranslator, write_set
 import nmt.cli.plot as command
 from nmt.cli.plot import show_specialisations
 from nmt.config import Recipe, save_recipe
-from nmt.evaluate import experts
 from nmt.evaluate.expert_maps import column_order, draw_experts, relative_use, row_order
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.pictures import PICTURES
@@ -130,7 +129,7 @@ def test_experts_are_sorted_to_a_staircase() -> None:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn, instead of files."""
     found: list[Figure] = []
-    monkeypatch.setattr(experts, "save_figure", lambda figure, _: found.append(figure))
+    monkeypatch.setattr(expert_maps, "save_figure", lambda figure, _: found.append(figure))
     return found
 
 
