@@ -20,6 +20,7 @@ from toy_evaluation import RECIPE, FakeTranslator, write_set
 import nmt.cli.plot as command
 from nmt.cli.plot import show_specialisations
 from nmt.config import Recipe, save_recipe
+from nmt.evaluate import expert_maps
 from nmt.evaluate.expert_maps import column_order, draw_experts, relative_use, row_order
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.pictures import PICTURES
