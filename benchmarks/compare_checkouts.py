@@ -68,7 +68,7 @@ def cases(steps: int) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "recipes").glob("*.yaml")):
         name = path.stem
-        shrink = [] if name in ("quickstart", "mix100") else TINY + ([] if "dense" in name else SPARSE)
+        shrink = {"quickstart": [], "mix100": ["vocab.size=4000"]}.get(name, TINY + ([] if "dense" in name else SPARSE))
         found[name] = [f"recipe={name}", *TEXT, *SMALL, *shrink]
     for name, keys in VARIANTS.items():
         found[f"quickstart-{name}"] = ["recipe=quickstart", *TEXT, *SMALL, *keys]
