@@ -89,7 +89,7 @@ def _train(changes: Sequence[str], seed: int, arguments: argparse.Namespace) -> 
 
     from nmt.config import load_recipe
     from nmt.data.pipeline import dev_batches, train_batches
-    from nmt.models.weights import resolve
+    from nmt.models.dtypes import resolve_model_dtype
     from nmt.recipes.stages import Preparation
     from nmt.recipes.terminal import TerminalProgress
     from nmt.sharding import make_mesh
@@ -97,7 +97,7 @@ def _train(changes: Sequence[str], seed: int, arguments: argparse.Namespace) -> 
 
     keys = [*MODEL, *changes, f"train.schedule.learning_rate={arguments.learning_rate}", "data.temperature=1"]
     recipe = load_recipe("quickstart", keys)
-    recipe = recipe.model_copy(update={"model": resolve(recipe.model)})
+    recipe = recipe.model_copy(update={"model": resolve_model_dtype(recipe.model)})
     preparation = Preparation(recipe, epath.Path(arguments.folder), TerminalProgress())
     vocabularies = preparation.vocabularies()
     preparation.stats(vocabularies)

@@ -27,10 +27,10 @@ from nmt.data.batch import Batch
 from nmt.languages import all_languages
 from nmt.sharding import make_mesh
 from nmt.train.checkpoints import Progress
-from nmt.train.experts import UsageCounter
+from nmt.train.expert_load import UsageCounter
 from nmt.train.objective import Metrics, objective
 from nmt.train.step import make_trainer
-from nmt.train.telemetry import Recorder, Window, flatten
+from nmt.train.telemetry import Recorder, StepWindow, flatten
 from nmt.train.usage import Usage, write_usage
 
 LENGTH = 32  # S and T
@@ -87,7 +87,7 @@ class Side:
         ]
         self.state = self.trainer.initial()
         self.usage, self.number = UsageCounter(), 0
-        self.window = Window(config.data.directions, self.layers)
+        self.window = StepWindow(config.data.directions, self.layers)
         with mock.patch("nmt.train.step.objective", objective if telling else silent):  # while it is compiled
             self.steps(2)
         self.best = self.busy = np.inf

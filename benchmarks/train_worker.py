@@ -238,8 +238,8 @@ def parts(recipe: Any, sizes: Any) -> tuple[Callable[..., Any], Callable[..., An
     import optax
     from flax import nnx
 
+    from nmt.models.building import abstract_model
     from nmt.models.tokens import Phase
-    from nmt.models.weights import abstract_model
     from nmt.train.objective import objective
     from nmt.train.optimizer import make_optimizer
     from nmt.train.schedules import make_schedule

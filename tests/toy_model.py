@@ -16,7 +16,7 @@ from nmt.config import (
     VocabularySizes,
 )
 from nmt.data.batch import Batch
-from nmt.models.weights import abstract_model
+from nmt.models.building import abstract_model
 
 VOCABULARY = 42
 SIZES = VocabularySizes.shared(VOCABULARY)

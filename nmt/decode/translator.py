@@ -16,7 +16,8 @@ from nmt.decode.long_text import join_translations, split_text
 from nmt.decode.search import Hypothesis, Searcher, SpecialTokens
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
-from nmt.models.weights import abstract_model, checkpoint_steps, load_model, shardings
+from nmt.models.building import abstract_model, shardings
+from nmt.models.weights import checkpoint_steps, load_model
 from nmt.sharding import Layout, make_layout
 
 SPECIALS = 2  # tokens of a source besides its pieces: the tag of a language, and the end

@@ -2,8 +2,8 @@
 
 from nmt.config import Recipe
 from nmt.plan.decoding import Decoding
-from nmt.plan.memory import gradient_bytes
 from nmt.plan.planning import Plan
+from nmt.train.accumulation import gradient_bytes
 
 REMAT = ("none", "moe", "offload_moe", "dots", "local", "full")  # from what keeps most to what keeps least
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 from nmt.config import Recipe
 from nmt.models.moe.capacity import capacity
+from nmt.train.accumulation import gradient_bytes
 from nmt.train.step import TrainState
 
 EXACT = ("weights", "average", "optimizer", "batch")  # of a train step
@@ -51,13 +52,6 @@ def state_bytes(state: TrainState) -> dict[str, int]:
         "average": bytes_on_device(state.average),
         "optimizer": bytes_on_device(state.optimizer),
     }
-
-
-def gradient_bytes(recipe: Recipe, weights: int) -> int:
-    """Return the bytes of gradients on one device: with `train.accumulate` those of a part, and their float32 sum."""
-    if recipe.train.accumulate == 1:
-        return weights
-    return weights + weights * 4 // jnp.dtype(recipe.model.parameter_dtype).itemsize
 
 
 def dispatch_buffer_bytes(recipe: Recipe, parameters: nnx.State, devices: int) -> int:

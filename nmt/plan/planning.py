@@ -5,7 +5,7 @@ from typing import Any
 
 from nmt.config import ModelConfig, Recipe
 from nmt.decode.beam import SEARCH
-from nmt.models.weights import count_parameters
+from nmt.models.building import count_parameters
 from nmt.plan.chips import Chip, chip_for
 from nmt.plan.compile import Compiled, Overflow, compile_decoding, compile_step, decoding_shapes, make_plan_trainer
 from nmt.plan.decoding import Decoding, decoding_as_json, memory_of_search

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nmt.train.telemetry import Report
+from nmt.train.telemetry import WindowReport
 
 _LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
 
@@ -51,7 +51,7 @@ class TrainingDisplay:
         """Show a line of text, above the panel if there is one."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    def report(self, report: Report, full: bool) -> None:
+    def report(self, report: WindowReport, full: bool) -> None:
         """Show the steps since the last full window: at once on a terminal, elsewhere when a window is full."""
         if self._live:
             self._live.update(self._panel(report))
@@ -61,13 +61,13 @@ class TrainingDisplay:
             self._last_line = now
             self.say(self.line(report))
 
-    def eta(self, report: Report) -> float:
+    def eta(self, report: WindowReport) -> float:
         """Return the seconds that are left, until the last step or the last minute."""
         if self._max_seconds is None:
             return report.eta_seconds
         return max(0.0, min(report.eta_seconds, self._max_seconds - report.progress.seconds))
 
-    def line(self, report: Report) -> str:
+    def line(self, report: WindowReport) -> str:
         """Return a report on one line."""
         parts = [
             f"step {report.progress.step}/{self._steps}",
@@ -80,7 +80,7 @@ class TrainingDisplay:
             parts.append(f"{stack} experts {load}, dropped {experts.dropped[0]:.1%}")
         return "  ".join(parts)
 
-    def _panel(self, report: Report) -> Group:
+    def _panel(self, report: WindowReport) -> Group:
         progress = report.progress
         head = Table.grid(padding=(0, 2))
         head.add_row(

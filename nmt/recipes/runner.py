@@ -25,7 +25,8 @@ from nmt.evaluate.samples import read_samples
 from nmt.evaluate.sets import stored_set
 from nmt.files import check_store
 from nmt.languages import Direction
-from nmt.models.weights import checkpoint_steps, resolve
+from nmt.models.dtypes import resolve_model_dtype
+from nmt.models.weights import checkpoint_steps
 from nmt.recipes.display import TrainingDisplay, clock
 from nmt.recipes.dry_run import dry_run as show_plan
 from nmt.recipes.dry_run import show_mixture, show_size, write_mixture
@@ -39,7 +40,7 @@ from nmt.recipes.terminal import TerminalProgress
 from nmt.sharding import make_layout, parts
 from nmt.sharding.hosts import ALONE, Hosts, share
 from nmt.train.curriculum import Curriculum
-from nmt.train.loop import Data, Outcome, Result, train
+from nmt.train.loop import Data, Outcome, TrainingResult, train
 from nmt.train.step import batch_sharding
 from nmt.train.usage import read_usage, usage_steps
 
@@ -119,7 +120,7 @@ def _resolved(recipe: Recipe, folder: epath.Path) -> Recipe:
     if recipe.model.dtype == "auto" and (folder / RECIPE_FILE).exists():
         dtype = read_run_recipe(folder).model.dtype
         return recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": dtype})})
-    return recipe.model_copy(update={"model": resolve(recipe.model)})
+    return recipe.model_copy(update={"model": resolve_model_dtype(recipe.model)})
 
 
 def _check_resumable(recipe: Recipe, folder: epath.Path) -> None:
@@ -135,7 +136,7 @@ def _check_resumable(recipe: Recipe, folder: epath.Path) -> None:
 
 def _train(
     recipe: Recipe, folder: epath.Path, vocabularies: Vocabularies, stats: Stats, console: Console, hosts: Hosts
-) -> Result:
+) -> TrainingResult:
     rows = recipe.rows
     directions, store = directions_of(recipe), folder / STORE
     table = mixing_table(stats, directions, recipe.data, rows, recipe.train.steps)

@@ -9,7 +9,8 @@ from flax import nnx
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.models.activations import gated
-from nmt.models.weights import abstract_model, count_parameters
+from nmt.models.building import abstract_model, count_parameters
+from nmt.train.accumulation import gradient_bytes
 from nmt.train.optimizer import make_optimizer
 from nmt.train.schedules import make_schedule
 
@@ -38,7 +39,7 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> ModelSize:
     """Return the size of a run; nothing is allocated.
 
     Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient, for
-    the rows that are computed at once. With `train.accumulate` there are the gradients of a part, and their sum.
+    the rows that are computed at once. With `train.accumulate` there are the gradients of a micro-batch, and their sum.
     """
     _, parameters = abstract_model(recipe.model, vocabulary)
     total, active = count_parameters(recipe.model, parameters)
@@ -48,7 +49,7 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> ModelSize:
         active=active,
         weights=total * (weight + (0 if recipe.train.ema_decay is None else FLOAT)),
         optimizer=FLOAT * _optimizer_state(recipe, parameters),
-        gradients=total * (weight if recipe.train.accumulate == 1 else weight + FLOAT),
+        gradients=gradient_bytes(recipe, total * weight),
         activations=_activations(recipe, vocabulary.target),
     )
 

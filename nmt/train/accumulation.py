@@ -1,4 +1,4 @@
-"""Gradients of a batch that is computed in parts, one after the other: for batches that do not fit the memory."""
+"""Gradients of a batch that is computed in micro-batches, one after the other: for batches that exceed the memory."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,80 +6,91 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from nmt.config import Recipe
 from nmt.data.batch import Batch
+from nmt.models.axes import NamedArray, logical_axes, map_variables
 from nmt.models.moe.statistics import micro_batch_weights
 from nmt.sharding import shard, store
-from nmt.train.adafactor import Array, axes_of, map_parameters
-from nmt.train.objective import Metrics, Part, of_batch
+from nmt.train.objective import Metrics, MicroBatchShare, combine_metrics
 
-Loss = Callable[[nnx.State, Batch, jax.Array, Part | None], tuple[jax.Array, Metrics]]
+Loss = Callable[[nnx.State, Batch, jax.Array, MicroBatchShare | None], tuple[jax.Array, Metrics]]
 
 
-def cut(batch: Batch, number: int) -> Batch:
-    """Cut a batch of rows [B,...] in parts [parts, B / parts, ...]; row r goes to part r % parts.
+def split_batch(batch: Batch, number: int) -> Batch:
+    """Split a batch of rows [B,...] into A micro-batches [A,B/A,...]; row r goes to micro-batch r % A.
 
-    So every device finds its share of every part among its own rows.
+    So every device finds its share of every micro-batch among its own rows.
     """
 
-    def parts_of(rows: jax.Array) -> jax.Array:
-        parts = rows.reshape(-1, number, *rows.shape[1:]).swapaxes(0, 1)
-        return shard(parts, None, "batch", *(None for _ in rows.shape[1:]))
+    def split(rows: jax.Array) -> jax.Array:
+        micro_batches = rows.reshape(-1, number, *rows.shape[1:]).swapaxes(0, 1)
+        return shard(micro_batches, None, "batch", *(None for _ in rows.shape[1:]))
 
-    return jax.tree.map(parts_of, batch)
+    return jax.tree.map(split, batch)
 
 
-def shares(parts: Batch, group_sizes: Mapping[str, int | None]) -> Part:
-    """Return what every part of a batch is in the whole.
+def micro_batch_shares(micro_batches: Batch, group_sizes: Mapping[str, int | None]) -> MicroBatchShare:
+    """Return the weight of every micro-batch in its batch.
 
     Args:
-      parts: the batch in P parts, see `cut`.
-      group_sizes: by stack, tokens that are balanced on their own (N); None: those of a part, all together.
+      micro_batches: A micro-batches [A,B/A,...], see `split_batch`.
+      group_sizes: by stack, tokens that are balanced on their own (N); None: those of a micro-batch, all together.
 
     Returns:
-      numbers [P].
+      weights, every leaf [A].
     """
-    real = {"encoder": parts.src_segment > 0, "decoder": parts.tgt_segment > 0}
+    real = {"encoder": micro_batches.src_segment > 0, "decoder": micro_batches.tgt_segment > 0}
     weights, means = micro_batch_weights(real, group_sizes)
-    return Part(jnp.broadcast_to(means["decoder"], len(parts.src)), weights)
+    return MicroBatchShare(jnp.broadcast_to(means["decoder"], len(micro_batches.src)), weights)
 
 
-def gradients_in_parts(
+def accumulated_gradients(
     loss: Loss,
     parameters: nnx.State,
     batch: Batch,
     key: jax.Array,
-    parts: int,
+    number: int,
     group_sizes: Mapping[str, int | None],
 ) -> tuple[nnx.State, Metrics]:
-    """Return gradients and metrics of a batch that is computed in parts, one after the other.
+    """Return gradients and metrics of a batch that is computed in micro-batches, one after the other.
 
-    Every part counts by its share of the tokens, and of the groups of tokens, of the whole batch: so the sum over parts
-    is the loss of the batch, however its tokens are spread.
+    Every micro-batch counts by its share of the tokens, and of the groups of tokens, of the whole batch: so the sum
+    over micro-batches is the loss of the batch, however its tokens are spread.
 
     Args:
-      loss: a function of parameters, rows, a random key, and what the rows are in the batch (None: all of it). It
-        returns its value over the number of parts, and metrics.
+      loss: a function of parameters, rows, a random key, and the share of the rows in the batch (None: all of it). It
+        returns its value over the number of micro-batches, and metrics.
       parameters: the parameters.
       batch: the whole batch.
-      key: random key; with more than one part, each has its own.
-      parts: the number of parts, a divisor of the rows.
-      group_sizes: see `shares`.
+      key: random key; with more than one micro-batch, each has its own.
+      number: the number of micro-batches, a divisor of the rows.
+      group_sizes: see `micro_batch_shares`.
     """
     gradient = jax.grad(loss, has_aux=True)
-    if parts == 1:
+    if number == 1:
         return gradient(parameters, batch, key, None)
 
-    def add(sums: nnx.State, one: tuple[jax.Array, Batch, Part]) -> tuple[nnx.State, Metrics]:
-        index, rows, part = one
-        gradients, metrics = gradient(parameters, rows, jax.random.fold_in(key, index), part)
-        return map_parameters(_plus, sums, gradients), metrics
+    def add(sums: nnx.State, one: tuple[jax.Array, Batch, MicroBatchShare]) -> tuple[nnx.State, Metrics]:
+        index, rows, share = one
+        gradients, metrics = gradient(parameters, rows, jax.random.fold_in(key, index), share)
+        return map_variables(_plus, sums, gradients), metrics
 
-    nothing = jax.tree.map(lambda weight: jnp.zeros_like(weight, jnp.float32), parameters)
-    pieces = cut(batch, parts)
-    sums, metrics = jax.lax.scan(add, nothing, (jnp.arange(parts), pieces, shares(pieces, group_sizes)))
-    return sums, of_batch(metrics)
+    zeros = jax.tree.map(lambda weight: jnp.zeros_like(weight, jnp.float32), parameters)
+    rows = split_batch(batch, number)
+    sums, metrics = jax.lax.scan(add, zeros, (jnp.arange(number), rows, micro_batch_shares(rows, group_sizes)))
+    return sums, combine_metrics(metrics)
 
 
-def _plus(one: Array, other: Array) -> Array:
+def _plus(one: NamedArray, other: NamedArray) -> NamedArray:
     total: jax.Array = one.get_value() + other.get_value()
-    return one.replace(store(total, *axes_of(one)))
+    return one.replace(store(total, *logical_axes(one)))
+
+
+def gradient_bytes(recipe: Recipe, weights: int) -> int:
+    """Return the bytes of gradients beside so many bytes of weights.
+
+    With `train.accumulate` there are those of a micro-batch, and their float32 sum.
+    """
+    if recipe.train.accumulate == 1:
+        return weights
+    return weights + weights * 4 // jnp.dtype(recipe.model.parameter_dtype).itemsize

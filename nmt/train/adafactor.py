@@ -14,9 +14,8 @@ the two longest axes are the experts and the hidden units, and a mean over exper
   many times too large, which the mean over all experts hardly shows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ import optax
 from flax import nnx
 
 from nmt.config import OptimizerConfig
+from nmt.models.axes import Axes, NamedArray, logical_axes, map_variables
 
 BATCH = ("layers", "expert")
 ROWS = ("embed",)
@@ -31,19 +31,16 @@ COLUMNS = ("mlp", "heads", "vocab")
 SMALL_SQUARE = 1e-30  # added to squared gradients (epsilon 1 of the paper)
 SMALL_SCALE = 1e-3  # least scale of a parameter (epsilon 2)
 
-Axes = tuple[str | None, ...]
-Array: TypeAlias = nnx.Variable[Any]  # an array with its logical axes
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Moments:
-    """What is remembered of the gradients of one parameter: rows and columns, or the whole, and the momentum."""
+    """Moments of the gradients of one parameter: means of its rows and columns, or the whole, and the momentum."""
 
-    rows: Array | None  # float32, the axes of the parameter without columns
-    columns: Array | None  # float32, the axes of the parameter without rows
-    whole: Array | None  # float32, the axes of the parameter
-    momentum: Array | None  # float32, the axes of the parameter; None without beta1
+    rows: NamedArray | None  # float32, the axes of the parameter without columns
+    columns: NamedArray | None  # float32, the axes of the parameter without rows
+    whole: NamedArray | None  # float32, the axes of the parameter
+    momentum: NamedArray | None  # float32, the axes of the parameter; None without beta1
 
 
 @jax.tree_util.register_dataclass
@@ -53,12 +50,6 @@ class AdafactorState:
 
     count: jax.Array  # int32 [], updates done
     moments: Any  # a tree like that of the parameters, with `Moments` for leaves
-
-
-def axes_of(parameter: Array) -> Axes:
-    """Return the logical axes of a parameter."""
-    axes: Axes = parameter.get_metadata()["logical_axes"]
-    return axes
 
 
 def factoring(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -75,11 +66,6 @@ def root_mean_square(x: jax.Array, axes: Axes) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32)), axis=inner, keepdims=True))
 
 
-def map_parameters(function: Callable[..., Any], *trees: Any) -> Any:
-    """Apply a function to corresponding parameters, each an array with its logical axes."""
-    return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, nnx.Variable))
-
-
 def scale_by_adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
     """Return Adafactor without its learning rate, which is relative where `parameter_scale` is on.
 
@@ -88,27 +74,27 @@ def scale_by_adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
     """
 
     def init(parameters: Any) -> AdafactorState:
-        moments = map_parameters(lambda parameter: _zero_moments(parameter, config), parameters)
+        moments = map_variables(lambda parameter: _zero_moments(parameter, config), parameters)
         return AdafactorState(jnp.zeros((), jnp.int32), moments)
 
     def update(gradients: Any, state: AdafactorState, parameters: Any) -> tuple[Any, AdafactorState]:
         decay = 1.0 - (state.count + 1).astype(jnp.float32) ** -config.decay_exponent
-        pairs = map_parameters(
+        pairs = map_variables(
             lambda gradient, moments, parameter: _update(gradient, moments, parameter, decay, config),
             gradients,
             state.moments,
             parameters,
         )
-        updates, moments = (map_parameters(lambda _, pair, i=i: pair[i], gradients, pairs) for i in (0, 1))
+        updates, moments = (map_variables(lambda _, pair, i=i: pair[i], gradients, pairs) for i in (0, 1))
         return updates, AdafactorState(state.count + 1, moments)
 
     return optax.GradientTransformation(init, update)
 
 
-def _zero_moments(parameter: Array, config: OptimizerConfig) -> Moments:
-    axes, shape = axes_of(parameter), parameter.get_value().shape
+def _zero_moments(parameter: NamedArray, config: OptimizerConfig) -> Moments:
+    axes, shape = logical_axes(parameter), parameter.get_value().shape
 
-    def without(dimensions: tuple[int, ...]) -> Array:
+    def without(dimensions: tuple[int, ...]) -> NamedArray:
         kept = [i for i in range(len(axes)) if i not in dimensions]
         return nnx.Variable(jnp.zeros([shape[i] for i in kept]), logical_axes=tuple(axes[i] for i in kept))
 
@@ -122,10 +108,10 @@ def _zero_moments(parameter: Array, config: OptimizerConfig) -> Moments:
 
 
 def _update(
-    gradient: Array, moments: Moments, parameter: Array, decay: jax.Array, config: OptimizerConfig
-) -> tuple[Array, Moments]:
+    gradient: NamedArray, moments: Moments, parameter: NamedArray, decay: jax.Array, config: OptimizerConfig
+) -> tuple[NamedArray, Moments]:
     """Return the update of one parameter (Algorithms 4 and 5 of the paper), and its new moments."""
-    axes, g = axes_of(parameter), gradient.get_value()
+    axes, g = logical_axes(parameter), gradient.get_value()
     if moments.whole is not None:
         v = _mixed(moments.whole, jnp.square(g) + SMALL_SQUARE, decay)
         moments = _replaced(moments, whole=v)
@@ -157,7 +143,7 @@ def _factored(g: jax.Array, moments: Moments, axes: Axes, decay: jax.Array) -> t
     return u, _replaced(moments, rows=r, columns=c)
 
 
-def _mixed(old: Array, new: jax.Array, decay: jax.Array) -> jax.Array:
+def _mixed(old: NamedArray, new: jax.Array, decay: jax.Array) -> jax.Array:
     mixed: jax.Array = decay * old.get_value() + (1.0 - decay) * new
     return mixed
 

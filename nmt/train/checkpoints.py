@@ -25,7 +25,7 @@ from nmt.models.weights import (
     WEIGHTS,
     check_stored,
     checkpoint_folder,
-    damage_told,
+    damage_explained,
     from_arrays,
     to_arrays,
 )
@@ -136,7 +136,7 @@ class Checkpoints:
         if jax.tree.leaves(state.buffers):
             check_stored(folder / BUFFERS, _abstract(to_arrays(state.buffers)))
             items[BUFFERS] = ocp.args.StandardRestore(_abstract(to_arrays(state.buffers)))
-        with damage_told(folder):
+        with damage_explained(folder):
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         batches.set_state(found["data"])
         leaves = found["optimizer"]

@@ -1,4 +1,4 @@
-"""The training loop: steps, what is reported of them, checkpoints; stops when told to and goes on where it stopped."""
+"""The training loop: steps, reports, checkpoints; stops when told to and goes on where it stopped."""
 
 import contextlib
 import time
@@ -20,11 +20,11 @@ from nmt.errors import UserError
 from nmt.sharding.hosts import ALONE, Hosts, Vote
 from nmt.train.checkpoints import Checkpoints, Progress
 from nmt.train.curriculum import Curriculum
-from nmt.train.experts import UsageCounter
+from nmt.train.expert_load import UsageCounter
 from nmt.train.objective import Metrics
 from nmt.train.preemption import Preemption
 from nmt.train.step import Trainer, TrainState, make_trainer
-from nmt.train.telemetry import Display, Recorder, Silence, Window, flatten
+from nmt.train.telemetry import Recorder, Silence, StepWindow, TrainingDisplay, flatten
 from nmt.train.usage import Usage, drop_usage_after, write_usage
 
 
@@ -42,7 +42,7 @@ _GO_ON, _NO_TIME, _STOP = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """How training ended."""
 
     outcome: Outcome
@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run learns from and is watched on."""
+    """The batches that a run learns from, and the development set."""
 
     batches: DatasetIterator
     dev: Callable[[], Iterable[Batch]]  # the development set, from its beginning
@@ -70,9 +70,9 @@ def train(
     vocabulary: VocabularySizes,
     data: Data,
     mesh: Mesh,
-    display: Display,
+    display: TrainingDisplay,
     hosts: Hosts = ALONE,
-) -> Result:
+) -> TrainingResult:
     """Train until the last step, the last minute, or a signal to stop; resume from the newest checkpoint.
 
     Args:
@@ -90,7 +90,7 @@ def train(
     with _fitting(), Preemption() as preemption, Checkpoints(run, recipe.train.keep_checkpoints) as checkpoints:
         progress = checkpoints.progress()
         if is_finished(recipe, progress):
-            return Result(_ending(recipe, progress), progress)
+            return TrainingResult(_ending(recipe, progress), progress)
         display.say("compiling the train step" if progress.step == 0 else f"resuming after step {progress.step}")
         trainer = make_trainer(recipe, vocabulary, mesh)
         state = trainer.initial()
@@ -131,14 +131,14 @@ class _Loop:
     data: Data
     checkpoints: Checkpoints
     recorder: Recorder | Silence
-    display: Display
+    display: TrainingDisplay
     preemption: Preemption
     progress: Progress
     hosts: Hosts
 
     def __post_init__(self) -> None:
         self.layers = self.recipe.model.sparse_layers
-        self.window = Window(self.recipe.data.streams, self.layers)
+        self.window = StepWindow(self.recipe.data.streams, self.layers)
         self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
         self.clock = time.monotonic()
         self.converged = False
@@ -146,7 +146,7 @@ class _Loop:
         self.step: Callable[..., Any] | None = None
         self.evaluate: Callable[..., Metrics] | None = None
 
-    def run(self, state: TrainState) -> Result:
+    def run(self, state: TrainState) -> TrainingResult:
         """Run steps until there is a reason to end.
 
         A step is dispatched before the one before it is accounted for, so that the host prepares batches and writes
@@ -174,9 +174,9 @@ class _Loop:
                     self._save(state)
                     saved = step
                 if step >= last or self._wanted():
-                    return Result(self._outcome(), self.progress)
+                    return TrainingResult(self._outcome(), self.progress)
                 if self.converged:
-                    return Result(Outcome.CONVERGED, self.progress)
+                    return TrainingResult(Outcome.CONVERGED, self.progress)
             batch = self.trainer.place(next(self.data.batches))
             if self.step is None:
                 self.step = self.hosts.compile(self.trainer.step, state, batch)
@@ -188,7 +188,7 @@ class _Loop:
             running, step = (metrics, scalars), step + 1
 
     def _wish(self) -> int:
-        """Return what this host wants. The time is that of host 0."""
+        """Return the wish of this host: to go on, or why not. The time is that of host 0."""
         if self.preemption:
             return _STOP
         minutes = self.recipe.train.max_minutes
@@ -196,7 +196,7 @@ class _Loop:
         return _NO_TIME if late else _GO_ON
 
     def _wanted(self) -> int:
-        """Return what the hosts want."""
+        """Return the wish of the hosts together."""
         return self.vote.result(self._wish())
 
     def _outcome(self) -> Outcome:
@@ -228,7 +228,7 @@ class _Loop:
         self.display.report(report, full)
         if full:
             self.recorder.write(self.progress, flatten(report), "train")
-            self.window = Window(self.recipe.data.streams, self.layers)
+            self.window = StepWindow(self.recipe.data.streams, self.layers)
 
     def _save(self, state: TrainState) -> None:
         self._write_usage()  # first, so that a checkpoint that is there has its table
@@ -277,8 +277,8 @@ class _Loop:
             if self.evaluate is None:
                 self.evaluate = self.hosts.compile(self.trainer.evaluate, state, placed)
             metrics = self.evaluate(state, placed)
-            of_batch = jax.device_get((metrics.nll, metrics.tokens))
-            nll, tokens = nll + of_batch[0], tokens + of_batch[1]
+            sums = jax.device_get((metrics.nll, metrics.tokens))
+            nll, tokens = nll + sums[0], tokens + sums[1]
         if tokens.sum():
             # There is no development text of denoising, whose streams come last.
             numbers = dict(zip(self.recipe.data.directions, nll / np.maximum(tokens, 1), strict=False))

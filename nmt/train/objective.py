@@ -18,27 +18,27 @@ from nmt.train.cross_entropy import cross_entropy
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Metrics:
-    """What a batch says of the model. Sums, so that those of several batches can be added; D directions."""
+    """Loss and counts of a batch. Sums, so that those of several batches can be added; L directions."""
 
     loss: jax.Array  # float32 [], what is minimised: a mean over target tokens
-    nll: jax.Array  # float32 [D], summed negative log-likelihood in nats, without smoothing
-    tokens: jax.Array  # float32 [D], target tokens
+    nll: jax.Array  # float32 [L], summed negative log-likelihood in nats, without smoothing
+    tokens: jax.Array  # float32 [L], target tokens
     source_tokens: jax.Array  # float32 []
     routing: dict[str, RoutingStats]  # by stack, with a leading axis over sparse layers; empty for a dense model
 
 
-class Part(NamedTuple):
-    """What a part of a batch is in the whole: by it the mean over parts is that of the batch, however full they are."""
+class MicroBatchShare(NamedTuple):
+    """Weights of a micro-batch in its batch: with them the mean over micro-batches is that of the batch."""
 
-    target_tokens: jax.Array  # float32 [], those of the batch over the number of parts
+    target_tokens: jax.Array  # float32 [], those of the batch over the number of micro-batches
     weights: dict[str, MicroBatchWeight]  # by stack
 
 
-def of_batch(parts: Metrics) -> Metrics:
-    """Return the metrics of a batch from those of its parts, stacked: sums of sums, means of what is weighted."""
-    sums = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), replace(parts, routing={}))
-    routing = {stack: combined(stats) for stack, stats in parts.routing.items()}
-    return replace(sums, loss=jnp.mean(parts.loss, axis=0), routing=routing)
+def combine_metrics(micro_batches: Metrics) -> Metrics:
+    """Return the metrics of a batch from those of its micro-batches, stacked: sums, and means of weighted fields."""
+    sums = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), replace(micro_batches, routing={}))
+    routing = {stack: combined(stats) for stack, stats in micro_batches.routing.items()}
+    return replace(sums, loss=jnp.mean(micro_batches.loss, axis=0), routing=routing)
 
 
 def source_direction(batch: Batch) -> jax.Array:
@@ -56,9 +56,9 @@ def objective(
     key: jax.Array | None,
     phase: Phase,
     z_weight: float = 0.0,
-    part: Part | None = None,
+    share: MicroBatchShare | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """Return the loss of a batch, per target token, and what there is to report.
+    """Return the loss of a batch, per target token, and its metrics.
 
     Args:
       model: the model.
@@ -68,8 +68,8 @@ def objective(
       key: random key of dropout and routing; None turns both off.
       phase: whether experts have a capacity.
       z_weight: coefficient of the z-loss of the output.
-      part: what the batch is in one that is computed in parts: loss and statistics are such that their mean over the
-        parts is that of the whole; None: it is the whole.
+      share: the weight of a micro-batch in its batch: loss and statistics are such that their mean over micro-batches
+        is that of the batch; None: it is the whole batch.
     """
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
     source = PackedTokens(batch.src, batch.src_segment, batch.src_position, source_direction(batch))
@@ -86,12 +86,12 @@ def objective(
         model.dtype,
         z_weight,
     )
-    loss = total / (jnp.maximum(real.sum(), 1.0) if part is None else part.target_tokens)
+    loss = total / (jnp.maximum(real.sum(), 1.0) if share is None else share.target_tokens)
     routing = {
         name: stats for name, stats in (("encoder", encoder_stats), ("decoder", decoder_stats)) if stats is not None
     }
-    if part is not None:
-        routing = {name: weighted(stats, part.weights[name]) for name, stats in routing.items()}
+    if share is not None:
+        routing = {name: weighted(stats, share.weights[name]) for name, stats in routing.items()}
     if routing and model.config.moe is not None:
         loss = loss + auxiliary_loss(routing, model.config.moe)
     one_hot = jax.nn.one_hot(batch.direction.reshape(-1), directions) * real[:, None]

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from nmt.config import OptimizerConfig
-from nmt.train.adafactor import Array, axes_of, map_parameters, root_mean_square, scale_by_adafactor
+from nmt.models.axes import NamedArray, logical_axes, map_variables
+from nmt.train.adafactor import root_mean_square, scale_by_adafactor
 from nmt.train.schedules import Schedule
 
 
@@ -68,14 +69,14 @@ def _scale_by_trust_ratio() -> optax.GradientTransformation:
     zero or infinite is 1.
     """
 
-    def scaled(update: Array, parameter: Array) -> Array:
-        axes = axes_of(parameter)
+    def scaled(update: NamedArray, parameter: NamedArray) -> NamedArray:
+        axes = logical_axes(parameter)
         its, wanted = root_mean_square(update.get_value(), axes), root_mean_square(parameter.get_value(), axes)
         usable = (its > 0.0) & (wanted > 0.0)
         ratio: jax.Array = jnp.where(usable, wanted / jnp.where(usable, its, 1.0), 1.0)
         return update.replace(update.get_value() * ratio)
 
     def update(updates: Any, state: optax.OptState, parameters: Any) -> tuple[Any, optax.OptState]:
-        return map_parameters(scaled, updates, parameters), state
+        return map_variables(scaled, updates, parameters), state
 
     return optax.GradientTransformation(lambda parameters: optax.EmptyState(), update)

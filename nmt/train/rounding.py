@@ -17,12 +17,12 @@ from nmt.models.numerics import random_bits
 ROUNDING = 0xB16  # sets the key of rounding apart from those of the model
 
 
-def in_float32(tree: Any) -> Any:
+def to_float32(tree: Any) -> Any:
     """Return arrays in float32."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
 
-def updated(parameters: nnx.State, updates: Any, key: jax.Array) -> nnx.State:
+def apply_updates(parameters: nnx.State, updates: Any, key: jax.Array) -> nnx.State:
     """Return parameters plus updates, float32, in the type of the parameters.
 
     Args:

@@ -14,19 +14,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
+from nmt.models.axes import logical_axes, map_variables
+from nmt.models.building import abstract_buffers, abstract_model, initial_buffers, initialise, split_buffers
 from nmt.models.layers import gather_parameters
 from nmt.models.moe.capacity import has_capacity
 from nmt.models.moe.routers import make_router
 from nmt.models.tokens import Phase
 from nmt.models.transformer import Transformer
-from nmt.models.weights import abstract_buffers, abstract_model, initial_buffers, initialise, split_buffers
 from nmt.sharding import named_sharding
 from nmt.sharding.hosts import share
-from nmt.train.accumulation import cut, gradients_in_parts, shares
-from nmt.train.adafactor import axes_of, map_parameters
-from nmt.train.objective import Metrics, Part, objective, of_batch
+from nmt.train.accumulation import accumulated_gradients, micro_batch_shares, split_batch
+from nmt.train.objective import Metrics, MicroBatchShare, combine_metrics, objective
 from nmt.train.optimizer import global_norm, make_optimizer
-from nmt.train.rounding import in_float32, updated
+from nmt.train.rounding import apply_updates, to_float32
 from nmt.train.schedules import make_schedule
 
 
@@ -44,9 +44,9 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Trainer:
-    """The functions of a run: how its state begins, what a step does, what a batch of other data costs.
+    """The functions of a run: its first state, a step, the metrics of a batch without learning from it.
 
-    `state` and `batch` are what they take, without values: `jax.ShapeDtypeStruct`s with the place of each array.
+    `state` and `batch` are their arguments without values: `jax.ShapeDtypeStruct`s with the place of each array.
     """
 
     state: TrainState
@@ -64,9 +64,9 @@ def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
     def place(leaf: Any) -> Any:
         if not isinstance(leaf, nnx.Variable):
             return NamedSharding(mesh, PartitionSpec())
-        return leaf.replace(named_sharding(mesh, axes_of(leaf), leaf.shape))
+        return leaf.replace(named_sharding(mesh, logical_axes(leaf), leaf.shape))
 
-    return map_parameters(place, abstract)
+    return map_variables(place, abstract)
 
 
 def _abstract(shapes: TrainState, place: TrainState) -> TrainState:
@@ -144,7 +144,7 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     batches = batch_sharding(recipe, mesh)
 
     def begin(parameters: nnx.State, buffers: nnx.State) -> TrainState:
-        exact = in_float32(parameters)
+        exact = to_float32(parameters)
         average = None if train.ema_decay is None else jax.tree.map(jnp.copy, exact)
         return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(exact), average, buffers)
 
@@ -157,22 +157,24 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters, buffers)
 
     def loss(
-        buffers: nnx.State, parameters: nnx.State, batch: Batch, key: jax.Array, part: Part | None
+        buffers: nnx.State, parameters: nnx.State, batch: Batch, key: jax.Array, share: MicroBatchShare | None
     ) -> tuple[jax.Array, Metrics]:
         model = nnx.merge(graph, gather_parameters(parameters), buffers)
         value, metrics = objective(
-            model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, part
+            model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, share
         )
         return value / train.accumulate, metrics
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-        of_parameters = functools.partial(loss, state.buffers)
+        parameter_loss = functools.partial(loss, state.buffers)
         sizes = _group_sizes(recipe, Phase.TRAIN)
-        gradients, metrics = gradients_in_parts(of_parameters, state.parameters, batch, key, train.accumulate, sizes)
-        gradients = in_float32(gradients)
+        gradients, metrics = accumulated_gradients(
+            parameter_loss, state.parameters, batch, key, train.accumulate, sizes
+        )
+        gradients = to_float32(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
-        parameters = updated(state.parameters, updates, key)
+        parameters = apply_updates(state.parameters, updates, key)
         scalars = {"learning_rate": schedule(state.step), "gradient_norm": global_norm(gradients)}
         average = _averaged(state, parameters, train.ema_decay)
         buffers = _updated_buffers(graph, state, metrics)
@@ -181,12 +183,16 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     def evaluate(state: TrainState, batch: Batch) -> Metrics:
         weights = gather_parameters(state.parameters if state.average is None else state.average)
         model = nnx.merge(graph, weights, state.buffers)
-        parts = cut(batch, train.accumulate)
+        micro_batches = split_batch(batch, train.accumulate)
 
-        def measure(one: tuple[Batch, Part]) -> Metrics:
-            return objective(model, one[0], directions, 0.0, None, Phase.EVALUATE, part=one[1])[1]
+        def measure(one: tuple[Batch, MicroBatchShare]) -> Metrics:
+            return objective(model, one[0], directions, 0.0, None, Phase.EVALUATE, share=one[1])[1]
 
-        return of_batch(jax.lax.map(measure, (parts, shares(parts, _group_sizes(recipe, Phase.EVALUATE)))))
+        return combine_metrics(
+            jax.lax.map(
+                measure, (micro_batches, micro_batch_shares(micro_batches, _group_sizes(recipe, Phase.EVALUATE)))
+            )
+        )
 
     # Every host reads the metrics.
     whole = NamedSharding(mesh, PartitionSpec())

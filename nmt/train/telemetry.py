@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl, TensorBoard files, and the summary that displays show."""
+"""Telemetry of a run: metrics.jsonl, TensorBoard files, and the summary that displays show."""
 
 import json
 import math
@@ -15,12 +15,12 @@ from tensorboardX import SummaryWriter
 
 from nmt.files import atomic_write, is_remote
 from nmt.train.checkpoints import Progress
-from nmt.train.experts import Experts, fetched_fields, of_layers, of_stack, of_step
+from nmt.train.expert_load import Experts, fetched_fields, step_numbers, summarise_layers, summarise_stack
 from nmt.train.objective import Metrics
 
 
 @dataclass(frozen=True)
-class Report:
+class WindowReport:
     """One window of steps, as displays and files show it."""
 
     progress: Progress
@@ -35,10 +35,10 @@ class Report:
     layers: dict[str, dict[int, Experts]]  # per stack, by the number of the layer in it
 
 
-class Display(Protocol):
-    """Who watches a run: told of every window of steps, and of everything else in words."""
+class TrainingDisplay(Protocol):
+    """A watcher of a run, told of every window of steps, and of everything else in words."""
 
-    def report(self, report: Report, full: bool) -> None:
+    def report(self, report: WindowReport, full: bool) -> None:
         """Show the steps since the last full window; called after every step, `full` when a window ends."""
 
     def say(self, text: str) -> None:
@@ -46,7 +46,7 @@ class Display(Protocol):
 
 
 @dataclass
-class Window:
+class StepWindow:
     """Sums over the steps since the last line of metrics.jsonl.
 
     Args:
@@ -79,19 +79,19 @@ class Window:
         self.nll = host.nll + (self.nll if self.nll.size else 0)
         self.tokens = host.tokens + (self.tokens if self.tokens.size else 0)
         for stack, fetched in routing.items():
-            before, sums = self.routing.get(stack), of_step(fetched)
+            before, sums = self.routing.get(stack), step_numbers(fetched)
             self.routing[stack] = sums if before is None else {name: before[name] + sums[name] for name in sums}
 
-    def report(self, progress: Progress, total_steps: int) -> Report:
+    def report(self, progress: Progress, total_steps: int) -> WindowReport:
         """Summarise the window."""
         per_step = self.seconds / self.steps
         with np.errstate(invalid="ignore", divide="ignore"):
             nll = self.nll / self.tokens
         layers = {
-            stack: dict(zip(self.layers[stack], of_layers(sums, self.steps), strict=True))
+            stack: dict(zip(self.layers[stack], summarise_layers(sums, self.steps), strict=True))
             for stack, sums in sorted(self.routing.items(), reverse=True)
         }
-        return Report(
+        return WindowReport(
             progress=progress,
             steps=self.steps,
             loss=self.loss / self.steps,
@@ -100,12 +100,12 @@ class Window:
             eta_seconds=(total_steps - progress.step) * per_step,
             learning_rate=self.learning_rate,
             gradient_norm=self.gradient_norm / self.steps,
-            experts={stack: of_stack(list(numbers.values())) for stack, numbers in layers.items()},
+            experts={stack: summarise_stack(list(numbers.values())) for stack, numbers in layers.items()},
             layers=layers,
         )
 
 
-def flatten(report: Report) -> dict[str, float]:
+def flatten(report: WindowReport) -> dict[str, float]:
     """Return the numbers of a report by name, as metrics.jsonl and TensorBoard hold them; NaN is left out."""
     flat: dict[str, float] = {
         "loss": report.loss,
@@ -163,7 +163,7 @@ class Recorder:
             self._spool.cleanup()
 
     def keep(self) -> None:
-        """Copy what was written to an object store, if the run is in one; called at every checkpoint."""
+        """Copy the files to an object store, if the run is in one; called at every checkpoint."""
         if self._spool is None:
             return
         if not self._file.closed:
@@ -183,7 +183,7 @@ class Recorder:
 
         Args:
           progress: how far the run has come.
-          numbers: what to record.
+          numbers: the values to record, by name.
           kind: `train` or `dev`.
         """
         line: dict[str, Any] = {"kind": kind, **vars(progress), **numbers}

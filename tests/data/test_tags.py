@@ -24,8 +24,9 @@ from nmt.decode.search import Searcher, SpecialTokens
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.languages import Direction
+from nmt.models.building import initialise
 from nmt.models.tokens import Phase
-from nmt.models.weights import initialise, to_arrays
+from nmt.models.weights import to_arrays
 from nmt.sharding import make_layout, make_mesh
 from nmt.train.objective import objective
 

@@ -40,9 +40,10 @@ from nmt.decode.search import Searcher, SpecialTokens
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.languages import Direction
+from nmt.models.building import abstract_model, initialise, shardings
 from nmt.models.embedding import embedding_factor, embedding_table, output_factor, output_table
 from nmt.models.tokens import PackedTokens, Phase
-from nmt.models.weights import abstract_model, initialise, shardings, to_arrays
+from nmt.models.weights import to_arrays
 from nmt.recipes.size import measure
 from nmt.sharding import make_layout, make_mesh
 from nmt.train.objective import objective

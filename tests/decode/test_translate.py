@@ -32,7 +32,8 @@ from nmt.decode.stream import translate_stream
 from nmt.decode.translator import Translation, Translator
 from nmt.errors import UserError
 from nmt.languages import Direction, get
-from nmt.models.weights import initialise, to_arrays
+from nmt.models.building import initialise
+from nmt.models.weights import to_arrays
 from nmt.sharding import make_mesh
 
 SENTENCES = {

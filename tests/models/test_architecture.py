@@ -19,6 +19,7 @@ from nmt.config import DataConfig, ModelConfig, Recipe
 from nmt.errors import UserError
 from nmt.models import incremental, remat
 from nmt.models.attention import attend, attention_bias
+from nmt.models.building import abstract_model
 from nmt.models.layers import Init, parameter
 from nmt.models.moe.dispatch import scatter_dispatch
 from nmt.models.moe.layer import TO_SLOTS
@@ -26,7 +27,6 @@ from nmt.models.norms import LayerNorm, RMSNorm
 from nmt.models.positions import interleaved_sinusoids, relative_buckets, rotate
 from nmt.models.stack import Stack
 from nmt.models.tokens import PackedTokens, Phase, TokenInfo
-from nmt.models.weights import abstract_model
 from nmt.sharding import LOGICAL_AXES
 
 # Every option is in one of them; the numbers of layers are multiples of `moe.every` or not, and above or below it.

@@ -16,13 +16,15 @@ import nmt.models.stack
 import nmt.models.transformer
 from nmt.config import ModelConfig, MoEConfig, VocabularySizes
 from nmt.models.attention import MASKED, attention_bias
+from nmt.models.building import abstract_model
+from nmt.models.dtypes import resolve_dtype
 from nmt.models.layers import parameter
 from nmt.models.norms import RMSNorm
 from nmt.models.numerics import dropout, product, split_key
 from nmt.models.positions import sinusoids
 from nmt.models.stack import CrossMemory
 from nmt.models.tokens import PackedTokens, Phase, TokenInfo
-from nmt.models.weights import abstract_model, from_arrays, resolve_dtype, to_arrays
+from nmt.models.weights import from_arrays, to_arrays
 from nmt.sharding import LOGICAL_AXES
 
 # Products

@@ -26,11 +26,12 @@ from nmt.errors import UserError
 from nmt.files import MESHES as MESH_FOLDER
 from nmt.files import declarations
 from nmt.models import remat
+from nmt.models.building import shardings, split_model
 from nmt.models.layers import FeedForward, parameter
 from nmt.models.moe.layer import MoE
 from nmt.models.numerics import dropout
 from nmt.models.tokens import Phase, TokenInfo
-from nmt.models.weights import load_model, shardings, split_model
+from nmt.models.weights import load_model
 from nmt.sharding import (
     LOGICAL_AXES,
     active_rules,

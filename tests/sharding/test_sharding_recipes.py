@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 
 import nmt.models.moe.dispatch
 from nmt.config import MeshConfig, Recipe, load_recipe
-from nmt.models.weights import abstract_model
+from nmt.models.building import abstract_model
 from nmt.sharding import make_layout, named_sharding, shard
 from nmt.train.step import make_trainer
 

@@ -7,7 +7,8 @@ import numpy as np
 from synthetic import Playground, lexicon
 
 from nmt.config import VocabularySizes, read_run_recipe
-from nmt.models.weights import abstract_model, load_model
+from nmt.models.building import abstract_model
+from nmt.models.weights import load_model
 from nmt.sharding import make_mesh
 
 SIZES = VocabularySizes(330, 305)

@@ -12,7 +12,7 @@ import toy_model as toy
 from flax import nnx
 
 from nmt.config import OptimizerConfig, ScheduleConfig
-from nmt.models.weights import abstract_model
+from nmt.models.building import abstract_model
 from nmt.recipes.size import measure
 from nmt.train.adafactor import factoring
 from nmt.train.optimizer import make_optimizer

@@ -8,10 +8,11 @@ import pytest
 import toy_model as toy
 
 from nmt.config import resume_conflicts
-from nmt.models.weights import abstract_model, count_parameters, load_model, split_model
+from nmt.models.building import abstract_model, count_parameters, split_model
+from nmt.models.weights import load_model
 from nmt.sharding import make_mesh
 from nmt.train.checkpoints import Checkpoints, Progress
-from nmt.train.rounding import in_float32, to_bfloat16, updated
+from nmt.train.rounding import apply_updates, to_bfloat16, to_float32
 from nmt.train.step import make_trainer
 
 
@@ -34,7 +35,7 @@ def test_rounding_leaves_what_is_not_finite():
 def test_small_updates_of_bfloat16_weights_add_up():
     weights = {"w": jnp.ones((256,), jnp.bfloat16)}
     for step in range(64):
-        weights = updated(weights, {"w": jnp.full((256,), 2.0**-12)}, jax.random.key(step))
+        weights = apply_updates(weights, {"w": jnp.full((256,), 2.0**-12)}, jax.random.key(step))
     assert weights["w"].dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(weights["w"], np.float32).mean(), 1.0 + 64 * 2.0**-12, atol=5e-3)
     plain = jnp.ones((), jnp.bfloat16)
@@ -66,7 +67,7 @@ def test_a_step_with_bfloat16_weights_is_that_of_float32_but_for_rounding():
         assert state.parameters is not None
     np.testing.assert_allclose(found["bfloat16"][0], found["float32"][0], rtol=2e-2)
     for low, high in zip(
-        *(jax.tree.leaves(in_float32(found[d][1].parameters)) for d in ("bfloat16", "float32")), strict=True
+        *(jax.tree.leaves(to_float32(found[d][1].parameters)) for d in ("bfloat16", "float32")), strict=True
     ):
         np.testing.assert_allclose(low, high, atol=0.03)
 

@@ -20,9 +20,9 @@ from nmt.models.moe.statistics import RoutingStats
 from nmt.models.tokens import Phase
 from nmt.recipes.display import TrainingDisplay
 from nmt.train.checkpoints import Progress
-from nmt.train.experts import UsageCounter, of_layers, of_step
+from nmt.train.expert_load import UsageCounter, step_numbers, summarise_layers
 from nmt.train.objective import Metrics, objective, source_direction
-from nmt.train.telemetry import Recorder, Window, flatten
+from nmt.train.telemetry import Recorder, StepWindow, flatten
 from nmt.train.usage import LISTED, Usage, drop_usage_after, read_usage, usage_steps, write_usage
 
 # A window of steps, and the files that it is written to
@@ -42,7 +42,7 @@ def metrics_of(loss, nll, tokens, load):
 
 
 def test_a_window_of_steps():
-    window = Window(("de-en", "en-de"), {"encoder": (1, 3)})
+    window = StepWindow(("de-en", "en-de"), {"encoder": (1, 3)})
     scalars = {"learning_rate": 0.1, "gradient_norm": 2.0}
     window.add(metrics_of(3.0, [8.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [1.0, 0.0]]), scalars, seconds=2.0)
     window.add(metrics_of(1.0, [4.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [0.0, 1.0]]), scalars, seconds=3.0)
@@ -69,8 +69,8 @@ def test_a_window_of_steps():
     assert {name for name in flat if name.startswith("experts/")} == {
         f"experts/encoder/{layer}{name}" for layer in ("", "1/", "3/") for name in names
     }
-    of_layers = [(flat[f"experts/encoder/{layer}/{name}"]) for layer in (1, 3) for name in ("z", "dropped_first")]
-    assert of_layers == [2.0, 0.25, 1.0, 0.0]
+    each = [(flat[f"experts/encoder/{layer}/{name}"]) for layer in (1, 3) for name in ("z", "dropped_first")]
+    assert each == [2.0, 0.25, 1.0, 0.0]
 
 
 def lines(run):
@@ -166,12 +166,12 @@ def sums_of(load, steps=1, choices=2):
     layers = len(load)
     one = {name: np.arange(1.0, layers + 1) for name in ("confidence", "z_loss", "balance_loss")}
     one |= {"load": np.asarray(load, np.float32), "dropped": np.full((layers, choices), 0.25)}
-    return {name: sum([array] * steps) for name, array in of_step(one).items()}
+    return {name: sum([array] * steps) for name, array in step_numbers(one).items()}
 
 
 def test_numbers_of_layers():
     load = [[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.7, 0.1, 0.1, 0.1]]
-    layers = of_layers(sums_of(load, steps=3), steps=3)
+    layers = summarise_layers(sums_of(load, steps=3), steps=3)
     assert [layer.entropy for layer in layers[:3]] == pytest.approx([1.0, 0.0, 0.5])
     surprise = -(0.7 * math.log(0.7) + 0.3 * math.log(0.1)) / math.log(4)
     assert layers[3].entropy == pytest.approx(surprise, abs=1e-6)
@@ -182,13 +182,13 @@ def test_numbers_of_layers():
 
 
 def test_a_single_expert_is_even():
-    (layer,) = of_layers(sums_of([[1.0]]), steps=1)
+    (layer,) = summarise_layers(sums_of([[1.0]]), steps=1)
     assert (layer.busiest, layer.idlest, layer.entropy) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("choices", [1, 2, 5])
 def test_dropped_tokens_are_named_by_choice(choices):
-    (layer,) = of_layers(sums_of([[0.5, 0.5]], choices=choices), steps=1)
+    (layer,) = summarise_layers(sums_of([[0.5, 0.5]], choices=choices), steps=1)
     names = ["dropped_first", "dropped_second", "dropped_third", "dropped_4th", "dropped_5th"][:choices]
     assert [name for name in layer.numbers() if name.startswith("dropped")] == names
     assert all(isinstance(value, float) for value in layer.numbers().values())
@@ -334,7 +334,7 @@ def test_a_damaged_table_is_a_mistake(tmp_path, how):
 
 
 def test_what_people_see_of_experts():
-    window = Window(("de-en", "en-de"), {"encoder": (1, 3)})
+    window = StepWindow(("de-en", "en-de"), {"encoder": (1, 3)})
     metrics = metrics_of(3.0, [8.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [0.75, 0.25]])
     window.add(metrics, {"learning_rate": 0.1, "gradient_norm": 2.0}, seconds=2.0)
     report = window.report(Progress(step=10), total_steps=30)

@@ -18,10 +18,11 @@ from toy_routing import WIDTH, draw_real, make_layer, run_layer
 from nmt.config import MoEConfig
 from nmt.errors import UserError
 from nmt.models.buffers import Buffer
+from nmt.models.building import abstract_model, split_buffers
 from nmt.models.moe.routers import make_router
 from nmt.models.moe.statistics import RoutingStats, statistics
 from nmt.models.tokens import Phase, TokenInfo
-from nmt.models.weights import abstract_model, load_model, split_buffers
+from nmt.models.weights import load_model
 from nmt.sharding import make_mesh
 from nmt.train.checkpoints import Checkpoints, Progress
 from nmt.train.step import make_trainer

@@ -10,8 +10,8 @@ import toy_model as toy
 from flax import nnx
 
 from nmt.config import MoEConfig
+from nmt.models.building import abstract_model
 from nmt.models.tokens import Phase, TokenInfo
-from nmt.models.weights import abstract_model
 from nmt.recipes.size import measure
 from nmt.sharding import make_mesh
 from nmt.train.step import make_trainer

@@ -50,8 +50,8 @@ def fetched_fields(stats: RoutingStats) -> dict[str, jax.Array]:
     return {name: value for name in FETCHED if (value := getattr(stats, name)) is not None}
 
 
-def of_step(fetched: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what a window sums up of the sparse layers of a stack.
+def step_numbers(fetched: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the numbers of a step that a window adds up, of the sparse layers of a stack.
 
     Args:
       fetched: the fields `FETCHED` of `RoutingStats` of a step, with a leading axis over layers.
@@ -66,11 +66,11 @@ def of_step(fetched: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {**fetched, **extremes, "load": load, "busiest": load.max(axis=-1) * experts, "entropy": entropy}
 
 
-def of_layers(sums: Mapping[str, np.ndarray], steps: int) -> list[Experts]:
+def summarise_layers(sums: Mapping[str, np.ndarray], steps: int) -> list[Experts]:
     """Return the numbers of every sparse layer of a stack.
 
     Args:
-      sums: what `of_step` returns, summed over steps.
+      sums: the numbers of `step_numbers`, summed over steps.
       steps: how many steps.
     """
     means = {name: total / steps for name, total in sums.items()}
@@ -87,8 +87,8 @@ def of_layers(sums: Mapping[str, np.ndarray], steps: int) -> list[Experts]:
     ]
 
 
-def of_stack(layers: Sequence[Experts]) -> Experts:
-    """Return what a stack's layers are together: the extremes of the load, the means of the rest."""
+def summarise_stack(layers: Sequence[Experts]) -> Experts:
+    """Summarise the layers of a stack: the extremes of the load, the means of the rest."""
 
     def mean(name: str) -> Any:
         return sum(getattr(layer, name) for layer in layers) / len(layers)
