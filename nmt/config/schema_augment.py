@@ -24,6 +24,6 @@ class AugmentConfig(Section):
     )
 
     @property
-    def on(self) -> bool:
+    def enabled(self) -> bool:
         """Whether anything is changed at all."""
         return any((self.subword, self.lower, self.upper, self.drop, self.swap))

@@ -1,8 +1,8 @@
-"""SentencePiece models of other makers, given the ids that vocabularies of this toolkit have.
+"""SentencePiece models of other makers, rewritten to the ids that vocabularies of this toolkit have:
 
     padding, begin, end, unknown, tags, other control symbols, then the pieces as they were, then bytes if they had none
 
-How text is normalised and divided stays that of the model; only ids change.
+The model still normalises and divides text as before; only ids change.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,19 @@ from nmt.errors import UserError
 _SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 
 
-def adopted(model: bytes, name: str, languages: Sequence[str], symbols: Sequence[str] = ()) -> bytes:
-    """Return a model with tags and symbols of its own; one that is a vocabulary of this toolkit with tags as it is.
+def adopt(model: bytes, name: str, languages: Sequence[str], symbols: Sequence[str] = ()) -> bytes:
+    """Add tags and control symbols to a SentencePiece model, and return its bytes.
+
+    A vocabulary of this toolkit that has the tags already is returned unchanged.
 
     Args:
       model: the bytes of a SentencePiece model.
-      name: what errors call it.
+      name: name of the model in errors.
       languages: canonical codes that need a tag, in order.
       symbols: other control symbols, in order.
 
     Raises:
-      UserError: it is no SentencePiece model.
+      UserError: the bytes are no SentencePiece model.
     """
     wanted = [*(f">>{language}<<" for language in languages), *symbols]
     if is_toolkit_vocabulary(model, tagged=bool(wanted)):

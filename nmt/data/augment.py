@@ -1,9 +1,9 @@
-"""Augmentation of training pairs: other segmentations, other case, noise; a function of seed, stream and occurrence.
+"""Augmentation of training pairs: other segmentations, other case, noise.
 
-The store has ids of pieces. They are decoded, which gives the normalised text, changed, and segmented again.
-SentencePiece draws from a generator that cannot be seeded a second time in a process; a resumed run could not repeat
-what it drew. So the drawing is done here: among its n best segmentations (Kudo 2018, section 3.2), or by its merges
-(Provilkov et al. 2020, algorithm 1).
+Every change is a function of seed, stream and occurrence. The store has ids of pieces: they are decoded to the
+normalised text, which is changed and segmented again. The random generator of SentencePiece cannot be seeded a second
+time in a process, so a resumed run could not repeat its draws. Segmentations are therefore drawn here: among the n best
+(Kudo 2018, section 3.2), or merge by merge (Provilkov et al. 2020, algorithm 1).
 """
 
 import itertools
@@ -17,17 +17,17 @@ from nmt.data.vocab import Vocabulary
 from nmt.data.vocabularies import Vocabularies
 
 _BEST = 16
-_KEPT = 1 << 14  # pairs that are kept for the next block, which begins with those that found no room
+_KEPT = 1 << 14  # changed pairs that are remembered: the next block of rows begins with those that found no room
 
 Pair = tuple[list[int], list[int]]
 
 
 class Augmenter:
-    """Changes pairs of ids.
+    """Changes training pairs, given and returned as ids of pieces.
 
     Args:
-      vocabularies: of sources and of targets.
-      config: what is changed.
+      vocabularies: vocabularies of sources and of targets.
+      config: probabilities of the changes.
       seed: seed of all changes.
     """
 
@@ -35,16 +35,16 @@ class Augmenter:
         self._vocabularies, self._config, self._seed = vocabularies, config, seed
         self._kept: dict[tuple[int, int], Pair] = {}
 
-    def known(self, stream: int, occurrence: int) -> Pair | None:
-        """Return what became of an occurrence, if it was asked for lately."""
+    def recall(self, stream: int, occurrence: int) -> Pair | None:
+        """Return the changed pair of an occurrence if it is remembered from a recent `change`, else None."""
         return self._kept.get((stream, occurrence))
 
     def change(
         self, stream: int, occurrence: int, source: Sequence[int], target: Sequence[int], most: RowLengths
     ) -> Pair:
-        """Return a pair as it is changed when it is drawn for the `occurrence`-th example of its stream.
+        """Return a pair with the changes that belong to the `occurrence`-th example of its stream.
 
-        A pair that would become longer than `most`, pieces of both sides, or empty, stays as it is.
+        A pair that would become empty, or have more pieces on a side than `most` allows, is returned unchanged.
         """
         rng = np.random.default_rng([self._seed, stream, occurrence])
         config = self._config
@@ -58,10 +58,10 @@ class Augmenter:
             texts = [text.upper() for text in texts]
         texts[0] = self._noisy(texts[0], noise)
         alphas = [config.subword * (config.sides in (side, "both")) for side in ("source", "target")]
-        # Control symbols are no text: they stay before whatever becomes of it.
+        # Control symbols are no text: they stay in front of the changed text.
         marks = [*itertools.takewhile(lambda piece: piece < self._vocabularies.source.first_piece, source)]
         pair = tuple(
-            segmented(vocabulary, text, alpha, rng)
+            segment(vocabulary, text, alpha, rng)
             for vocabulary, text, alpha in zip(self._vocabularies, texts, alphas, strict=True)
         )
         pair = ([*marks, *pair[0]], pair[1]) if pair[0] else pair
@@ -83,8 +83,8 @@ class Augmenter:
         return " ".join(words)
 
 
-def segmented(vocabulary: Vocabulary, text: str, strength: float, rng: np.random.Generator) -> list[int]:
-    """Return pieces of a text: the best segmentation for strength 0, else a drawn one."""
+def segment(vocabulary: Vocabulary, text: str, strength: float, rng: np.random.Generator) -> list[int]:
+    """Return the ids of a text's pieces: the best segmentation for strength 0, else a random one."""
     if not strength:
         return vocabulary.encode([text])[0]
     if vocabulary.merges:

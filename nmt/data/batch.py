@@ -11,9 +11,10 @@ Array = Any  # np.ndarray on its way to the devices, jax.Array there
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:
-    """Packed pairs, int32. B rows hold several pairs each; segment 0 is padding, everywhere and only there.
+    """Packed pairs: arrays of int32, B rows of several pairs each.
 
-    Segments count the pairs of a row from 1, the same on both sides; positions count from 0 within a pair.
+    Segments number the pairs of a row from 1, the same on both sides; segment 0 is padding, and padding alone.
+    Positions count from 0 within a pair.
     """
 
     src: Array  # [B,S] source tokens: a language's tag, pieces, end

@@ -1,4 +1,4 @@
-"""How well a vocabulary serves each language: tokens per word and per character, unknown and byte pieces, offenders."""
+"""How well a vocabulary covers each language: tokens per word and character, unknown pieces and bytes, worst words."""
 
 import itertools
 import json
@@ -12,20 +12,22 @@ from etils import epath
 from nmt.data.vocab import Vocabulary
 from nmt.files import atomic_write
 
-_MOST_SENTENCES = 2000  # of a language; more would not change the figures
+_MOST_SENTENCES = 2000  # sentences of a language; more would not change the figures
 _OFFENDERS = 5
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a vocabulary makes of the text of one language.
+    """Measurements of a vocabulary on the text of one language.
 
     Attributes:
-      words: words between spaces; of languages written without spaces, tokens per character says more.
-      tokens: pieces, no tag or end.
+      sentences: sentences that were measured.
+      words: words between spaces; for languages written without spaces, look at tokens per character instead.
+      characters: characters, spaces aside.
+      tokens: pieces, without tags and ends.
       unknown: share of tokens that are the unknown piece; 0 where bytes stand in for it.
       bytes: share of tokens that are single bytes of characters without a piece.
-      longest: the words of most pieces, with how many.
+      longest: the words that take most pieces, and the number of these.
     """
 
     language: str
@@ -49,7 +51,7 @@ class Coverage:
 
 
 def measure_coverage(vocabulary: Vocabulary, texts: Mapping[str, Collection[str]]) -> list[Coverage]:
-    """Return the coverage of every language that has text, by its first sentences, worst tokens per character first."""
+    """Measure every language that has text by its first 2000 sentences; most tokens per character first."""
     found = [_measure(vocabulary, language, some) for language, some in texts.items() if some]
     return sorted(found, key=lambda coverage: (-coverage.per_character, coverage.language))
 
@@ -75,7 +77,7 @@ def _measure(vocabulary: Vocabulary, language: str, texts: Collection[str]) -> C
 
 
 def write_coverage(found: Iterable[Coverage], folder: os.PathLike[str] | str, name: str = "coverage") -> None:
-    """Write a report as FOLDER/NAME.tsv and NAME.json."""
+    """Write the measurements to FOLDER/NAME.tsv and FOLDER/NAME.json."""
     rows = list(found)
     entries = [{**asdict(row), "per_word": row.per_word, "per_character": row.per_character} for row in rows]
     lines = ["\t".join(TITLES) + "\n", *("\t".join(cells(row)) + "\n" for row in rows)]
@@ -88,7 +90,7 @@ TITLES = ("language", "sentences", "tokens", "per word", "per character", "unkno
 
 
 def cells(row: Coverage) -> tuple[str, ...]:
-    """Return a row of the table, in the order of `TITLES`."""
+    """Return the cells of a table row, in the order of `TITLES`."""
     longest = ", ".join(f"{word[:24]} {count}" for word, count in list(row.longest.items())[:3])
     shares = (f"{row.unknown:.2%}", f"{row.bytes:.2%}")
     figures = (f"{row.per_word:.2f}", f"{row.per_character:.3f}")

@@ -1,4 +1,4 @@
-"""Control symbols of corpora: what the sources of their training pairs begin with, and which pairs are used at all."""
+"""Control symbols before the sources of training pairs, as the declarations of their corpora ask."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from nmt.languages import Direction, get
 
 @dataclass(frozen=True)
 class Marks:
-    """What the declarations say, by the name of the corpus.
+    """The control symbols of corpora, by the name of the corpus.
 
     Attributes:
       domains: symbols of domains, such as <domain:legal>.
-      synthetic: of corpora whose other texts a model made, the key language: the only one to be translated into.
-      denoise: whether there are directions of denoising.
+      synthetic: key languages of corpora of back-translated text; only directions into that language use them.
+      denoise: whether there are denoising directions.
     """
 
     domains: Mapping[str, str]
@@ -27,11 +27,11 @@ class Marks:
     denoise: bool = False
 
     @classmethod
-    def of(cls, specs: Sequence[CorpusSpec], *, domains: bool, denoise: bool = False) -> Self:
-        """Return the marks of corpora, with or without those of domains and of denoising.
+    def collect(cls, specs: Sequence[CorpusSpec], *, domains: bool, denoise: bool = False) -> Self:
+        """Collect the marks of corpora, with or without symbols of domains and of denoising.
 
         Raises:
-          UserError: those of domains are wanted, and no corpus has one.
+          UserError: symbols of domains are wanted, and no corpus has one.
         """
         found = {spec.name: DOMAIN.format(spec.domain) for spec in specs if domains and spec.domain is not None}
         if domains and not found:
@@ -45,13 +45,13 @@ class Marks:
         denoise = [DENOISE, MASK] if self.denoise else []
         return sorted({*self.domains.values()}) + [BACK_TRANSLATED] * bool(self.synthetic) + denoise
 
-    def of_direction(
+    def mark_pairs(
         self, direction: Direction, splits: Mapping[Split, Pairs]
     ) -> Mapping[Split, Iterable[tuple[str, ...]]]:
-        """Return the pairs of a direction, those for training with the symbols of their corpora.
+        """Return the pairs of a direction by split; training pairs carry the symbols of their corpora.
 
-        Of synthetic corpora there are pairs for training only, after all others, and only in directions into their
-        key language. Of a direction of denoising both sides are the text: it is masked when it is drawn.
+        Back-translated pairs come after all others, in the training split alone, and only in directions into the key
+        language of their corpus. In a denoising direction both sides are the whole text, masked whenever it is drawn.
         """
         if direction.denoises:
             return {"train": ((text, text, DENOISE) for text, _ in splits["train"])}

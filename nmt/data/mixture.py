@@ -1,9 +1,9 @@
-"""The mixture: how often each direction is drawn, and what that means in examples and epochs.
+"""The mixture: the probability with which each direction is drawn, and the examples and epochs that follow from it.
 
     n^(1/T)  x  weights  ->  shares of groups  ->  floors and caps within each group
 
-Directions that are held out, and those outside the stage, have weight 0. Of all examples, denoising has a share of its
-own, divided among its languages; what follows is about the rest.
+Directions that are held out, and those outside the stage, have weight 0. Denoising has a fixed share of all examples,
+divided among its languages; the rules above divide the rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from nmt.data.store import SOURCE_EXTRA, TARGET_EXTRA, SplitStats, Stats
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_direction
 
-# Share of the slots that packing fills on the side that fills first (measured on short sentences).
+# Share of the slots that packing fills, on the side that fills first (measured on short sentences).
 _FILL = 0.96
-_POINTS = 200  # steps at which the shares of a schedule are taken for the table
+_POINTS = 200  # steps at which the table samples the shares of a schedule
 
 Shares = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -56,11 +56,11 @@ def probabilities(pairs: Mapping[Direction, int], temperature: float) -> dict[Di
     return {direction: weight / total for direction, weight in weights.items()}
 
 
-def denoised(data: DataConfig) -> tuple[Direction, ...]:
-    """Return the directions of denoising of a recipe, such as de-de, in its order.
+def denoising_directions(data: DataConfig) -> tuple[Direction, ...]:
+    """Return the denoising directions of a recipe, such as de-de, in its order.
 
     Raises:
-      UserError: an unknown language, or one that is given twice.
+      UserError: a language is unknown or given twice.
     """
     codes = [get(language).code for language in data.denoise.languages]
     if twice := [code for place, code in enumerate(codes) if code in codes[:place]]:
@@ -74,22 +74,22 @@ class Mixture:
     Args:
       pairs: training pairs by direction.
       data: temperature, `data.mixture` and `data.denoise`.
-      texts: training texts of each language of denoising [L].
+      texts: number of training texts of each denoising language.
 
     Raises:
-      UserError: a pattern fits no direction, bounds that no shares keep, or a stage without training pairs.
+      UserError: a pattern fits no direction, no shares keep the bounds, or a stage has no training pairs.
     """
 
     def __init__(self, pairs: Mapping[Direction, int], data: DataConfig, texts: Sequence[int] = ()):
         self.directions = tuple(pairs)
-        self._denoised = _shares_of(np.array(texts, np.float64), data) if len(texts) else np.zeros(0)
+        self._denoised = _denoising_shares(np.array(texts, np.float64), data) if len(texts) else np.zeros(0)
         self.stages: tuple[StageConfig, ...] = data.mixture.stages or (StageConfig(),)
         self._data = data
         self._counts = np.array(list(pairs.values()), np.float64)
         mixture = data.mixture
         self._trained = ~self._fit(mixture.held_out, "data.mixture.held_out", missing=False) & (self._counts > 0)
         self._groups = self._grouped(mixture.groups)
-        # Those of the mixture are looked up for themselves first, so that a mistake in them is told as theirs.
+        # The weights of the mixture are parsed alone first, so that a mistake in them is not blamed on a stage.
         self._weights(mixture.weights, "data.mixture.weights")
         self._factors = [
             self._weights((*mixture.weights, *stage.weights), f"weights of stage {number}")
@@ -101,7 +101,7 @@ class Mixture:
             self.shares(0, stage)
 
     def temperature(self, step: int, stage: int = 0) -> float:
-        """Return T at a step (of the whole run, from 0) of a stage."""
+        """Return T at a step of a stage; steps count from 0 over the whole run."""
         if (own := self.stages[stage].temperature) is not None:
             return own
         if not (points := self._data.mixture.points):
@@ -110,14 +110,14 @@ class Mixture:
         return float(np.interp(step, steps, values))
 
     def shares(self, step: int, stage: int = 0) -> Shares:
-        """Return the probability of every direction [D], in order, 0 for those that are not drawn."""
+        """Return the probability of every direction [L], 0 for those that are not drawn."""
         key = self.temperature(step, stage), stage
         if key not in self._cache:
             self._cache = {key: self._shares(*key)}
         return self._cache[key]
 
     def all_shares(self, step: int, stage: int = 0) -> Shares:
-        """Return the probability of every direction and of every language of denoising [D + L]."""
+        """Return the probability of every direction and of every denoising language [L + denoising languages]."""
         own = self.stages[stage].denoise
         share = (self._data.denoise.share if own is None else own) * self._denoised.any()
         return np.concatenate([(1 - share) * self.shares(step, stage), share * self._denoised])
@@ -127,12 +127,12 @@ class Mixture:
         return [d for d, share in zip(self.directions, self.shares(0, stage), strict=True) if share > 0]
 
     def find_stage(self, step: int) -> int:
-        """Return the stage of a step if every stage lasts as long as its `steps` allow."""
+        """Return the stage that a step is in if every stage lasts as long as its `steps` allow."""
         ends = np.cumsum([np.inf if stage.steps is None else stage.steps for stage in self.stages[:-1]])
         return int(np.searchsorted(ends, step, side="right"))
 
     def mean(self, steps: int) -> Shares:
-        """Return the shares [D + L], mean over the steps of a run."""
+        """Return the mean shares over the steps of a run [L + denoising languages]."""
         points = np.linspace(0, steps, min(steps, _POINTS), endpoint=False).astype(int)
         return np.mean([self.all_shares(int(step), self.find_stage(int(step))) for step in points], axis=0)
 
@@ -153,7 +153,7 @@ class Mixture:
         return shares
 
     def _bounded(self, weights: Shares, total: float) -> Shares:
-        """Return shares of that sum, proportional to the weights but for those at a bound."""
+        """Return shares that sum to `total`, proportional to the weights wherever no floor or cap holds."""
         least, most = self._data.mixture.min_share, self._data.mixture.max_share
         if not least * len(weights) <= total * (1 + 1e-9) or not most * len(weights) >= total * (1 - 1e-9):
             raise UserError(
@@ -188,7 +188,7 @@ class Mixture:
         return factors
 
     def _fit(self, patterns: Sequence[str], key: str, *, missing: bool) -> np.ndarray:
-        """Return [D] which directions fit any of the patterns; `missing` is what no pattern at all means."""
+        """Return a mask of the directions that fit any of the patterns [L]; `missing` everywhere if there are none."""
         if not patterns:
             return np.full(len(self.directions), missing)
         every = [np.array([_fits(pattern, direction) for direction in self.directions]) for pattern in patterns]
@@ -201,15 +201,15 @@ class Mixture:
 def mixing_table(
     stats: Stats, directions: Sequence[Direction], data: DataConfig, rows: int, steps: int
 ) -> list[MixtureRow]:
-    """Return what a run of `steps` batches of `rows` rows draws from every direction, those of denoising last.
+    """Return the rows of the mixing table for a run of `steps` batches of `rows` rows; denoising directions come last.
 
-    Pairs in a batch are estimated from the mean number of tokens of a pair and the usual fill of packed rows. A stage
-    of a curriculum is taken to last as long as its `steps` allow.
+    The number of pairs in a batch is estimated from the mean number of tokens of a pair and the usual fill of packed
+    rows. A stage of a curriculum is assumed to last as long as its `steps` allow.
 
     Raises:
       UserError: as `Mixture`.
     """
-    streams = (*directions, *denoised(data))
+    streams = (*directions, *denoising_directions(data))
     train = [stats.direction(direction).splits["train"] for direction in streams]
     pairs = [split.pairs for split in train]
     texts = pairs[len(directions) :]
@@ -228,13 +228,13 @@ def mixing_table(
     ]
 
 
-def _shares_of(texts: Shares, data: DataConfig) -> Shares:
-    """Return the share of each language of denoising [L], from their texts [L]: n^(1/T) times weights; 0 without any.
+def _denoising_shares(texts: Shares, data: DataConfig) -> Shares:
+    """Return the share of each denoising language from its number of texts: n^(1/T) times weights, or 0.
 
     Raises:
-      UserError: a weight is of a language that is not learnt from.
+      UserError: a weight names a language that is not among data.denoise.languages.
     """
-    config, languages = data.denoise, [direction.source for direction in denoised(data)]
+    config, languages = data.denoise, [direction.source for direction in denoising_directions(data)]
     weights = np.zeros(len(texts))
     there = texts > 0
     weights[there] = texts[there] ** (1 / (config.temperature or data.temperature))
@@ -247,10 +247,10 @@ def _shares_of(texts: Shares, data: DataConfig) -> Shares:
 
 
 def _tokens(direction: Direction, split: SplitStats, data: DataConfig) -> tuple[float, float]:
-    """Return the mean tokens of an example on both sides."""
+    """Return the mean numbers of tokens of an example, source and target."""
     source, target = split.source_tokens / split.pairs, split.target_tokens / split.pairs
     if direction.denoises:
-        # Before anything is prepared, the text is counted once.
+        # Statistics of a corpus that is not prepared yet count the text on one side only.
         target = target or source
         source = 1 + target * (1 - data.denoise.mask * (1 - min(1.0, 1 / data.denoise.span)))
     return source + SOURCE_EXTRA, target + TARGET_EXTRA

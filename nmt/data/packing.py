@@ -1,4 +1,4 @@
-"""Packing: several pairs to a row, and the rows of a batch as arrays."""
+"""Packing: puts several pairs into a row, and builds the arrays of a batch from the rows."""
 
 from typing import Any, NamedTuple
 
@@ -10,51 +10,52 @@ from nmt.data.vocab import END
 
 IntArray = np.ndarray[Any, np.dtype[np.int32]]
 
-# What the first attempt hopes to fill of the side that fills first.
+# Fill of the fuller side that the first attempt aims at.
 _HOPED_FILL = 0.99
-# Rows that one integer tells the room of.
-_AT_ONCE = 256
+# Rows whose free room is kept in one integer.
+_ROWS_PER_INTEGER = 256
 
 
 class Examples(NamedTuple):
-    """N examples in any order; those of a row are put into it in this order.
+    """U examples in any order; the examples of a row keep this order inside it.
 
-    What stands around the pieces is the same for all examples of a stream; see `Prefixes`.
+    Tags, begin and end are not among the pieces: they are the same for all examples of a stream; see `Prefixes`.
     """
 
-    row: np.ndarray  # [N]
-    stream: np.ndarray  # [N]
-    words: np.ndarray  # the pieces of all examples
-    source: np.ndarray  # [N] where in them the pieces of each source begin
-    target: np.ndarray  # [N]
-    lengths: np.ndarray  # [N,2] pieces of both sides
+    row: np.ndarray  # [U] row of the batch
+    stream: np.ndarray  # [U] index of the stream
+    words: np.ndarray  # the pieces of all examples, concatenated
+    source: np.ndarray  # [U] index into words of the first piece of each source
+    target: np.ndarray  # [U] index into words of the first piece of each target
+    lengths: np.ndarray  # [U,2] pieces of source and target
 
 
 class Prefixes(NamedTuple):
-    """What stands around the pieces of an example, by its stream [D]."""
+    """The tokens that are added around the pieces of an example, for each of Z streams."""
 
-    source: list[list[int]]  # tokens before the pieces of a source: tags
-    begin: IntArray  # [D] the token that the decoder begins with
-    direction: IntArray  # [D] what `Batch.direction` says
+    source: list[list[int]]  # [Z] tags before the pieces of a source
+    begin: IntArray  # [Z] the token that the decoder begins with
+    direction: IntArray  # [Z] index into the directions of the recipe
 
     @property
     def extras(self) -> np.ndarray:
-        """The tokens besides the pieces [D,2]: tags and end of a source, begin (or end) of a target."""
+        """The number of added tokens [Z,2]: tags and end of a source, begin (or end) of a target."""
         return np.array([(len(tags) + 1, 1) for tags in self.source], np.int64)
 
 
 def fit_rows(lengths: np.ndarray, rows: int, limits: RowLengths) -> tuple[int, np.ndarray]:
-    """Pack the longest beginning of a list of examples that a few attempts find room for.
+    """Pack as many examples as fit, from the beginning of a list.
 
-    First fit, the longest examples first; where some find no room, half as many are left off at the end, and again.
+    Examples are placed by first fit, the longest first. If some find no room, half as many are cut from the end of the
+    list, and packing begins again.
 
     Args:
-      lengths: tokens of the examples on both sides [N,2].
+      lengths: tokens of the examples, source and target [U,2].
       rows: number of rows.
       limits: S and T.
 
     Returns:
-      how many of the examples are in, at least 1, and the row of each of those.
+      The number of examples that were packed, at least 1, and the row of each of them.
 
     Raises:
       ValueError: an example fits no row, not even an empty one.
@@ -72,17 +73,17 @@ def fit_rows(lengths: np.ndarray, rows: int, limits: RowLengths) -> tuple[int, n
 
 
 def _first_fit(lengths: np.ndarray, rows: int, limits: RowLengths) -> np.ndarray:
-    """Return the row of every example, -1 for those without.
+    """Return the row of every example [U], -1 for examples without room.
 
-    The room that some rows have left is one integer, a field of it for every row, with a guard bit above the room. What
-    an example takes is subtracted from all fields at once: the guards that are left are those of rows with room for it.
+    The free room of 256 rows is one integer with a field for each row: its room, and a guard bit above it. The tokens
+    of an example are subtracted from all fields at once; a guard bit that is still set marks a row with room for it.
     """
     order = np.argsort(-(lengths / np.array(limits)).max(axis=1), kind="stable")
     width = max(limits).bit_length() + 1
-    ones = ((1 << width * _AT_ONCE) - 1) // ((1 << width) - 1)
+    ones = ((1 << width * _ROWS_PER_INTEGER) - 1) // ((1 << width) - 1)
     guards = ones << (width - 1)
     taken = [number * ones for number in range(max(limits) + 1)]
-    parts = range(0, rows, _AT_ONCE)
+    parts = range(0, rows, _ROWS_PER_INTEGER)
     present = [guards & ((1 << width * (rows - first)) - 1) for first in parts]
     source_room, target_room = ([guards | limit * ones for _ in parts] for limit in limits)
     found = []
@@ -92,7 +93,7 @@ def _first_fit(lengths: np.ndarray, rows: int, limits: RowLengths) -> np.ndarray
                 shift = (fits & -fits).bit_length() - width
                 source_room[part] -= source << shift
                 target_room[part] -= target << shift
-                found.append(part * _AT_ONCE + shift // width)
+                found.append(part * _ROWS_PER_INTEGER + shift // width)
                 break
         else:
             found.append(-1)
@@ -105,10 +106,10 @@ def assemble(examples: Examples, rows: int, limits: RowLengths, prefixes: Prefix
     """Return packed examples as a batch.
 
     Args:
-      examples: what the rows hold; a row without examples is all padding.
+      examples: the examples of all rows; a row without examples is all padding.
       rows: B.
       limits: S and T.
-      prefixes: what stands before the pieces, by stream.
+      prefixes: tags and begin tokens of the streams.
     """
     order = np.argsort(examples.row, kind="stable")
     stream = examples.stream[order]
@@ -119,7 +120,7 @@ def assemble(examples: Examples, rows: int, limits: RowLengths, prefixes: Prefix
     target = _Side(examples.row[order], lengths[:, 1], (rows, limits.target))
     tags = table[stream]
     src = source.tokens(examples.words, examples.source[order] - (tags >= 0).sum(axis=1))
-    source.put(src, tags)
+    source.put_heads(src, tags)
     tgt_out = target.tokens(examples.words, examples.target[order])
     return Batch(
         src=src,
@@ -134,14 +135,14 @@ def assemble(examples: Examples, rows: int, limits: RowLengths, prefixes: Prefix
 
 
 class _Side:
-    """Where the tokens of one side go.
+    """The layout of one side of a batch: where the tokens of U pairs go.
 
-    All slots of all rows, one after the other, are runs: those of a row's N pairs, then its padding. What is the same
-    in a run is repeated, which needs no index per token.
+    The slots of all rows, one row after the other, are divided into runs: one for each pair of a row, then one for its
+    padding. A value that is the same in a whole run is repeated, which needs no index for each token.
     """
 
     def __init__(self, row: np.ndarray, lengths: np.ndarray, shape: tuple[int, int]):
-        """Take the row of every pair, rising, the tokens of every pair, and the shape of the batch."""
+        """Take the row of every pair [U], ascending, its number of tokens [U], and the shape of the batch."""
         rows, width = shape
         self._shape = shape
         self._run = np.arange(len(row)) + row
@@ -158,18 +159,18 @@ class _Side:
         self.segment = self.spread(np.arange(len(row)) - first_pair + 1)
 
     def spread(self, values: np.ndarray) -> IntArray:
-        """Return the value of every pair [N] in all its slots, 0 in padding."""
+        """Repeat the value of every pair [U] in all its slots, 0 in padding [B,S] or [B,T]."""
         return self._spread(values, np.int32).reshape(self._shape)
 
     def position(self) -> IntArray:
-        """Return the position of every slot in its pair, 0 in padding."""
+        """Return the position of every slot in its pair, 0 in padding [B,S] or [B,T]."""
         slots = np.arange(self._shape[0] * self._shape[1], dtype=np.int32)
         position = slots.reshape(self._shape) - self.spread(self._first)
         position *= self.segment > 0
         return position
 
     def tokens(self, words: np.ndarray, first: np.ndarray) -> IntArray:
-        """Return the words of every pair in its slots, the first of them at `first` [N], and END in its last slot."""
+        """Fill the slots of every pair with its words, which begin at index `first` [U], and its last slot with END."""
         slots = np.arange(self._shape[0] * self._shape[1])
         slots += self._spread(first - self._first, np.int64)
         found = words.take(slots, mode="clip") if len(words) else np.zeros(len(slots), np.int32)
@@ -177,14 +178,14 @@ class _Side:
         tokens.reshape(-1)[self._last] = END
         return tokens
 
-    def put(self, tokens: IntArray, heads: np.ndarray) -> None:
-        """Put the heads of every pair that are not -1 [N,K] into its first slots."""
+    def put_heads(self, tokens: IntArray, heads: np.ndarray) -> None:
+        """Put the heads of every pair [U, most tags] into its first slots; -1 stands for none."""
         for place, head in enumerate(heads.T):
             has = head >= 0
             tokens.reshape(-1)[self._first[has] + place] = head[has]
 
     def shifted(self, tokens: IntArray, begin: np.ndarray) -> IntArray:
-        """Return the tokens of every pair moved by one slot, behind what it begins with [N]."""
+        """Move the tokens of every pair one slot to the right, and put its begin token [U] first."""
         moved = np.empty_like(tokens)
         flat = moved.reshape(-1)
         flat[1:] = tokens.reshape(-1)[:-1]

@@ -1,10 +1,10 @@
-"""From the store to packed batches: mixed, shuffled, packed, exactly resumable, the same on any number of hosts.
+"""Packed batches from the store: mixed, shuffled, exactly resumable, and the same on any number of hosts.
 
-    windows of the global order -> packed blocks of rows -> batches -> a host's rows of each
+    windows of the global order -> packed blocks of rows -> batches -> the rows of a host
 
-The global order (nmt/data/order.py) and the packing need to know of an example only where it is and how long it is. So
-every host walks through all of it, and reads the pairs of its own rows alone. The batches of H hosts are slices of the
-batch that one host would have, and the state is the same on all of them.
+The global order (nmt/data/order.py) and packing need only the place and the length of each example. So every host walks
+through all examples, and reads the pairs of its own rows alone. The batches of several hosts are slices of the batch
+that one host would have, and the state of the iterator is the same on all of them.
 """
 
 import os
@@ -19,8 +19,8 @@ from nmt.config import DataConfig
 from nmt.data.augment import Augmenter
 from nmt.data.batch import Batch
 from nmt.data.denoising import Denoiser
-from nmt.data.mixture import Mixture, denoised
-from nmt.data.order import DrawnExamples, derived, draw_window
+from nmt.data.mixture import Mixture, denoising_directions
+from nmt.data.order import DrawnExamples, derive_seed, draw_window
 from nmt.data.packing import fit_rows
 from nmt.data.prefetch import prefetch
 from nmt.data.streams import LocatedExamples, Streams, open_streams
@@ -29,7 +29,7 @@ from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
 
-# Rows that are filled together: the more, the fuller they get.
+# Rows that are filled together: more rows get fuller.
 _OPEN_ROWS = 256
 _READY_BATCHES = 4
 
@@ -48,40 +48,40 @@ def train_batches(
     hosts: int = 1,
     vocabularies: Vocabularies | None = None,
 ) -> Any:
-    """Return a host's endless iterator over training batches, a `grain.DatasetIterator` of `Batch`.
+    """Return the endless iterator over the training batches of a host, a `grain.DatasetIterator` of `Batch`.
 
-    A thread prepares a few batches ahead; `close()` ends it. `get_state()` is a small dict of integers, the same on all
-    hosts and valid for any number of them (with the same other arguments and the same store); `set_state`, or
-    `grain.checkpoint`, continues with exactly the next batch.
+    A thread prepares a few batches ahead; `close()` ends it. `get_state()` returns a small dict of integers, the same
+    on all hosts and valid for any number of them, if the store and the other arguments are the same. After `set_state`, or
+    with `grain.checkpoint`, the iterator continues with exactly the next batch.
 
     Args:
       store_dir: the prepared store, RUN/data.
-      directions: the recipe's directions, in its order: `Batch.direction` counts them from 0, then the languages of
-        denoising.
+      directions: the recipe's directions, in its order; `Batch.direction` counts them from 0, then the denoising
+        languages.
       data: row lengths, mixture and shuffle window.
       rows: rows of a batch of all hosts (B).
       seed: the recipe's seed.
-      host: which host, of `hosts`; it gets rows [host * B / hosts, (host + 1) * B / hosts) of every batch.
-      vocabularies: those of the run; needed for denoising, and for augmentation, which makes every host read every
-        pair.
+      host: number of this host, of `hosts`; it gets rows [host * B / hosts, (host + 1) * B / hosts) of every batch.
+      vocabularies: vocabularies of the run; needed for denoising and for augmentation, with which every host reads
+        every pair.
 
     Raises:
-      UserError: there is no such store, it lacks a direction, has no pairs or was made for longer rows; the mixture
-        does not fit the directions; or the rows cannot be shared by so many hosts.
+      UserError: there is no such store; it lacks a direction, has no pairs or was made for longer rows; the mixture
+        does not fit the directions; or `rows` is no multiple of `hosts`.
     """
     if rows % hosts:
         raise UserError(f"a batch of {rows} rows cannot be shared by {hosts} hosts: change train.tokens_per_batch")
     augmenter = None
-    if data.augment.on:
+    if data.augment.enabled:
         if vocabularies is None:
             raise ValueError("augmentation needs the vocabularies")
-        augmenter = Augmenter(vocabularies, data.augment, derived(seed, "augment"))
+        augmenter = Augmenter(vocabularies, data.augment, derive_seed(seed, "augment"))
     streams = open_streams(store_dir, "train", directions, data, augmenter)
-    if texts := denoised(data):
+    if texts := denoising_directions(data):
         if vocabularies is None:
             raise ValueError("denoising needs the vocabularies")
         first, mask = len(streams.sizes) - len(texts), vocabularies.source.symbol(MASK)
-        streams = replace(streams, denoiser=Denoiser(first, mask, data.denoise, derived(seed, "denoise")))
+        streams = replace(streams, denoiser=Denoiser(first, mask, data.denoise, derive_seed(seed, "denoise")))
     made = streams.prefixes.direction[len(directions) : len(streams.sizes) - len(texts)]
     order = GlobalOrder(directions, streams.sizes, data, seed, made)
     packed = _PackedBatches(order, streams, rows, (host, hosts))
@@ -89,9 +89,10 @@ def train_batches(
 
 
 def enter_stage(state: State, stage: int, step: int) -> State:
-    """Return the state of a stream that goes on with another stage of the curriculum, entered after a step.
+    """Return an iterator's state that goes on with another stage of the curriculum, entered after a step.
 
-    The block of rows that is under way (at most 256, or one batch) is given out first, so that no example is lost.
+    The block of rows that is under way (256 rows, or one batch if that is more) is given out first, so that no example
+    is lost.
     """
     return {**state, "next_stage": stage, "began": step}
 
@@ -109,40 +110,40 @@ def dev_batches(
     streams = open_streams(store_dir, "dev", directions, data)
     stream = np.repeat(np.arange(len(streams.sizes)), streams.sizes)
     record = np.concatenate([np.arange(size) for size in streams.sizes])
-    examples = DrawnExamples(stream, record, record).at(np.lexsort((stream, record)))
+    examples = DrawnExamples(stream, record, record).select(np.lexsort((stream, record)))
     block, begun = _block_rows(rows), 0
     while begun < len(stream):
-        some = streams.find(examples.at(slice(begun, begun + _most_examples(block, streams))))
+        some = streams.find(examples.select(slice(begun, begun + _most_examples(block, streams))))
         used, row = fit_rows(some.lengths, block, streams.limits)
         begun += used
         filled = int(row.max()) + 1
-        # The fullest rows come first: in their order, the first batches would have the longest pairs.
+        # First fit leaves the fullest rows first; shuffled, or the first batches would have the longest pairs.
         row = np.random.default_rng(used).permutation(filled)[row]
         batches = -(-filled // rows)
-        packed = streams.batch(row, some.at(slice(used)), batches * rows)
+        packed = streams.batch(row, some.select(slice(used)), batches * rows)
         for number in range(batches):
             yield _rows(packed, number * rows, rows)
 
 
 class Position(NamedTuple):
-    """A place in the global order."""
+    """A position in the global order."""
 
     window: int  # number of the window
-    offset: int  # examples of it that are used
-    drawn_at: int  # step at which it was drawn, which says the temperature
-    stage: int
-    counts: tuple[int, ...]  # examples of every stream before the window
+    offset: int  # examples of the window that are used
+    drawn_at: int  # step at which the window was drawn; it decides the temperature
+    stage: int  # stage of the curriculum, from 0
+    counts: tuple[int, ...]  # [Z] examples of every stream before the window
 
 
 class GlobalOrder:
     """The endless order of examples of all hosts, walked from a `Position`.
 
     Args:
-      directions: by stream.
-      sizes: training pairs by stream [D + K + L]; the last are of denoising.
+      directions: the recipe's directions; they are the first L streams.
+      sizes: training pairs of every stream [Z]: directions, back-translated pairs, denoising.
       data: mixture and shuffle window.
       seed: the recipe's seed.
-      made: direction (its number) of each further stream of back-translated pairs [K].
+      made: index of the direction of every stream of back-translated pairs.
     """
 
     def __init__(
@@ -155,34 +156,34 @@ class GlobalOrder:
         self._made, self._made_share = made, data.mixture.back_translated or 0.0
         self._sizes = np.maximum(sizes, 1)
         names = [*map(str, directions), *(f"{directions[number]}{BACK_TRANSLATED}" for number in made)]
-        names += map(str, denoised(data))
-        self._keys = np.array([derived(seed, name) << 32 for name in names], np.uint64)
+        names += map(str, denoising_directions(data))
+        self._keys = np.array([derive_seed(seed, name) << 32 for name in names], np.uint64)
         self._size = data.shuffle_window
-        self._seed = derived(seed, "window")
+        self._seed = derive_seed(seed, "window")
         self._last: tuple[Position, DrawnExamples] | None = None
 
     @property
     def stages(self) -> int:
-        """How many stages the curriculum has, at least 1."""
+        """The number of stages of the curriculum, at least 1."""
         return len(self._mixture.stages)
 
     @property
     def start(self) -> Position:
-        """The beginning."""
+        """The position before the first example."""
         return Position(0, 0, 0, 0, (0,) * len(self._sizes))
 
     def window(self, position: Position) -> DrawnExamples:
         """Return the window that a position is in."""
-        at = position._replace(offset=0)
-        if self._last is None or self._last[0] != at:
-            shares = self._split(self._mixture.all_shares(at.drawn_at, at.stage))
-            counts = np.array(at.counts, np.int64)
-            seed = [self._seed, at.window]
-            self._last = at, draw_window(shares, counts, self._sizes, self._keys, self._size, seed)
+        begin = position._replace(offset=0)
+        if self._last is None or self._last[0] != begin:
+            shares = self._split(self._mixture.all_shares(begin.drawn_at, begin.stage))
+            counts = np.array(begin.counts, np.int64)
+            seed = [self._seed, begin.window]
+            self._last = begin, draw_window(shares, counts, self._sizes, self._keys, self._size, seed)
         return self._last[1]
 
     def _split(self, shares: np.ndarray) -> np.ndarray:
-        """Return the shares of all streams [D + K + L] from those of directions and denoising [D + L]."""
+        """Return the shares of all streams [Z] from those of directions and denoising languages, without `made`."""
         made = self._made_share * shares[self._made]
         genuine = shares.copy()
         genuine[self._made] -= made
@@ -190,36 +191,36 @@ class GlobalOrder:
         return np.concatenate([genuine[:directions], made, genuine[directions:]])
 
     def next_window(self, position: Position, step: int, stage: int) -> Position:
-        """Return the beginning of the next window; of this one, nothing after the position will be used."""
+        """Return the beginning of the next window; the rest of this one is skipped."""
         used = np.bincount(self.window(position).stream[: position.offset], minlength=len(position.counts))
         counts = tuple((used + position.counts).tolist())
         return Position(position.window + 1, 0, step, stage, counts)
 
     def take(self, position: Position, count: int, step: int) -> tuple[list[tuple[Position, int]], DrawnExamples]:
-        """Return the next `count` examples, and of every window touched the position in it and how many it gave."""
+        """Return the next `count` examples, and the position and number of examples in each window they come from."""
         parts, taken = [], []
         while count:
             if position.offset == self._size:
                 position = self.next_window(position, step, position.stage)
             here = min(count, self._size - position.offset)
-            taken.append(self.window(position).at(slice(position.offset, position.offset + here)))
+            taken.append(self.window(position).select(slice(position.offset, position.offset + here)))
             parts.append((position, here))
             position, count = position._replace(offset=position.offset + here), count - here
         return parts, DrawnExamples(*(np.concatenate(columns) for columns in zip(*taken, strict=True)))
 
 
 def _rows(batch: Batch, first: int, count: int) -> Batch:
-    """Return some rows of a batch, without a copy."""
+    """Return `count` rows of a batch from row `first` on, without a copy."""
     return Batch(*(getattr(batch, field.name)[first : first + count] for field in fields(batch)))
 
 
 def _block_rows(rows: int) -> int:
-    """Return the rows that are filled together: a multiple of a batch's."""
+    """Return the number of rows that are filled together: the smallest multiple of `rows` that is at least 256."""
     return rows * -(-_OPEN_ROWS // rows)
 
 
 def _most_examples(rows: int, streams: Streams) -> int:
-    """Return a number of examples that so many rows can never hold more of."""
+    """Return an upper bound of the number of examples in so many rows."""
     least = streams.prefixes.extras.min(axis=0)
     return rows * int(min(np.array(streams.limits) // least))
 
@@ -239,7 +240,7 @@ class _PackedBatches(grain.IterDataset):
 
 
 class _Block(NamedTuple):
-    """A host's rows of those that were packed together, and where the order goes on behind them."""
+    """The rows of a host among those that were packed together, and the position in the order behind them."""
 
     rows: Batch
     after: Position
@@ -248,8 +249,8 @@ class _Block(NamedTuple):
 class _PackedIterator(grain.DatasetIterator):
     """Packs one block of rows after the other.
 
-    What a block holds depends on nothing but the position where it starts and the number of batches before it. Hence
-    the state: these two, and the batches of the block that were given out.
+    The contents of a block depend only on the position where it starts and the number of batches before it. The state
+    is therefore these two, and the number of batches of the block that were given out.
     """
 
     def __init__(self, order: GlobalOrder, streams: Streams, rows: int, share: tuple[int, int]):
@@ -259,7 +260,7 @@ class _PackedIterator(grain.DatasetIterator):
         self._host_rows = rows // hosts
         self._block: _Block | None = None
         self._began = 0
-        self._guess = 4 * _block_rows(rows)  # examples that fill a block; it decides nothing but how much is looked up
+        self._guess = 4 * _block_rows(rows)  # examples that fill a block: only an estimate of how many to look up
         self._set(order.start, 0, 0)
 
     def __next__(self) -> Batch:
@@ -308,7 +309,7 @@ class _PackedIterator(grain.DatasetIterator):
         rows = _block_rows(self._rows)
         examples, parts = self._enough(rows)
         used, row = fit_rows(examples.lengths, rows, self._streams.limits)
-        # First fit leaves the most room in the last rows: in their order, every block would end with a poor batch.
+        # First fit leaves the most room in the last rows; shuffled, or every block would end with a poor batch.
         row = np.random.default_rng([self._position.window, self._position.offset]).permutation(rows)[row]
         left = used
         for position, count in parts:
@@ -322,10 +323,10 @@ class _PackedIterator(grain.DatasetIterator):
         mine = np.flatnonzero(host == self._host)
         local = batch[mine] * self._host_rows + row[mine]
         batches = rows // self._rows
-        return _Block(self._streams.batch(local, examples.at(mine), batches * self._host_rows), after)
+        return _Block(self._streams.batch(local, examples.select(mine), batches * self._host_rows), after)
 
     def _enough(self, rows: int) -> tuple[LocatedExamples, list[tuple[Position, int]]]:
-        """Return examples that fill more than so many rows, and where they come from."""
+        """Return examples that fill more than so many rows, with the positions and numbers of `GlobalOrder.take`."""
         limits, guess = np.array(self._streams.limits), self._guess
         while True:
             parts, window = self._order.take(self._position, guess, self._step)

@@ -1,4 +1,4 @@
-"""Batches prepared ahead by a thread: the only use of experimental ground of Grain."""
+"""Batches prepared ahead by a thread: the only use of an experimental part of Grain."""
 
 from importlib.metadata import version
 from typing import Any
@@ -9,10 +9,10 @@ from nmt.errors import UserError
 
 
 def prefetch(dataset: Any, batches: int) -> Any:
-    """Return an iterator over a `grain.IterDataset` that keeps so many batches ready; `close()` ends its thread.
+    """Return an iterator over a `grain.IterDataset` whose thread keeps `batches` batches ready; `close()` ends it.
 
     Raises:
-      UserError: the Grain that is installed cannot do it.
+      UserError: the installed version of Grain lacks this iterator.
     """
     try:
         kind = grain.experimental.ThreadPrefetchIterDataset

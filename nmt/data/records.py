@@ -53,12 +53,12 @@ class Located(NamedTuple):
         """The pieces of both sides [N,2]."""
         return np.diff(self.bounds, axis=1) - np.array([0, 1])
 
-    def at(self, places: Any) -> "Located":
+    def select(self, places: Any) -> "Located":
         """Return the pairs at some places: indices, a mask or a slice."""
         return Located(self.shard[places], self.bounds[places])
 
 
-def words_of(
+def serialise_pairs(
     sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], token_bytes: int
 ) -> tuple[np.ndarray, Ints]:
     """Return N pairs as they are stored: their words, and where each source and each target begins and the last ends.
@@ -101,12 +101,12 @@ class ShardWriter:
         self._arrays: tuple[_GrowingArray, _GrowingArray] | None = None
 
     def write(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> None:
-        """Append pairs, better thousands than one; raises as `words_of`."""
+        """Append pairs, better thousands than one; raises as `serialise_pairs`."""
         begun = 0
         while begun < len(sources):
             room = self._shard_pairs - self.counts[-1] if self._arrays else self._shard_pairs
             end = begun + room
-            words, bounds = words_of(sources[begun:end], targets[begun:end], self._token_bytes)
+            words, bounds = serialise_pairs(sources[begun:end], targets[begun:end], self._token_bytes)
             if room and (not self._arrays or len(self._arrays[0]) + len(words) <= _MOST_WORDS):
                 self._append(words, bounds)
                 begun = end
@@ -198,7 +198,7 @@ class TokenPairs:
             raise IndexError(f"{indices.min()} or {indices.max()} is not in [0, {len(self)})")
         shard = np.searchsorted(self._ends, indices, side="right").astype(np.uint32)
         inside = indices - (self._ends - self._counts)[shard]
-        order, parts = _by_shard(shard)
+        order, parts = _sort_by_shard(shard)
         places = (2 * inside[order][:, None] + np.arange(3)).reshape(-1)
         found, most = np.empty(len(places), _BOUND), np.empty(len(indices), np.int64)
         for number, part in parts:
@@ -222,7 +222,7 @@ class TokenPairs:
         Raises:
           UserError: a shard is missing or damaged.
         """
-        order, parts = _by_shard(located.shard)
+        order, parts = _sort_by_shard(located.shard)
         bounds = located.bounds[order]
         sizes = bounds[:, 2] - bounds[:, 0]
         first = np.cumsum(sizes) - sizes
@@ -288,7 +288,7 @@ def _sums(words: np.ndarray, first: Ints) -> np.ndarray:
     return np.add.reduceat(words, first, dtype=words.dtype) if len(first) else words
 
 
-def _by_shard(shard: np.ndarray) -> tuple[Ints, list[tuple[int, slice]]]:
+def _sort_by_shard(shard: np.ndarray) -> tuple[Ints, list[tuple[int, slice]]]:
     """Return an order that goes by shard, and each shard that occurs with its part of that order."""
     narrow = shard.astype(np.uint16) if len(shard) and shard.max() < 1 << 16 else shard  # these are sorted faster
     order = np.argsort(narrow, kind="stable")

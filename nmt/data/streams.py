@@ -13,7 +13,7 @@ from nmt.corpora.declare.spec_split import Split
 from nmt.data.augment import Augmenter, Pair
 from nmt.data.batch import Batch
 from nmt.data.denoising import Denoiser
-from nmt.data.mixture import denoised
+from nmt.data.mixture import denoising_directions
 from nmt.data.order import DrawnExamples
 from nmt.data.packing import Examples, Prefixes, assemble
 from nmt.data.records import Located, TokenPairs
@@ -31,9 +31,9 @@ class LocatedExamples(NamedTuple):
     located: Located
     lengths: np.ndarray
 
-    def at(self, places: Any) -> "LocatedExamples":
+    def select(self, places: Any) -> "LocatedExamples":
         """Return the examples at some places: indices, a mask or a slice."""
-        return LocatedExamples(self.window.at(places), self.located.at(places), self.lengths[places])
+        return LocatedExamples(self.window.select(places), self.located.select(places), self.lengths[places])
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,21 @@ class Streams:
 
     def _masked(self, denoiser: Denoiser, window: DrawnExamples, examples: Examples) -> Examples:
         """Mask the sources of denoising; the masked ones come behind the words that there are."""
-        at = np.flatnonzero(denoiser.chooses(window))
+        at = np.flatnonzero(denoiser.selects(window))
         words, source, lengths = examples.words, examples.source.copy(), examples.lengths.copy()
         sizes = lengths[at, 0]
         whole = np.repeat(source[at] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
-        masked, now = denoiser.masked(window.at(at), words[whole], sizes)
+        masked, now = denoiser.mask_sources(window.select(at), words[whole], sizes)
         source[at], lengths[at, 0] = len(words) + np.cumsum(now) - now, now
         return examples._replace(words=np.concatenate([words, masked]), source=source, lengths=lengths)
 
     def _changed(self, window: DrawnExamples, located: Located) -> list[Pair]:
         assert self.augmenter is not None
         keys = list(zip(window.stream.tolist(), window.occurrence.tolist(), strict=True))
-        pairs = [self.augmenter.known(*key) for key in keys]
+        pairs = [self.augmenter.recall(*key) for key in keys]
         new = np.array([place for place, pair in enumerate(pairs) if pair is None], np.int64)
         most = np.array(self.limits) - self.prefixes.extras
-        for place, (source, target) in zip(new.tolist(), self.pairs.read(located.at(new)), strict=True):
+        for place, (source, target) in zip(new.tolist(), self.pairs.read(located.select(new)), strict=True):
             stream, occurrence = keys[place]
             limits = RowLengths(*most[stream].tolist())
             pairs[place] = self.augmenter.change(stream, occurrence, source.tolist(), target.tolist(), limits)
@@ -130,7 +130,7 @@ def open_streams(
             f"{store_dir} was prepared for rows of {stats.lengths.source} and {stats.lengths.target} tokens, "
             f"not {limits.source} and {limits.target}; delete that folder to prepare it again"
         )
-    texts = denoised(data) if split == "train" else ()
+    texts = denoising_directions(data) if split == "train" else ()
     everything = (*directions, *texts)
     pairs = [open_pairs(store_dir, split, direction, stats) for direction in everything]
     sizes = np.array([len(one) for one in pairs[: len(directions)]], np.int64)

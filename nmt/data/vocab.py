@@ -233,11 +233,11 @@ def sample(texts: Mapping[str, Collection[str]], config: VocabConfig, seed: int)
         part = np.sort(rng.choice(counts[language], rest, replace=False, shuffle=False))
         for _ in range(copies):
             chosen.extend(texts[language])
-        chosen.extend(_at(texts[language], part))
+        chosen.extend(_pick(texts[language], part))
     return chosen
 
 
-def _at(texts: Iterable[str], places: np.ndarray) -> Iterator[str]:
+def _pick(texts: Iterable[str], places: np.ndarray) -> Iterator[str]:
     """Yield the texts at some places, ascending."""
     remaining, done = iter(texts), 0
     for place in places.tolist():

@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 from etils import epath
 
 from nmt.config.schema import VocabConfig, VocabularySizes
-from nmt.data.adoption import adopted
+from nmt.data.adoption import adopt
 from nmt.data.vocab import Vocabulary, read_model
 from nmt.errors import UserError
 from nmt.files import atomic_write
@@ -55,7 +55,7 @@ class Vocabularies(NamedTuple):
         return cls._loaded(cls.files(folder, config), config)
 
     @classmethod
-    def given(
+    def adopt(
         cls,
         folder: os.PathLike[str] | str,
         config: VocabConfig,
@@ -144,4 +144,4 @@ class Vocabularies(NamedTuple):
 
 
 def _adopted(path: epath.Path, languages: Sequence[str], symbols: Sequence[str]) -> bytes:
-    return adopted(read_model(path), str(path), languages, symbols)
+    return adopt(read_model(path), str(path), languages, symbols)

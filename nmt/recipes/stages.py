@@ -15,7 +15,7 @@ from nmt.corpora.declare.spec import CorpusSpec, load_specs
 from nmt.corpora.opening import named_corpora
 from nmt.data.coverage import measure_coverage, write_coverage
 from nmt.data.marks import Marks
-from nmt.data.mixture import denoised
+from nmt.data.mixture import denoising_directions
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
@@ -34,7 +34,9 @@ def directions_of(recipe: Recipe) -> tuple[Direction, ...]:
 
 def languages_of(recipe: Recipe) -> list[str]:
     """Return the languages of a recipe, sorted: those that get a tag."""
-    return sorted({code for direction in (*directions_of(recipe), *denoised(recipe.data)) for code in direction})
+    return sorted(
+        {code for direction in (*directions_of(recipe), *denoising_directions(recipe.data)) for code in direction}
+    )
 
 
 class Preparation:
@@ -50,8 +52,8 @@ class Preparation:
         self.recipe, self.run, self.progress = recipe, run, progress
         self.directions = directions_of(recipe)
         specs = load_specs(recipe.data.corpora)
-        texts = denoised(recipe.data)
-        self._marks = Marks.of(specs, domains=recipe.data.domain_tags, denoise=bool(texts))
+        texts = denoising_directions(recipe.data)
+        self._marks = Marks.collect(specs, domains=recipe.data.domain_tags, denoise=bool(texts))
         self._streams = (*self.directions, *texts)
         _check_denoising(specs, bool(texts))
         if recipe.data.mixture.back_translated is not None and not self._marks.synthetic:
@@ -107,7 +109,7 @@ class Preparation:
             vocabularies = self._learn(folder)
         else:
             symbols = self._marks.symbols
-            vocabularies = Vocabularies.given(folder, config, languages_of(self.recipe), self._target_tags, symbols)
+            vocabularies = Vocabularies.adopt(folder, config, languages_of(self.recipe), self._target_tags, symbols)
         self._report(vocabularies, folder)
         with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(inputs, indent=2) + "\n")
@@ -163,7 +165,7 @@ class Preparation:
         corpus = self.corpus()
         with self.progress.wait("preparing token ids"):
             stats = prepare(
-                {direction: self._marks.of_direction(direction, splits) for direction, splits in corpus.pairs.items()},
+                {direction: self._marks.mark_pairs(direction, splits) for direction, splits in corpus.pairs.items()},
                 vocabularies,
                 self.store,
                 digests=inputs,

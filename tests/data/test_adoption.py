@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 
 from nmt.config import VocabConfig
-from nmt.data.adoption import adopted
+from nmt.data.adoption import adopt
 from nmt.data.vocab import SPECIALS, Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
@@ -43,7 +43,7 @@ def model(request):
 
 def test_texts_have_the_pieces_that_they_had(model):
     before = sentencepiece.SentencePieceProcessor(model_proto=model)
-    after = Vocabulary(adopted(model, "x", ["de", "en"], ["<bt>"]))
+    after = Vocabulary(adopt(model, "x", ["de", "en"], ["<bt>"]))
     assert (after.languages, after.symbols, after.tag("en")) == (("de", "en"), ("<bt>",), SPECIALS + 1)
     new = after._processor
     known = 0
@@ -59,9 +59,9 @@ def test_texts_have_the_pieces_that_they_had(model):
 
 
 def test_a_vocabulary_of_the_toolkit_stays_as_it_is(model):
-    once = adopted(model, "x", ["de", "en"])
-    assert adopted(once, "x", ["de"]) is once
-    assert adopted(once, "x", []) is once
+    once = adopt(model, "x", ["de", "en"])
+    assert adopt(once, "x", ["de"]) is once
+    assert adopt(once, "x", []) is once
 
 
 def test_it_is_given_to_a_run_with_its_new_size(model, tmp_path):
@@ -70,10 +70,10 @@ def test_it_is_given_to_a_run_with_its_new_size(model, tmp_path):
     with pytest.raises(
         UserError, match=r"vocab.size=300, but .*plain\.model has (\d+) pieces: set vocab\.size="
     ) as told:
-        Vocabularies.given(tmp_path / "vocab", config, ["de", "en"])
+        Vocabularies.adopt(tmp_path / "vocab", config, ["de", "en"])
     size = int(str(told.value).rpartition("vocab.size=")[2].partition(",")[0])
     config = config.model_copy(update={"size": size})
-    given = Vocabularies.given(tmp_path / "vocab", config, ["de", "en"])
+    given = Vocabularies.adopt(tmp_path / "vocab", config, ["de", "en"])
     assert Vocabularies.load(tmp_path / "vocab", config).digests == given.digests
     assert given.source.languages == ("de", "en")
 
@@ -81,4 +81,4 @@ def test_it_is_given_to_a_run_with_its_new_size(model, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"text", b"\x0a\xff\xff\xff"])
 def test_what_is_no_model_is_a_mistake(content):
     with pytest.raises(UserError, match=r"^x\.model is no SentencePiece model$"):
-        adopted(content, "x.model", ["de"])
+        adopt(content, "x.model", ["de"])

@@ -6,7 +6,7 @@ import pytest
 
 from nmt.config import DataConfig, VocabConfig
 from nmt.config.schema_augment import AugmentConfig
-from nmt.data.augment import Augmenter, segmented
+from nmt.data.augment import Augmenter, segment
 from nmt.data.pipeline import train_batches
 from nmt.data.store import RowLengths, prepare
 from nmt.data.vocab import learn
@@ -27,7 +27,7 @@ def vocabulary(request, tmp_path_factory):
 
 def test_no_strength_is_the_best_segmentation(vocabulary):
     rng = np.random.default_rng(1)
-    assert all(segmented(vocabulary, text, 0.0, rng) == vocabulary.encode([text])[0] for text in TEXTS)
+    assert all(segment(vocabulary, text, 0.0, rng) == vocabulary.encode([text])[0] for text in TEXTS)
     if vocabulary.merges:
         assert all(vocabulary.encode_with_dropout(t, 0.0, rng) == vocabulary.encode([t])[0] for t in [*TEXTS, "", "Ü☃"])
     else:
@@ -36,7 +36,7 @@ def test_no_strength_is_the_best_segmentation(vocabulary):
 
 def test_drawn_segmentations_differ_and_spell_the_same_text(vocabulary):
     rng = np.random.default_rng(1)
-    drawn = [tuple(segmented(vocabulary, TEXTS[0], 0.3, rng)) for _ in range(30)]
+    drawn = [tuple(segment(vocabulary, TEXTS[0], 0.3, rng)) for _ in range(30)]
     assert len(set(drawn)) > 3
     assert set(vocabulary.decode(drawn)) == {TEXTS[0]}
 
@@ -48,7 +48,7 @@ def test_unigram_segmentations_follow_their_probabilities(vocabulary):
     candidates = vocabulary.best(text, 16)
     weights = np.exp(alpha * np.array([score for _, score in candidates]))
     rng = np.random.default_rng(2)
-    counts = Counter(tuple(segmented(vocabulary, text, alpha, rng)) for _ in range(draws))
+    counts = Counter(tuple(segment(vocabulary, text, alpha, rng)) for _ in range(draws))
     wanted = draws * weights / weights.sum()
     found = np.array([counts[tuple(ids)] for ids, _ in candidates])
     assert ((found - wanted) ** 2 / wanted).sum() < 45  # 15 degrees of freedom, probability 0.0001

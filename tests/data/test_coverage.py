@@ -49,7 +49,7 @@ def test_reports_can_be_read_back(path, tmp_path):
 
 def test_a_given_vocabulary_is_copied_and_checked(path, tmp_path):
     config = VocabConfig(size=300, model=str(path))
-    given = Vocabularies.given(tmp_path / "vocab", config, ["de", "en"])
+    given = Vocabularies.adopt(tmp_path / "vocab", config, ["de", "en"])
     assert Vocabularies.load(tmp_path / "vocab", config).digests == given.digests
     for changes, message in (
         ({"size": 301}, r"vocab\.size=301, but .*vocab\.model has 300 pieces: set vocab\.size=300"),
@@ -58,9 +58,9 @@ def test_a_given_vocabulary_is_copied_and_checked(path, tmp_path):
         ({"model": None, "target_model": str(path)}, r"vocab\.target_model is to be given too"),
     ):
         with pytest.raises(UserError, match=message):
-            Vocabularies.given(tmp_path / "other", config.model_copy(update=changes), ["de"])
+            Vocabularies.adopt(tmp_path / "other", config.model_copy(update=changes), ["de"])
     with pytest.raises(UserError, match=r"vocab\.model has no tag for fr; it has de, en"):
-        Vocabularies.given(tmp_path / "other", config, ["fr"])
+        Vocabularies.adopt(tmp_path / "other", config, ["fr"])
     with pytest.raises(UserError, match=r"vocab\.size=400, but .* has 300 pieces"):
         Vocabularies.load(tmp_path / "vocab", VocabConfig(size=400))
 

@@ -23,7 +23,7 @@ from nmt.corpora import load_spec
 from nmt.corpora.counts import count_corpus
 from nmt.corpora.opening import open_corpus
 from nmt.data.denoising import Denoiser
-from nmt.data.mixture import Mixture, denoised, mixing_table
+from nmt.data.mixture import Mixture, denoising_directions, mixing_table
 from nmt.data.order import DrawnExamples
 from nmt.data.pipeline import dev_batches, enter_stage, train_batches
 from nmt.errors import UserError
@@ -47,7 +47,7 @@ def masked(denoiser, window, texts):
     """The sources of texts, each without its mark, and the lengths that were foretold."""
     lengths = np.array([len(text) + 1 for text in texts])
     flat = np.array([piece for text in texts for piece in (MARK, *text)], np.int32)
-    found, now = denoiser.masked(window, flat, lengths)
+    found, now = denoiser.mask_sources(window, flat, lengths)
     assert len(found) == now.sum()
     parts = np.split(found, np.cumsum(now)[:-1])
     mine = window.stream >= 3
@@ -449,6 +449,6 @@ def test_a_recipe_without_it_is_as_before(folder):
     talks, _ = declared(folder, "talks", 2)
     recipe = recipe_of(folder / "plain", talks)
     assert recipe.data.streams == recipe.data.directions
-    assert denoised(recipe.data) == ()
+    assert denoising_directions(recipe.data) == ()
     _, (vocabulary, _) = prepared(recipe)
     assert vocabulary.symbols == ()

@@ -138,7 +138,7 @@ def test_domains_that_cannot_be(made, folder):
         vocabularies.source.symbol("<domain:news>")
     given = recipe.vocab.model_copy(update={"model": str(folder / "plain" / "vocab" / "vocab.model")})
     with pytest.raises(UserError, match="does not know <domain:legal>; it knows no such symbol"):
-        Vocabularies.given(folder / "x", given, ["en"], (), ["<domain:legal>"])
+        Vocabularies.adopt(folder / "x", given, ["en"], (), ["<domain:legal>"])
 
 
 def test_a_cleaned_corpus_tells_where_its_pairs_come_from(made):

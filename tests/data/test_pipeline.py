@@ -15,7 +15,7 @@ from nmt.config.schema_mixture import MixtureConfig, StageConfig
 from nmt.data import pipeline
 from nmt.data.batch import Batch
 from nmt.data.mixture import mixing_table, probabilities
-from nmt.data.order import permuted
+from nmt.data.order import permute
 from nmt.data.packing import Examples, Prefixes, assemble, fit_rows
 from nmt.data.pipeline import GlobalOrder, dev_batches, enter_stage, train_batches
 from nmt.data.store import RowLengths, load_stats, prepare
@@ -259,7 +259,7 @@ def test_every_epoch_direction_and_seed_has_its_own_order():
 @settings(max_examples=30)
 @given(st.integers(1, 300), st.integers(0, 2**63))
 def test_permutations_are_permutations(size, key):
-    sent = permuted(np.arange(size), np.full(size, size), np.full(size, key, np.uint64))
+    sent = permute(np.arange(size), np.full(size, size), np.full(size, key, np.uint64))
     assert sorted(sent) == list(range(size))
 
 
@@ -267,7 +267,7 @@ def test_permutations_are_uniform():
     size, keys = 7, 4000
     counts = np.zeros((size, size))
     for key in np.random.default_rng(1).integers(0, 2**63, keys):
-        sent = permuted(np.arange(size), np.full(size, size), np.full(size, key, np.uint64))
+        sent = permute(np.arange(size), np.full(size, size), np.full(size, key, np.uint64))
         counts[np.arange(size), sent] += 1
     statistic = ((counts - keys / size) ** 2 / (keys / size)).sum()
     assert statistic < 73  # chi-square of 36 degrees of freedom: exceeded with probability 0.0003

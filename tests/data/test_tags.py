@@ -188,13 +188,13 @@ def test_a_given_vocabulary_of_targets_gets_the_tags_that_it_needs(run, tmp_path
     learn({"en": WORDS}, (), CONFIG, tmp_path / "bare.model", 1, "target_size")
     models = {"model": str(run / "vocab" / SOURCE), "target_model": str(tmp_path / "bare.model")}
     config = CONFIG.model_copy(update=models)
-    bare = Vocabularies.given(tmp_path / "vocab", config, ["de", "en"])
+    bare = Vocabularies.adopt(tmp_path / "vocab", config, ["de", "en"])
     assert bare.target.languages == ()
     size = CONFIG.target_size + 2
     with pytest.raises(UserError, match=rf"bare\.model has {size} pieces: set vocab\.target_size={size}"):
-        Vocabularies.given(tmp_path / "vocab", config, ["de", "en"], ["de", "en"])
+        Vocabularies.adopt(tmp_path / "vocab", config, ["de", "en"], ["de", "en"])
     larger = config.model_copy(update={"target_size": size})
-    assert Vocabularies.given(tmp_path / "vocab", larger, ["de", "en"], ["de", "en"]).target.languages == ("de", "en")
+    assert Vocabularies.adopt(tmp_path / "vocab", larger, ["de", "en"], ["de", "en"]).target.languages == ("de", "en")
 
 
 # Learning.
