@@ -51,8 +51,8 @@ def train_batches(
     """Return the endless iterator over the training batches of a host, a `grain.DatasetIterator` of `Batch`.
 
     A thread prepares a few batches ahead; `close()` ends it. `get_state()` returns a small dict of integers, the same
-    on all hosts and valid for any number of them, if the store and the other arguments are the same. After `set_state`, or
-    with `grain.checkpoint`, the iterator continues with exactly the next batch.
+    on all hosts and valid for any number of them, if the store and the other arguments are the same. After `set_state`,
+    or with `grain.checkpoint`, the iterator continues with exactly the next batch.
 
     Args:
       store_dir: the prepared store, RUN/data.

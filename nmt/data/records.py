@@ -1,14 +1,14 @@
-"""Pairs of token ids in flat files that are mapped into memory: their layout, their writer and their reader.
+"""Pairs of token ids in flat files that are mapped into memory: the layout, the writer and the reader.
 
-A shard of N pairs is two arrays of NumPy, little-endian, which `numpy.load(..., mmap_mode="r")` opens as well:
+A shard of U pairs is two little-endian NumPy arrays, which `numpy.load(..., mmap_mode="r")` opens as well:
 
     00000.tokens.npy   pair after pair, the ids of the source, those of the target and a check word: unsigned 16-bit
                        (vocabularies of up to 65536 ids) or signed 32-bit
-    00000.bounds.npy   [2N+1] where each source and each target begins in them, and where the last pair ends: unsigned
-                       32-bit
+    00000.bounds.npy   [2U+1] index of the first token of each source and each target, and the end of the last pair:
+                       unsigned 32-bit
 
-The words of a pair sum up to 0x5A5A, modulo the range of a word. Pairs have pieces only: tags, begin and end are added
-when a batch is packed.
+The words of a pair, its ids and the check word, sum up to 0x5A5A modulo the range of a word. Pairs consist of pieces;
+tags, begin and end are added when a batch is packed.
 """
 
 import contextlib
@@ -30,27 +30,27 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _DTYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<i4")}
 _BOUND = np.dtype("<u4")
-# Not 0: what a disk has lost it mostly gives back as zeros.
+# Not 0, because a damaged disk mostly returns zeros.
 _CHECK = 0x5A5A
 _MOST_WORDS = np.iinfo(_BOUND).max
 
 
 class TokenPair(NamedTuple):
-    """The pieces of a pair: 1-D, unsigned 16-bit or signed 32-bit, read-only."""
+    """The pieces of a pair [S] and [T], unsigned 16-bit or signed 32-bit, read-only."""
 
     source: np.ndarray
     target: np.ndarray
 
 
 class Located(NamedTuple):
-    """Where pairs are [N]: the number of the shard, and where source and target begin in it and the pair ends [N,3]."""
+    """The places of U pairs: number of the shard [U], and in it the begin of source and target, and the end [U,3]."""
 
     shard: np.ndarray
     bounds: Ints
 
     @property
     def lengths(self) -> Ints:
-        """The pieces of both sides [N,2]."""
+        """The number of pieces of source and target [U,2]."""
         return np.diff(self.bounds, axis=1) - np.array([0, 1])
 
     def select(self, places: Any) -> "Located":
@@ -61,12 +61,12 @@ class Located(NamedTuple):
 def serialise_pairs(
     sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], token_bytes: int
 ) -> tuple[np.ndarray, Ints]:
-    """Return N pairs as they are stored: their words, and where each source and each target begins and the last ends.
+    """Return the words of U pairs as they are stored, and their bounds [2U+1].
 
     Args:
-      sources: ids of the sources [N].
-      targets: ids of the targets [N].
-      token_bytes: 2 or 4.
+      sources: ids of the U sources.
+      targets: ids of the U targets.
+      token_bytes: bytes of a word, 2 or 4.
 
     Raises:
       OverflowError: an id needs more bytes.
@@ -101,7 +101,7 @@ class ShardWriter:
         self._arrays: tuple[_GrowingArray, _GrowingArray] | None = None
 
     def write(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> None:
-        """Append pairs, better thousands than one; raises as `serialise_pairs`."""
+        """Append pairs, which is fast for thousands at a time; raises as `serialise_pairs`."""
         begun = 0
         while begun < len(sources):
             room = self._shard_pairs - self.counts[-1] if self._arrays else self._shard_pairs
@@ -135,9 +135,9 @@ class ShardWriter:
 
 
 class TokenPairs:
-    """Random access to the pairs of any number of shards, one after the other.
+    """Random access to the pairs of any number of shards, which are numbered on from shard to shard.
 
-    Picklable; files are opened when they are first read from.
+    Picklable; a file is opened when it is first read from.
     """
 
     def __init__(self, folder: os.PathLike[str] | str, counts: Sequence[int]):
@@ -158,7 +158,7 @@ class TokenPairs:
 
     @property
     def files(self) -> int:
-        """How many files there are, each of which stays open once it was read from."""
+        """The number of files; each stays open once it was read from."""
         return 2 * len(self._paths)
 
     def __len__(self) -> int:
@@ -178,7 +178,7 @@ class TokenPairs:
         return self.read(self.locate(np.array([operator.index(index) for index in indices], np.int64)))
 
     def read(self, located: Located) -> list[TokenPair]:
-        """Return pairs that were located; raises as `words`."""
+        """Read located pairs; raises as `words`."""
         words, first = self.words(located)
         words.flags.writeable = False
         ends = (first[:, None] + np.cumsum(located.lengths, axis=1)).tolist()
@@ -188,7 +188,7 @@ class TokenPairs:
         ]
 
     def locate(self, indices: Ints) -> Located:
-        """Return where pairs are, and so how long, by their numbers [N].
+        """Look up the places of pairs, and so their lengths, by their numbers [U].
 
         Raises:
           IndexError: a number is not in [0, len).
@@ -209,15 +209,15 @@ class TokenPairs:
         sorted_bounds = found.reshape(-1, 3).astype(np.int64)
         source, target, end = sorted_bounds.T
         if not (good := (source <= target) & (target < end) & (end <= most)).all():
-            raise self.damaged(shard[order][~good][0], 1, "where its pairs are makes no sense")
+            raise self.damaged(shard[order][~good][0], 1, "the places of its pairs make no sense")
         bounds = np.empty_like(sorted_bounds)
         bounds[order] = sorted_bounds
         return Located(shard, bounds)
 
     def words(self, located: Located) -> tuple[np.ndarray, Ints]:
-        """Read pairs: return all their words, in any order, and where in them each pair begins [N].
+        """Read pairs: return the words of all, and the index of the first word of each pair [U].
 
-        The source comes first, then the target, then the check word.
+        A pair has its source, its target and its check word, in this order; the pairs come in any order.
 
         Raises:
           UserError: a shard is missing or damaged.
@@ -242,7 +242,7 @@ class TokenPairs:
         return self._shard(parts[0][0])[0].dtype if parts else _DTYPES[2]
 
     def _shard(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens and the bounds of a shard, mapped."""
+        """Map the tokens and the bounds of a shard into memory."""
         if shard not in self._shards:
             tokens, bounds = (_mapped(path) for path in self._paths[shard])
             if tokens.dtype not in _DTYPES.values() or tokens.ndim != 1:
@@ -255,12 +255,12 @@ class TokenPairs:
         return self._shards[shard]
 
     def damaged(self, shard: int, file: int, reason: str) -> UserError:
-        """Return the error that a shard's file (0: tokens, 1: bounds) is damaged."""
+        """Return the error for a damaged file of a shard (0: tokens, 1: bounds)."""
         return _damaged(self._paths[int(shard)][file], reason)
 
 
 class _GrowingArray:
-    """A .npy file of one dimension that is written piece by piece."""
+    """A one-dimensional .npy file that grows while it is written."""
 
     def __init__(self, file: Any, dtype: np.dtype[Any]):
         self._file, self._dtype, self._count = file, dtype, 0
@@ -274,7 +274,7 @@ class _GrowingArray:
         self._count += len(values)
 
     def finish(self) -> None:
-        """Write the header once more, which has room for any length."""
+        """Write the header again, now with the final length; it has room for any."""
         self._file.seek(0)
         self._write_header()
 
@@ -284,13 +284,13 @@ class _GrowingArray:
 
 
 def _sums(words: np.ndarray, first: Ints) -> np.ndarray:
-    """Return the sum of the words of each pair, modulo their range."""
+    """Return the sum of the words of each pair modulo the range of a word [U]; `first` has their first words [U]."""
     return np.add.reduceat(words, first, dtype=words.dtype) if len(first) else words
 
 
 def _sort_by_shard(shard: np.ndarray) -> tuple[Ints, list[tuple[int, slice]]]:
-    """Return an order that goes by shard, and each shard that occurs with its part of that order."""
-    narrow = shard.astype(np.uint16) if len(shard) and shard.max() < 1 << 16 else shard  # these are sorted faster
+    """Return the indices of pairs sorted by shard [U], and for every shard in use its slice of them."""
+    narrow = shard.astype(np.uint16) if len(shard) and shard.max() < 1 << 16 else shard  # 16 bits are sorted faster
     order = np.argsort(narrow, kind="stable")
     cuts = np.flatnonzero(np.diff(narrow[order], prepend=-1, append=-1)).tolist()
     return order, [(int(shard[order[a]]), slice(a, b)) for a, b in itertools.pairwise(cuts)]
@@ -308,7 +308,7 @@ def _damaged(path: epath.Path, reason: str) -> UserError:
 
 
 def _near(path: epath.Path) -> epath.Path:
-    """Return a file of a shard as one of this machine: out of an object store, it is copied into the cache."""
+    """Return a local path of a shard's file; one in an object store is first copied into the cache."""
     if not is_remote(path):
         return path
     found = path.stat()
@@ -321,13 +321,13 @@ def _near(path: epath.Path) -> epath.Path:
 
 
 def _paths(folder: epath.Path, shard: int) -> tuple[epath.Path, epath.Path]:
-    """Return the files of a shard: tokens and bounds."""
+    """Return the paths of a shard's files: tokens and bounds."""
     return folder / f"{shard:05d}.tokens.npy", folder / f"{shard:05d}.bounds.npy"
 
 
 @contextlib.contextmanager
 def _open_for_writing(path: epath.Path) -> Iterator[Any]:
-    """Yield a file to write to in any order; object stores know none, so it is written here and copied there."""
+    """Yield a seekable file; for an object store, which has none, a local one that is copied there at the end."""
     with contextlib.ExitStack() as stack:
         local = path
         if is_remote(path):

@@ -2,7 +2,7 @@
 
     RUN/data/stats.json                             written last: a folder without it is not prepared
     RUN/data/train/de-en/00000.tokens.npy           token ids, pair after pair; also dev/
-    RUN/data/train/de-en/00000.bounds.npy           where each pair begins
+    RUN/data/train/de-en/00000.bounds.npy           index of the begin of each source and target
     RUN/data/test/de-en.jsonl                       {"source": ..., "target": ...} a line; also dev.jsonl beside dev/
 
 The shards are described in nmt/data/records.py.
@@ -33,7 +33,7 @@ MarkedPair = tuple[str, ...]  # source, target, and control symbols that the sou
 TOKENISED: tuple[Split, ...] = ("train", "dev")
 AS_TEXT: tuple[Split, ...] = ("dev", "test")
 TOO_MANY_TOKENS = "too_many_tokens"
-# What stands around the pieces in a packed row: tag and end, and end (or begin).
+# Tokens that a packed row has around the pieces: tag and end of a source, end (or begin) of a target.
 SOURCE_EXTRA, TARGET_EXTRA = 2, 1
 
 _FORMAT = 2
@@ -51,19 +51,19 @@ class RowLengths(NamedTuple):
     target: int
 
     def fit(self, source_pieces: int, target_pieces: int) -> bool:
-        """Say whether a pair of so many pieces fits a row, with tag, begin and end."""
+        """Return whether a pair of so many pieces fits a row, with tag, begin and end."""
         return source_pieces + SOURCE_EXTRA <= self.source and target_pieces + TARGET_EXTRA <= self.target
 
 
 @dataclass(frozen=True)
 class SplitStats:
-    """What is stored of a direction's split.
+    """Counts of a split of a direction.
 
     Attributes:
-      pairs: pairs that are stored, as tokens where the split is tokenised, else as text.
+      pairs: pairs that are stored, as tokens if the split is tokenised, else as text.
       source_tokens: pieces on the source side of these pairs.
       target_tokens: pieces on the target side of these pairs.
-      shards: pairs in every shard.
+      shards: number of pairs in each shard.
     """
 
     pairs: int
@@ -74,15 +74,15 @@ class SplitStats:
 
 @dataclass(frozen=True)
 class DirectionStats:
-    """What is stored of a direction.
+    """Counts and tags of a direction.
 
     Attributes:
       tag: id of the target language's tag in the vocabulary of sources.
       rejected: pairs that were rejected, by reason: the cleaning's reasons, and too_many_tokens.
-      splits: by split.
+      splits: counts of each split.
       source_tag: id of the source language's tag in the vocabulary of sources; None in stores of older versions.
       target_tag: id of the target language's tag in the vocabulary of targets, if it has tags.
-      back_translated: how many of the training pairs, the last ones, are back-translated.
+      back_translated: number of back-translated training pairs; they come last.
     """
 
     tag: int
@@ -98,11 +98,11 @@ class Stats:
     """The contents of stats.json.
 
     Attributes:
-      digests: what the store was made from, see `digests`.
+      digests: digests of the inputs of the store, see `digests`.
       lengths: the row lengths (S, T) beyond which pairs were rejected.
-      directions: by name, such as "de-en".
-      corpora: where the text came from, one entry a corpus.
-      format: version of the layout.
+      directions: entries by name of the direction, such as "de-en".
+      corpora: origin of the text, one entry a corpus.
+      format: version of the layout of the store.
     """
 
     digests: dict[str, str]
@@ -124,7 +124,7 @@ _STATS_TYPE = TypeAdapter(Stats)
 def digests(
     corpus: str, cleaning: str, vocabularies: Vocabularies, lengths: RowLengths, directions: Sequence[Direction]
 ) -> dict[str, str]:
-    """Return what identifies a store's inputs, by the words that an error names them with."""
+    """Return the strings that identify the inputs of a store, by their names in errors."""
     return {
         "corpus": corpus,
         "cleaning": cleaning,
@@ -135,16 +135,15 @@ def digests(
 
 
 def is_stored(directory: os.PathLike[str] | str) -> bool:
-    """Say whether a folder holds a complete store."""
+    """Return whether a folder holds a complete store."""
     return (epath.Path(directory) / _STATS).exists()
 
 
 def is_prepared(directory: os.PathLike[str] | str, digests: Mapping[str, str]) -> bool:
-    """Say whether a folder holds a complete store made from these inputs.
+    """Return whether a folder holds a complete store made from these inputs.
 
     Raises:
-      UserError: it holds a store that was made from other inputs, and the message says which differ, or one of another
-        format.
+      UserError: the folder holds a store of other inputs (the message names them) or of another format.
     """
     if not is_stored(directory):
         return False
@@ -187,18 +186,18 @@ def prepare(
     shard_pairs: int = _SHARD_PAIRS,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> Stats:
-    """Write a store and return its statistics; whatever store the folder held before is removed first.
+    """Write a store and return its statistics; an earlier store in the folder is removed first.
 
     Training and development pairs that do not fit a row are rejected as too_many_tokens; text is never filtered.
 
     Args:
-      pairs: (source, target) texts by direction and split; control symbols of theirs are stored before the pieces.
-      vocabularies: give the ids and the tags.
+      pairs: (source, target, control symbols of the source ...) by direction and split.
+      vocabularies: vocabularies of the run, for ids and tags.
       directory: RUN/data.
-      digests: what `digests` returns for these inputs.
+      digests: result of `digests` for these inputs.
       lengths: S and T of the packed rows.
       rejected: pairs that the cleaning rejected, by direction and reason.
-      corpora: where the text came from, one entry a corpus.
+      corpora: origin of the text, one entry a corpus.
       shard_pairs: most pairs in one shard.
       progress: called with the number of pairs done since the last call.
 
@@ -248,7 +247,7 @@ def open_pairs(directory: os.PathLike[str] | str, split: Split, direction: Direc
 
 
 def _check_format(stats: Stats, directory: os.PathLike[str] | str) -> None:
-    """Raise UserError if this version does not read the token ids; counts and texts it does."""
+    """Raise UserError if this version cannot read the token ids; it reads counts and texts of any format."""
     if stats.format != _FORMAT:
         raise UserError(
             f"{directory} was prepared by another version (format {stats.format} of the store, not {_FORMAT}); "
@@ -274,7 +273,7 @@ class _Writer(NamedTuple):
         counts = {str(reason): count for reason, count in rejected.items()} | {TOO_MANY_TOKENS: 0}
         written: dict[Split, SplitStats] = {}
         back_translated = 0
-        # Denoising is learnt, and neither measured nor translated.
+        # Denoising has no development or test split: it is neither evaluated nor translated.
         for split in SPLITS if not direction.denoises else ("train",):
             written[split], too_long, marked = self._split(direction, split, splits.get(split, ()))
             back_translated += marked if split == "train" else 0
@@ -290,7 +289,7 @@ class _Writer(NamedTuple):
         )
 
     def _split(self, direction: Direction, split: Split, pairs: Iterable[MarkedPair]) -> tuple[SplitStats, int, int]:
-        """Write a split; return what is stored, how many pairs were too long, and how many are back-translated."""
+        """Write a split; return its counts, and the numbers of too long and of back-translated pairs."""
         token_bytes = 2 if max(self.vocabularies.sizes) <= _TWO_BYTES else 4
         kept = too_long = source_tokens = target_tokens = back_translated = 0
         symbols = self.vocabularies.source.symbols
@@ -326,7 +325,7 @@ class _Writer(NamedTuple):
     def _encoded(
         self, pairs: Iterable[MarkedPair]
     ) -> Iterator[tuple[list[MarkedPair], list[list[int]], list[list[int]]]]:
-        """Yield pairs, some thousands at a time, and the ids of their sources and of their targets."""
+        """Yield pairs, some thousands at a time, with the ids of their sources and of their targets."""
         source, target = self.vocabularies
         remaining = iter(pairs)
         while chunk := list(itertools.islice(remaining, _ENCODED_AT_ONCE)):
@@ -339,7 +338,7 @@ class _Writer(NamedTuple):
 
 
 def _clear(root: epath.Path) -> None:
-    """Remove a store, complete or half-written; stats.json goes first, so that it never stands for missing files."""
+    """Remove a store, complete or half-written; stats.json goes first, so that it never vouches for missing files."""
     (root / _STATS).unlink(missing_ok=True)
     for split in SPLITS:
         if (root / split).exists():

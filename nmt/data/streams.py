@@ -1,4 +1,4 @@
-"""Streams: what the mixture draws from. A split of the prepared store, opened for reading by stream and record."""
+"""Streams: the lists of pairs that the mixture draws from, read from a split of the prepared store."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ from nmt.languages import Direction
 
 
 class LocatedExamples(NamedTuple):
-    """Examples [N], where they are stored, and the tokens that they take in a row on both sides [N,2]."""
+    """U examples: their draws, their places in the store, and their tokens in a row, source and target [U,2]."""
 
     window: DrawnExamples
     located: Located
@@ -38,18 +38,18 @@ class LocatedExamples(NamedTuple):
 
 @dataclass(frozen=True)
 class Streams:
-    """D streams of pairs; the pairs and their lengths are on the disk."""
+    """Z streams of pairs; the pairs and their lengths stay on disk."""
 
-    pairs: TokenPairs  # of all streams
+    pairs: TokenPairs  # the pairs of all streams
     prefixes: Prefixes
     limits: RowLengths
-    offsets: np.ndarray  # [D] the number of the pair that a stream begins with
-    sizes: np.ndarray  # [D] pairs of every stream
+    offsets: np.ndarray  # [Z] number of the first pair of each stream
+    sizes: np.ndarray  # [Z] number of pairs of each stream
     augmenter: Augmenter | None = None
     denoiser: Denoiser | None = None
 
     def find(self, window: DrawnExamples) -> LocatedExamples:
-        """Look examples up; reads them too if they are augmented.
+        """Look up places and lengths of examples; augmented ones are read as well, since their lengths change.
 
         Raises:
           UserError: a shard is missing or damaged.
@@ -66,7 +66,7 @@ class Streams:
         return LocatedExamples(window, located, lengths)
 
     def batch(self, row: np.ndarray, found: LocatedExamples, rows: int) -> Batch:
-        """Return a batch of `rows` rows with each example [N] in its row; reads what it holds."""
+        """Read examples, and return a batch of `rows` rows with each of them in its `row` [U]."""
         if self.augmenter is None:
             words, first = self.pairs.words(found.located)
             lengths = found.located.lengths
@@ -81,13 +81,13 @@ class Streams:
         return assemble(examples, rows, self.limits, self.prefixes)
 
     def _masked(self, denoiser: Denoiser, window: DrawnExamples, examples: Examples) -> Examples:
-        """Mask the sources of denoising; the masked ones come behind the words that there are."""
-        at = np.flatnonzero(denoiser.selects(window))
+        """Mask the sources of denoising; masked sources are appended to the words."""
+        chosen = np.flatnonzero(denoiser.selects(window))
         words, source, lengths = examples.words, examples.source.copy(), examples.lengths.copy()
-        sizes = lengths[at, 0]
-        whole = np.repeat(source[at] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
-        masked, now = denoiser.mask_sources(window.select(at), words[whole], sizes)
-        source[at], lengths[at, 0] = len(words) + np.cumsum(now) - now, now
+        sizes = lengths[chosen, 0]
+        whole = np.repeat(source[chosen] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+        masked, now = denoiser.mask_sources(window.select(chosen), words[whole], sizes)
+        source[chosen], lengths[chosen, 0] = len(words) + np.cumsum(now) - now, now
         return examples._replace(words=np.concatenate([words, masked]), source=source, lengths=lengths)
 
     def _changed(self, window: DrawnExamples, located: Located) -> list[Pair]:
@@ -104,7 +104,7 @@ class Streams:
 
 
 def _lengths(pairs: Sequence[Pair]) -> np.ndarray:
-    """Return the pieces of both sides [N,2]."""
+    """Return the number of pieces of source and target [U,2]."""
     return np.array([(len(source), len(target)) for source, target in pairs], np.int64).reshape(-1, 2)
 
 
@@ -115,10 +115,10 @@ def open_streams(
     data: DataConfig,
     augmenter: Augmenter | None = None,
 ) -> Streams:
-    """Open a split of a store, with the directions in the order given.
+    """Open a split of a store: a stream for each direction, in the order given, and then further streams.
 
-    Where back-translated pairs have a share of their own, each direction with both kinds has one more stream behind
-    these. Of the training split, the last streams are those of denoising, in the order of the recipe.
+    If back-translated pairs have a share of their own, each direction with both kinds of pairs gets a second stream for
+    them. In the training split, the denoising streams come last, in the order of the recipe.
 
     Raises:
       UserError: there is no such store, it lacks a direction, is damaged, or was made for longer rows.
@@ -154,7 +154,7 @@ def open_streams(
 
 
 def _tags(direction: DirectionStats, style: str, store_dir: os.PathLike[str] | str) -> tuple[int, int]:
-    """Return the tag before the sources of a direction, and the token that its decoder begins with."""
+    """Return the tag before the sources of a direction, and the first token of its decoder."""
     if style == "target":
         return direction.tag, BEGIN
     if direction.source_tag is None or direction.target_tag is None:

@@ -28,7 +28,7 @@ DENOISE, MASK = "<denoise>", "<mask>"
 _TAG = re.compile(r">>(.+)<<")
 # The learnt model depends on this number (sums of floats are split by thread), so it is not the machine's.
 _TRAINING_THREADS = 8
-# SentencePiece's own limit of 4192 bytes would drop longer lines without a word.
+# SentencePiece's default limit of 4192 bytes would drop longer lines silently.
 _LONGEST_LINE = 1 << 24
 # Below this many texts, SentencePiece's thread pool costs more than it saves.
 _FEW_TEXTS = 64
@@ -38,7 +38,7 @@ class Vocabulary:
     """A learnt vocabulary: text to token ids and back.
 
     Ids: 0 padding, 1 begin, 2 end, 3 unknown (never produced), then one tag per language, then other
-    control symbols, then pieces. One that is of targets only may have no tags.
+    control symbols, then pieces. A vocabulary of targets alone may have no tags.
 
     Attributes:
       languages: canonical codes of the languages that have a tag, in order of their ids.
@@ -51,7 +51,7 @@ class Vocabulary:
     pad, begin, end, unk = PAD, BEGIN, END, UNKNOWN
 
     def __init__(self, model: bytes, name: str = "vocabulary"):
-        """Take the bytes of a SentencePiece model; `name` is what errors call it. Raises UserError, as `load` does."""
+        """Take the bytes of a SentencePiece model; `name` is its name in errors. Raises UserError as `load`."""
         self._processor = _processor(model, name)
         self.size = int(self._processor.get_piece_size())
         self.digest = hashlib.sha256(model).hexdigest()
@@ -102,7 +102,7 @@ class Vocabulary:
         return encoded
 
     def kind(self, piece: int) -> Literal["control", "unknown", "byte", "piece"]:
-        """Return what an id stands for."""
+        """Return the kind of an id."""
         if self._processor.is_unknown(piece):
             return "unknown"
         if self._processor.is_control(piece):
@@ -111,9 +111,9 @@ class Vocabulary:
 
     @property
     def merges(self) -> bool:
-        """Whether the vocabulary is one of merges (BPE), not of probabilities (unigram)."""
+        """Whether the model is BPE, which segments by merges, rather than unigram, which segments by probabilities."""
         if self._is_bpe is None:
-            # A unigram model finds several segmentations; one of merges has no others and refuses.
+            # Only a unigram model can list several segmentations; a BPE model raises.
             try:
                 self._processor.nbest_encode("a", nbest_size=2)
                 self._is_bpe = False
@@ -122,14 +122,14 @@ class Vocabulary:
         return self._is_bpe
 
     def best(self, text: str, count: int) -> list[tuple[list[int], float]]:
-        """Return the most probable segmentations of a text, at most so many, with their log probabilities."""
+        """Return the at most `count` most probable segmentations of a text, with their log probabilities."""
         found = self._processor.nbest_encode(one_line(text), nbest_size=count) or [[]]
         return [(list(ids), sum(map(self._processor.get_score, ids))) for ids in found]
 
     def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
-        """Return the pieces of a text where every merge is left out with a probability, whenever it could be done.
+        """Return the pieces of a text by BPE-dropout: before every merge, each candidate is dropped with a probability.
 
-        Of the merges that are left the one with the best score comes first, as in SentencePiece's BPE.
+        The best-scored of the remaining candidates is merged, as in SentencePiece's BPE.
         """
         pieces = list(self._processor.normalize(one_line(text)))
         unknown = self._processor.unk_id()
@@ -163,7 +163,7 @@ class Vocabulary:
 
 
 def read_model(path: os.PathLike[str] | str) -> bytes:
-    """Return the bytes of a model file. Raises UserError: it cannot be read."""
+    """Return the bytes of a model file. Raises UserError if it cannot be read."""
     try:
         return epath.Path(path).read_bytes()
     except OSError as error:
@@ -194,11 +194,11 @@ def learn(
       config: size, model type, character coverage, temperature and number of sentences.
       path: the model file to write.
       seed: seed of the sample.
-      size: the key of `config` that says how many pieces.
+      size: the key of `config` that has the number of pieces.
       symbols: other control symbols, in order, such as <domain:legal>.
 
     Raises:
-      UserError: there is no text, or too little or too diverse a text for the size asked.
+      UserError: there is no text, or it is too little or too diverse for the size.
     """
     controls = [*(f">>{language}<<" for language in languages), *symbols]
     model = _train(sample(texts, config, seed), controls, config, size)
@@ -238,7 +238,7 @@ def sample(texts: Mapping[str, Collection[str]], config: VocabConfig, seed: int)
 
 
 def _pick(texts: Iterable[str], places: np.ndarray) -> Iterator[str]:
-    """Yield the texts at some places, ascending."""
+    """Yield the texts at some places, which must ascend."""
     remaining, done = iter(texts), 0
     for place in places.tolist():
         yield next(islice(remaining, place - done, None))
@@ -301,7 +301,7 @@ def _processor(model: bytes, name: str) -> Any:
 
 
 def is_toolkit_vocabulary(model: bytes, tagged: bool) -> bool:
-    """Say whether a model is a vocabulary of this toolkit, and has a tag if it is to be tagged."""
+    """Return whether a model is a vocabulary of this toolkit, with a tag if `tagged`."""
     try:
         vocabulary = Vocabulary(model)
     except UserError:

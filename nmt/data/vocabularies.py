@@ -3,9 +3,9 @@
     RUN/vocab/vocab.model                   with vocab.target_size=null
     RUN/vocab/source.model, target.model    otherwise
 
-Tags of languages stand in sources, so the vocabulary of sources has one for every language of the recipe. One that is
-of targets only has none, unless the decoder begins with a tag (data.tags=nllb). Padding, begin, end and unknown have
-the same ids everywhere.
+Sources begin with the tag of a language, so the vocabulary of sources has a tag for every language of the recipe. A
+vocabulary of targets alone has tags only if the decoder begins with one (data.tags=nllb). Padding, begin, end and
+unknown have the same ids everywhere.
 """
 
 import os
@@ -42,7 +42,7 @@ class Vocabularies(NamedTuple):
 
     @classmethod
     def complete(cls, folder: os.PathLike[str] | str, config: VocabConfig) -> bool:
-        """Say whether a folder has all model files."""
+        """Return whether a folder has all model files."""
         return all(file.exists() for file in cls.files(folder, config))
 
     @classmethod
@@ -50,7 +50,7 @@ class Vocabularies(NamedTuple):
         """Read the model files of a folder (RUN/vocab).
 
         Raises:
-          UserError: a file is missing, or no vocabulary of this toolkit, or of another size than the recipe says.
+          UserError: a file is missing, is no vocabulary of this toolkit, or has another size than in the recipe.
         """
         return cls._loaded(cls.files(folder, config), config)
 
@@ -65,17 +65,17 @@ class Vocabularies(NamedTuple):
     ) -> Self:
         """Copy the models that the recipe names (vocab.model, vocab.target_model) into a folder, and return them.
 
-        SentencePiece models of other makers get tags, symbols and the toolkit's ids; see nmt/data/adoption.py.
+        SentencePiece models of other makers are given tags, symbols and the toolkit's ids; see nmt/data/adoption.py.
 
         Args:
           folder: RUN/vocab.
-          config: names the files.
-          languages: those that need a tag.
-          target_languages: those that need one in the vocabulary of targets.
+          config: section of the recipe that names the files.
+          languages: languages that need a tag in the vocabulary of sources.
+          target_languages: languages that need a tag in the vocabulary of targets.
           symbols: control symbols that the vocabulary of sources needs.
 
         Raises:
-          UserError: one of two is not named, or as `load`, or a language has no tag.
+          UserError: one of two models is not named, a language has no tag, or as `load`.
         """
         shared = config.target_size is None
         named = (config.model, config.model if shared else config.target_model)
@@ -111,7 +111,7 @@ class Vocabularies(NamedTuple):
 
     @classmethod
     def _checked(cls, found: Self, files: tuple[epath.Path, epath.Path], config: VocabConfig) -> Self:
-        """Return vocabularies that have as many pieces as the recipe says; raises UserError for others."""
+        """Return the vocabularies; raises UserError if their sizes are not those of the recipe."""
         keys = ("size", "size" if config.target_size is None else "target_size")
         for vocabulary, file, key, wanted in zip(found, files, keys, config.sizes, strict=True):
             if vocabulary.size != wanted:
@@ -128,12 +128,12 @@ class Vocabularies(NamedTuple):
 
     @property
     def sizes(self) -> VocabularySizes:
-        """The ids of either side."""
+        """The number of ids of each side (V)."""
         return VocabularySizes(self.source.size, self.target.size)
 
     @property
     def digests(self) -> dict[str, str]:
-        """What identifies the vocabularies, by the words that an error names them with."""
+        """The digests of the vocabularies, by their names in errors."""
         own = {} if self.is_shared else {"target vocabulary": self.target.digest}
         return {"vocabulary": self.source.digest, **own}
 

@@ -14,7 +14,7 @@ _LONGEST_REASON = 300
 _SHOWN = 5  # configurations in an error
 
 
-def prepare(request: dict[str, str]) -> None:
+def prepare_dataset(request: dict[str, str]) -> None:
     """Download and prepare a dataset.
 
     Args:
@@ -76,7 +76,7 @@ def main(argument: str) -> Any:
     """Prepare a dataset; return the exit status."""
     request = json.loads(argument)
     try:
-        prepare(request)
+        prepare_dataset(request)
     except Exception as error:
         print(explain(error, request["name"]))
         return 1
