@@ -55,7 +55,7 @@ def main() -> None:
     run_command(lambda: _main(sys.argv[1:]))
 
 
-def parse(arguments: Sequence[str]) -> PlanArguments:
+def parse_plan(arguments: Sequence[str]) -> PlanArguments:
     """Return what the arguments ask for.
 
     Raises:
@@ -120,7 +120,7 @@ def _main(arguments: Sequence[str]) -> None:
     if "--version" in arguments:
         print(f"nmt-plan {nmt.__version__}")
         return
-    request = parse(arguments)
+    request = parse_plan(arguments)
     recipe = load_recipe(request.recipe, request.overrides, _say)
     prepare_environment(request.topology)
     sys.exit(_run(request, recipe))
@@ -132,7 +132,7 @@ def _say(line: str) -> None:
 
 def _run(request: PlanArguments, recipe: Recipe) -> int:
     """Plan, print; return the exit status."""
-    from nmt.cli.plan_report import Options, plan_and_report
+    from nmt.recipes.plan_report import Options, plan_and_report
 
     same = (f"recipe={request.recipe}", f"topology={request.topology}", *request.overrides)
     options = Options(request.decode, request.collectives, request.search, request.json, same)

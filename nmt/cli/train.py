@@ -54,7 +54,7 @@ def main() -> None:
     run_command(lambda: _train(sys.argv[1:]), _leave)
 
 
-def parse(arguments: Sequence[str]) -> TrainArguments:
+def parse_train(arguments: Sequence[str]) -> TrainArguments:
     """Return the recipe, whether to train at all, and the `key=value` arguments for the recipe.
 
     Raises:
@@ -93,7 +93,7 @@ def _train(arguments: Sequence[str]) -> None:
     if "--version" in arguments:
         print(f"nmt-train {nmt.__version__}")
         return
-    request = parse(arguments)
+    request = parse_train(arguments)
     notes: list[str] = []
     recipe = load_recipe(request.recipe, request.overrides, notes.append)
     prepare_process()  # which may start the process anew, so that notes come after it

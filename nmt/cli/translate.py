@@ -76,10 +76,10 @@ def main() -> None:
 
 def _main() -> None:
     if request := parsed(app, TranslateArguments):
-        run(request)
+        run_translation(request)
 
 
-def run(request: TranslateArguments) -> None:
+def run_translation(request: TranslateArguments) -> None:
     """Translate as requested, from and to the streams of the process or files.
 
     Raises:
@@ -207,17 +207,17 @@ def _translate(
             domain=request.domain,
             progress=told,
         ),
-        _with_score if request.scores else _text,
+        _scored_line if request.scores else _plain_line,
         chunk_lines=chunk_lines or CHUNK_LINES,
         progress=progress,
     )
 
 
-def _text(translation: "Translation") -> str:
+def _plain_line(translation: "Translation") -> str:
     return translation.text
 
 
-def _with_score(translation: "Translation") -> str:
+def _scored_line(translation: "Translation") -> str:
     return f"{translation.score:.4f}\t{translation.text}"
 
 

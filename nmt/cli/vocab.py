@@ -37,7 +37,7 @@ def main() -> None:
     run_command(lambda: _vocab(sys.argv[1:]))
 
 
-def parse(arguments: Sequence[str]) -> VocabArguments:
+def parse_vocab(arguments: Sequence[str]) -> VocabArguments:
     """Return what the arguments ask for.
 
     Raises:
@@ -57,7 +57,7 @@ def _vocab(arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(_USAGE, end="")
         return
-    request = parse(arguments)
+    request = parse_vocab(arguments)
     recipe = None if request.report else load_recipe(request.recipe, request.overrides, _say)
     # Only now that the arguments are known to be good: these imports take a second.
     from nmt.recipes.vocabulary import learn_vocabulary, report

@@ -62,7 +62,7 @@ BASE = Key(
 
 
 @cache
-def describe() -> tuple[Key, ...]:
+def recipe_keys() -> tuple[Key, ...]:
     """Return every key and section of a recipe, in the order of the schema, a section before its keys."""
     schema = Recipe.model_json_schema()
     keys = list(_keys(schema, schema["$defs"], ""))
@@ -72,8 +72,8 @@ def describe() -> tuple[Key, ...]:
 
 @cache
 def keys_by_name() -> dict[str, Key]:
-    """Return the keys and sections of `describe` by their dotted names."""
-    return {key.name: key for key in describe()}
+    """Return the keys and sections of `recipe_keys` by their dotted names."""
+    return {key.name: key for key in recipe_keys()}
 
 
 def unknown_key(path: KeyPath) -> str:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from nmt.config.arguments import Given, read_arguments
 from nmt.config.directions import expand_directions, expand_languages
 from nmt.config.documents import Document, KeyPath, read_document
-from nmt.config.keys import describe, keys_by_name, unknown_key
+from nmt.config.keys import keys_by_name, recipe_keys, unknown_key
 from nmt.config.presets import chosen_preset
 from nmt.config.schema import Recipe
 from nmt.config.standins import replace_unset_corpora
@@ -112,7 +112,7 @@ def _merge(path: os.PathLike[str], overrides: Sequence[str] = ()) -> _Settings:
     arguments = read_arguments(overrides)
     settings = _Settings(document.path, values={"name": PurePath(document.path).stem})
     if base := _base_model(document, arguments):
-        model, vocabulary = _by_section(base)
+        model, vocabulary = _split_sections(base)
         settings.merge(model, ("model",))
         settings.merge(vocabulary, ("vocab",))
     settings.merge(document)
@@ -185,13 +185,13 @@ def _base_model(document: Document, arguments: Mapping[KeyPath, Given]) -> Docum
     except UserError as error:
         raise UserError(f"{origin}: {error}") from None
     base = read_document(file)
-    model, vocabulary = _by_section(base)
+    model, vocabulary = _split_sections(base)
     _check_keys(model, ("model",))
     _check_keys(vocabulary, ("vocab",))
     return base
 
 
-def _by_section(base: Document) -> tuple[Document, Document]:
+def _split_sections(base: Document) -> tuple[Document, Document]:
     """Return the part of a model's declaration that is of `model`, and what it says of `vocab`, its sizes.
 
     Raises:
@@ -232,7 +232,7 @@ def _explain(mistake: "ErrorDetails", settings: _Settings) -> str:
             return f"{settings.recipe}, arguments included: {f'{name}: ' if name else ''}{message}"
         return f"{origin}: {message}"
     if mistake["type"] == "missing":
-        needed = [key.name for key in describe() if key.default is None and key.name.startswith(f"{name}.")]
+        needed = [key.name for key in recipe_keys() if key.default is None and key.name.startswith(f"{name}.")]
         what = f"with {' and '.join(needed)}" if needed else f"({key.description.rstrip('.')})"
         return f"{origin}: {name} is missing, {_article(key.type)} {what}"
     expected, subject = key.type, name

@@ -12,11 +12,11 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from nmt.config.keys import BASE, Key, describe
+from nmt.config.keys import BASE, Key, recipe_keys
 from nmt.config.presets import table
 from nmt.config.schema import Recipe
 
-__all__ = ["describe", "help_text", "json_schema", "markdown"]
+__all__ = ["configuration_page", "help_text", "json_schema", "recipe_keys"]
 
 _INTRODUCTION = """\
 # Configuration
@@ -80,7 +80,7 @@ up to 20% faster; memory once used is not returned before the command ends. Tuna
 
 def help_text(width: int = 100) -> str:
     """Return all keys with default, description and type as plain text of at most `width` columns."""
-    keys = describe()
+    keys = recipe_keys()
     name_width = max(len(key.name) for key in keys) + 4
     default_width = max(len(_default(key)) for key in keys) + 2
     lines = []
@@ -93,7 +93,7 @@ def help_text(width: int = 100) -> str:
     return "\n".join(lines[1:])
 
 
-def markdown() -> str:
+def configuration_page() -> str:
     """Return docs/configuration.md."""
     parts = [_INTRODUCTION]
     for title, members in _sections():
@@ -117,7 +117,7 @@ def json_schema() -> dict[str, Any]:
 
 def _sections() -> Iterator[tuple[str, list[Key]]]:
     """Yield `name: description` of every section with the keys that are directly in it."""
-    keys = describe()
+    keys = recipe_keys()
     sections = [("recipe: The run as a whole.", "")]
     for key in keys:
         if key.kind == "section":
@@ -158,7 +158,7 @@ def _main(arguments: list[str]) -> None:
     elif arguments == ["presets"]:
         print(table())
     elif not arguments:
-        print(markdown(), end="")
+        print(configuration_page(), end="")
     else:
         sys.exit(f"usage: {__doc__}")
 

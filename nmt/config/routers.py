@@ -36,6 +36,6 @@ else:
     RouterName = Literal[tuple(ROUTERS)]
 
 
-def traits_in_use(*kinds: str) -> list[RouterTraits]:
+def find_traits(*kinds: str) -> list[RouterTraits]:
     """Return the traits of some kinds of routing, each once, in the order of the table."""
     return [traits for name, traits in ROUTERS.items() if name in kinds]

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from nmt.config.presets import PRESETS, expanded
-from nmt.config.routers import ROUTERS, RouterName, RouterTraits, traits_in_use
+from nmt.config.routers import ROUTERS, RouterName, RouterTraits, find_traits
 from nmt.config.section import Fraction, Positive, Section
 
 # Keys of `model.moe` that have an effect only where there are slots, or where there is a gate of a shared expert.
-_OF_SLOTS = ("capacity_factor", "eval_capacity_factor", "min_capacity", "batch_prioritised")
-_OF_GATE = ("gated_dropout", "gated_budget", "gated_weight")
+_SLOT_KEYS = ("capacity_factor", "eval_capacity_factor", "min_capacity", "batch_prioritised")
+_GATE_KEYS = ("gated_dropout", "gated_budget", "gated_weight")
 # Those that have an effect with some kinds of routing only.
-_OF_ROUTERS = tuple(dict.fromkeys(key for kind in ROUTERS.values() for key in kind.keys))
+_ROUTER_KEYS = tuple(dict.fromkeys(key for kind in ROUTERS.values() for key in kind.keys))
 
 if TYPE_CHECKING:
     PresetName = str
@@ -173,7 +173,7 @@ class MoEConfig(Section):
 
     @model_validator(mode="after")
     def _decoder_cannot_look_ahead(self) -> Self:
-        kind = self.routing_of(decoder=True)
+        kind = self.routing_kind(decoder=True)
         if ROUTERS[kind].looks_ahead:
             key = "routing" if self.decoder_routing is None else "decoder_routing"
             raise ValueError(
@@ -182,13 +182,13 @@ class MoEConfig(Section):
             )
         return self
 
-    def routing_of(self, decoder: bool) -> str:
+    def routing_kind(self, decoder: bool) -> str:
         """Return the kind of routing of the encoder's or of the decoder's layers."""
         return (self.decoder_routing if decoder else None) or self.routing
 
     @property
     def _kinds(self) -> list[RouterTraits]:
-        return traits_in_use(self.routing, self.routing_of(decoder=True))
+        return find_traits(self.routing, self.routing_kind(decoder=True))
 
     def without_effect(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """Yield the keys that have a value of their own and no effect.
@@ -198,18 +198,18 @@ class MoEConfig(Section):
           schema has is not counted as the key's own.
         """
         routing = ("routing", "decoder_routing")
-        kinds = " and ".join(dict.fromkeys((self.routing, self.routing_of(decoder=True))))
+        kinds = " and ".join(dict.fromkeys((self.routing, self.routing_kind(decoder=True))))
         used = {key for kind in self._kinds for key in kind.keys}
-        unused = [key for key in _OF_ROUTERS if key not in used]
+        unused = [key for key in _ROUTER_KEYS if key not in used]
         reasons: list[tuple[bool, tuple[str, ...], str, Sequence[str]]] = [
             (True, routing, f"routing {kinds} does not use it", unused),
             (
                 self.dispatch == "grouped" and not any(kind.needs_slots for kind in self._kinds),
                 ("dispatch", *routing),
                 "dispatch=grouped has no slots, and drops no token",
-                _OF_SLOTS,
+                _SLOT_KEYS,
             ),
-            (self.shared != "gated", ("shared",), "there is a gate with shared=gated only", _OF_GATE),
+            (self.shared != "gated", ("shared",), "there is a gate with shared=gated only", _GATE_KEYS),
             (self.shared == "none", ("shared",), "with shared=none there is no shared expert", ("shared_hidden",)),
         ]
         usual = MoEConfig(preset=self.preset)

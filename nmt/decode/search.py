@@ -23,7 +23,7 @@ from nmt.decode.selection import COLUMNS
 from nmt.errors import UserError
 from nmt.models.incremental import InferenceModel, cache_dtype, encode, inference_model, log_probabilities
 from nmt.models.transformer import Transformer
-from nmt.sharding import Layout, parts
+from nmt.sharding import Layout, shard_count
 
 SHORTEST_BUCKET = 16  # positions (S) of the shortest bucket; the others double, up to the longest source
 FEW_ROWS = 8  # rows of a batch where there are no more sentences than this
@@ -157,7 +157,7 @@ class Searcher:
         There are two numbers of rows only, so that few programs are compiled.
         """
         few = len(members) <= FEW_ROWS
-        shards = math.prod(self.layout.mesh.shape[axis] for axis in self.layout.rules.of("batch"))
+        shards = math.prod(self.layout.mesh.shape[axis] for axis in self.layout.rules.mesh_axes("batch"))
         rows = batch_rows(self.config, bucket, shards, few)
         for start in range(0, len(members), rows):
             yield rows, list(members[start : start + rows])
@@ -226,10 +226,10 @@ def search_shapes(
         _prepare.lower(model).compile().output_shardings,
     )
     bucket = _buckets(max(longest, SHORTEST_BUCKET))[-1]
-    rows, steps = batch_rows(config, bucket, parts("batch")), min(bucket + MARGIN, _limit(bucket - 2, config) + 1)
+    rows, steps = batch_rows(config, bucket, shard_count("batch")), min(bucket + MARGIN, _limit(bucket - 2, config) + 1)
     heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
     cell_bytes = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
-    device_bytes = rows * cell_bytes // (parts("batch") * parts("heads"))
+    device_bytes = rows * cell_bytes // (shard_count("batch") * shard_count("heads"))
     return SearchShapes(
         prepared, rows, bucket, steps, config.beam, steps * config.beam * device_bytes, bucket * device_bytes
     )

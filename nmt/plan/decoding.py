@@ -10,7 +10,7 @@ from nmt.plan.compile import MemoryUse
 from nmt.plan.hlo import Program
 from nmt.plan.memory import bytes_on_device
 from nmt.plan.roofline import Roofline
-from nmt.sharding import Layout, parts
+from nmt.sharding import Layout, shard_count
 
 WEIGHTS, CELLS, SOURCE_CELLS = "weights", "cache of targets", "cache of sources"
 SCORING = "weights for scoring alone"
@@ -65,7 +65,7 @@ def memory_of_search(
 def _round_buffers(recipe: Recipe, shapes: SearchShapes, layout: Layout) -> int:
     model, moe = recipe.model, recipe.model.moe
     with layout.use():
-        groups, split = parts("group"), parts("expert") > 1
+        groups, split = shard_count("group"), shard_count("expert") > 1
     if moe is None or not split:
         return 0
     tokens = shapes.rows * shapes.source

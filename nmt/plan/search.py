@@ -20,7 +20,7 @@ from nmt.plan.advice import REMAT, can_accumulate
 from nmt.plan.memory import EXACT
 from nmt.plan.topology import Topology
 from nmt.sharding import make_layout
-from nmt.sharding.presets import SIZED, SLICES, load_preset
+from nmt.sharding.mesh_presets import SIZED, SLICES, load_mesh_preset
 
 _TRIED = ("none", "moe", "local", "full")  # of REMAT, from the fastest to what needs the least memory
 SEARCHED = ("model.remat", "train.accumulate")  # and the mesh
@@ -186,7 +186,7 @@ def _splits(recipe: Recipe, sizes: dict[str, int]) -> dict[str, int]:
 
 def _sizes(config: MeshConfig, topology: Topology) -> dict[str, int]:
     """Return the sizes of the axes of a mesh; the devices need not be there, but then they do not tell their slices."""
-    if SLICES in load_preset(config.preset).axes.values():
+    if SLICES in load_mesh_preset(config.preset).axes.values():
         config = config.model_copy(update={"slices": config.slices or topology.slices})
     return dict(make_layout(config, topology.devices).mesh.shape)
 

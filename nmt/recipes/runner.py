@@ -37,8 +37,8 @@ from nmt.recipes.scores import show_matrix
 from nmt.recipes.size import measure, too_large
 from nmt.recipes.stages import STORE, VOCABULARY, Preparation, directions_of
 from nmt.recipes.terminal import TerminalProgress
-from nmt.sharding import make_layout, parts
-from nmt.sharding.hosts import ALONE, Hosts, share
+from nmt.sharding import make_layout, shard_count
+from nmt.sharding.hosts import ALONE, Hosts, host_shard
 from nmt.train.curriculum import Curriculum
 from nmt.train.loop import Data, Outcome, TrainingResult, train
 from nmt.train.step import batch_sharding
@@ -75,7 +75,7 @@ def run(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) ->
                 f"stopped after step {result.progress.step}, checkpointed; to go on: {command}", soft_wrap=True
             )
             raise KeyboardInterrupt
-        hosts.from_first("evaluation", lambda: _evaluate(recipe, folder, vocabularies, stats, console))
+        hosts.broadcast("evaluation", lambda: _evaluate(recipe, folder, vocabularies, stats, console))
     console.print(f"done in {clock(time.monotonic() - began)}", highlight=False)
 
 
@@ -92,7 +92,7 @@ def _prepare(recipe: Recipe, folder: epath.Path, console: Console, hosts: Hosts)
         made.append((vocabularies, preparation.stats(vocabularies)))
         return resolved.model_dump()
 
-    recipe = Recipe.model_validate(hosts.from_first("preparing the data", make))
+    recipe = Recipe.model_validate(hosts.broadcast("preparing the data", make))
     if made:
         return recipe, *made[0]
     _wait_for(folder / STORE, hosts)
@@ -159,13 +159,13 @@ def _train(
                 recipe.data,
                 rows,
                 recipe.seed,
-                *share(batch_sharding(recipe, mesh), rows),
+                *host_shard(batch_sharding(recipe, mesh), rows),
                 vocabularies=vocabularies,
             )
         ) as batches,
         TrainingDisplay(console, recipe.train.steps, None if limit is None else 60 * limit) as display,
     ):
-        if advice := group_advice(recipe, parts("expert"), parts("group")):
+        if advice := group_advice(recipe, shard_count("expert"), shard_count("group")):
             console.print(f"note: {advice}", highlight=False, soft_wrap=True)
         data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows), curriculum)
         result = train(recipe, folder, vocabularies.sizes, data, mesh, display, hosts)

@@ -5,29 +5,29 @@ which mesh axes they are split. Nothing here changes what is computed, only wher
 and on thousands.
 """
 
-from nmt.sharding.annotate import einsum, is_explicit, left_to_xla, parts, replicate, shard, split, store
+from nmt.sharding.annotate import einsum, is_explicit, left_to_xla, replicate, shard, shard_count, split, store
 from nmt.sharding.axes import LOGICAL_AXES, AxisRules, active_rules, named_sharding, partition_spec
 from nmt.sharding.mesh import Layout, make_layout, make_mesh, platform
-from nmt.sharding.presets import Preset, load_preset
+from nmt.sharding.mesh_presets import MeshPreset, load_mesh_preset
 
 __all__ = [
     "LOGICAL_AXES",
     "AxisRules",
     "Layout",
-    "Preset",
+    "MeshPreset",
     "active_rules",
     "einsum",
     "is_explicit",
     "left_to_xla",
-    "load_preset",
+    "load_mesh_preset",
     "make_layout",
     "make_mesh",
     "named_sharding",
     "partition_spec",
-    "parts",
     "platform",
     "replicate",
     "shard",
+    "shard_count",
     "split",
     "store",
 ]

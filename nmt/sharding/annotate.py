@@ -98,7 +98,7 @@ def left_to_xla(function: F, *axes: Axes) -> F:
         with jax.sharding.use_abstract_mesh(AbstractMesh((), ())):
             results = jax.eval_shape(function, *bare)
         shapes = [result.shape for result in (results if isinstance(results, tuple) else (results,))]
-        specs = [_splittable(partition_spec(of_one), shape) for of_one, shape in zip(axes, shapes, strict=True)]
+        specs = [_splittable(partition_spec(names), shape) for names, shape in zip(axes, shapes, strict=True)]
         out = tuple(specs) if isinstance(results, tuple) else specs[0]
         return jax.sharding.auto_axes(function, out_sharding=out)(*arguments)
 
@@ -162,7 +162,7 @@ def _splittable(spec: PartitionSpec, shape: Sequence[int]) -> PartitionSpec:
     return PartitionSpec(*(None if size == 1 else part for part, size in zip(spec, shape, strict=True)))
 
 
-def parts(axis: str) -> int:
+def shard_count(axis: str) -> int:
     """Return in how many parts the mesh splits a logical axis; 1 without a mesh.
 
     Raises:
@@ -191,7 +191,7 @@ def _shard_over_mesh(x: jax.Array, spec: PartitionSpec | np.ndarray) -> jax.Arra
     if (mesh := _mesh()) is None:
         return x
     if isinstance(spec, np.ndarray):
-        spec = _spec_of(spec, mesh)
+        spec = _assignment_spec(spec, mesh)
     return _put(x, PartitionSpec(*spec, *[None] * (x.ndim - len(spec))), mesh)
 
 
@@ -211,7 +211,7 @@ def _axes_of_product(mesh: AbstractMesh, partitions: int) -> tuple[str, ...]:
     raise ValueError(f"{partitions} partitions over a mesh of {shown}: {which}")
 
 
-def _spec_of(assignment: np.ndarray, mesh: AbstractMesh) -> PartitionSpec:
+def _assignment_spec(assignment: np.ndarray, mesh: AbstractMesh) -> PartitionSpec:
     """Return the mesh axes that place parts as a device assignment says."""
     sizes = {name: size for name, size in mesh.shape.items() if size > 1}
     devices = np.arange(mesh.size).reshape(tuple(sizes.values()))

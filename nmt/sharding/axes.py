@@ -40,7 +40,7 @@ class AxisRules:
     used: tuple[tuple[str, tuple[str, ...]], ...]  # of arrays in use
     stored: tuple[tuple[str, tuple[str, ...]], ...] = ()  # of weights between uses, where it is another
 
-    def of(self, axis: str | None, stored: bool = False) -> tuple[str, ...]:
+    def mesh_axes(self, axis: str | None, stored: bool = False) -> tuple[str, ...]:
         """Return the mesh axes that a logical axis is split over, outermost first.
 
         Raises:
@@ -58,18 +58,18 @@ class AxisRules:
         taken: set[str] = set()
         parts: list[str | tuple[str, ...] | None] = []
         for axis in axes:
-            names = tuple(name for name in self.of(axis, stored) if name not in taken)
+            names = tuple(name for name in self.mesh_axes(axis, stored) if name not in taken)
             taken |= set(names)
             parts.append(names[0] if len(names) == 1 else names or None)
         return PartitionSpec(*parts)
 
 
-in_force = jax.make_user_context(None)
+rules_context = jax.make_user_context(None)
 
 
 def active_rules() -> AxisRules | None:
     """Return the table in force, None outside of `Layout.use`."""
-    rules: AxisRules | None = in_force.value
+    rules: AxisRules | None = rules_context.value
     return rules
 
 

@@ -64,7 +64,7 @@ class Hosts:
         """Whether this is host 0."""
         return self.index == 0
 
-    def from_first(self, name: str, value: Callable[[], Any]) -> Any:
+    def broadcast(self, name: str, value: Callable[[], Any]) -> Any:
         """Return what host 0 computes, on all hosts; the others wait for up to a day.
 
         Args:
@@ -78,10 +78,10 @@ class Hosts:
             return value()
         if self.first:
             result = value()
-            self.line.tell(name, json.dumps(result))
+            self.line.broadcast(name, json.dumps(result))
             return result
         try:
-            return json.loads(self.line.hear(name, 3600 * _WAIT_HOURS))
+            return json.loads(self.line.receive(name, 3600 * _WAIT_HOURS))
         except TimeoutError:
             raise UserError(f"host 0 took more than {_WAIT_HOURS} h for {name}: start the run again") from None
 
@@ -98,7 +98,7 @@ class Hosts:
             return function
         program = function.lower(*arguments).compile()
         try:
-            self.line.meet(3600 * _COMPILE_HOURS)
+            self.line.barrier(3600 * _COMPILE_HOURS)
         except TimeoutError:
             raise UserError(f"some hosts are not ready after {_COMPILE_HOURS} h: look at what they say") from None
         return program
@@ -107,7 +107,7 @@ class Hosts:
 ALONE = Hosts()
 
 
-def share(batches: NamedSharding, rows: int) -> tuple[int, int]:
+def host_shard(batches: NamedSharding, rows: int) -> tuple[int, int]:
     """Return which part of a batch this host feeds: (h, H) is rows h * B / H to (h + 1) * B / H.
 
     Hosts along other axes than those of the batch feed the same rows. A host whose devices hold rows here and there

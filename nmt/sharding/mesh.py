@@ -13,8 +13,8 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, get_abstract_mesh
 
 from nmt.config import MeshConfig
 from nmt.errors import UserError
-from nmt.sharding.axes import AxisRules, in_force
-from nmt.sharding.presets import SLICES, Preset, load_preset
+from nmt.sharding.axes import AxisRules, rules_context
+from nmt.sharding.mesh_presets import SLICES, MeshPreset, load_mesh_preset
 
 _TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 
@@ -31,7 +31,7 @@ class Layout:
         """Set mesh and table for what is traced, placed or run inside."""
         mesh = self.mesh
         setting = jax.set_mesh(mesh) if isinstance(mesh, Mesh) else jax.sharding.use_abstract_mesh(mesh)
-        with setting, in_force(self.rules):
+        with setting, rules_context(self.rules):
             yield mesh
 
 
@@ -47,10 +47,10 @@ def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] 
       UserError: no such preset, or the sizes do not multiply to the number of devices.
     """
     config = MeshConfig() if config is None else config
-    preset = load_preset(config.preset)
+    preset = load_mesh_preset(config.preset)
     devices = jax.devices() if devices is None else devices
     count = devices if isinstance(devices, int) else len(devices)
-    slices = config.slices or (1 if isinstance(devices, int) else _slices_of(devices))
+    slices = config.slices or (1 if isinstance(devices, int) else _count_slices(devices))
     sizes = _sizes(preset, config, count, slices)
     types = (_TYPES[config.axis_types],) * len(sizes)
     if isinstance(devices, int):
@@ -77,7 +77,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, **sizes: int) -> Mesh
     return make_layout(MeshConfig(**sizes), devices).mesh
 
 
-def _sizes(preset: Preset, config: MeshConfig, devices: int, slices: int) -> dict[str, int]:
+def _sizes(preset: MeshPreset, config: MeshConfig, devices: int, slices: int) -> dict[str, int]:
     """Return the number of devices along each axis."""
     given = {axis: getattr(config, axis) for axis in ("data", "fsdp", "expert", "model")}
     for axis, size in given.items():
@@ -109,7 +109,7 @@ def _sizes(preset: Preset, config: MeshConfig, devices: int, slices: int) -> dic
     return sizes
 
 
-def _slices_of(devices: Sequence[Any]) -> int:
+def _count_slices(devices: Sequence[Any]) -> int:
     """Return how many slices devices are in, as they say; one if they do not."""
     return len({getattr(device, "slice_index", 0) for device in devices})
 
@@ -124,7 +124,7 @@ def _arranged(devices: Sequence[Any], sizes: dict[str, int], slices: int) -> np.
     shape = tuple(sizes.values())
     if devices[0].platform != "tpu":
         return np.asarray(devices).reshape(shape)
-    if slices > 1 and sizes.get("data", 1) % slices == 0 and _slices_of(devices) == slices:
+    if slices > 1 and sizes.get("data", 1) % slices == 0 and _count_slices(devices) == slices:
         across = tuple(slices if axis == "data" else 1 for axis in sizes)
         inside = tuple(size // parts for size, parts in zip(shape, across, strict=True))
         return mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)

@@ -30,7 +30,7 @@ _PART_WITHIN = 30.0  # seconds to wait for others at the end
 # A machine without power closes nothing: TCP asks after 20 s of silence, every 10 s, and gives up after four questions.
 _KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 
-_MEETING = "meeting"
+_BARRIER = "barrier"
 
 Message = dict[str, Any]
 
@@ -236,11 +236,11 @@ class Line:
         self._changed = threading.Condition()
         threading.Thread(target=self._listen, name="nmt-line", daemon=True).start()
 
-    def tell(self, name: str, value: str) -> None:
+    def broadcast(self, name: str, value: str) -> None:
         """Process 0: tell all others something."""
         self._send(name=name, value=value)
 
-    def hear(self, name: str, seconds: float) -> str:
+    def receive(self, name: str, seconds: float) -> str:
         """Others: return what process 0 tells under a name, in the order in which it was told.
 
         Raises:
@@ -253,7 +253,7 @@ class Line:
                 return self._queue(name).get(timeout=0.5)
         raise TimeoutError
 
-    def meet(self, seconds: float) -> None:
+    def barrier(self, seconds: float) -> None:
         """Wait until all processes are here.
 
         Raises:
@@ -261,13 +261,13 @@ class Line:
         """
         if self.place.process:
             self._send(here=self.place.process)
-            self.hear(_MEETING, seconds)
+            self.receive(_BARRIER, seconds)
             return
         with self._changed:
             if not self._changed.wait_for(lambda: all(self._here[n] > 0 for n in self._connections), seconds):
                 raise TimeoutError
             self._here.subtract(self._connections.keys())
-        self.tell(_MEETING, "")
+        self.broadcast(_BARRIER, "")
 
     def fail(self, reason: str) -> None:
         """Tell all others that this process ends before its time, and why; they have a moment to say so."""

@@ -38,8 +38,8 @@ class Tunnel:
             client, _ = self._server.accept()
             with contextlib.suppress(OSError):
                 service = self._connect()
-                self._start(self._pass_on, client, service)
-                self._start(self._pass_back, service, client)
+                self._start(self._forward_requests, client, service)
+                self._start(self._return_answers, service, client)
 
     def _connect(self) -> socket.socket:
         deadline = time.monotonic() + _CONNECT_WITHIN
@@ -51,13 +51,13 @@ class Tunnel:
                     raise
                 time.sleep(0.1)
 
-    def _pass_on(self, client: socket.socket, service: socket.socket) -> None:
+    def _forward_requests(self, client: socket.socket, service: socket.socket) -> None:
         service.settimeout(None)
         _copy(client, service)
         with contextlib.suppress(OSError):
             service.shutdown(socket.SHUT_WR)
 
-    def _pass_back(self, service: socket.socket, client: socket.socket) -> None:
+    def _return_answers(self, service: socket.socket, client: socket.socket) -> None:
         _copy(service, client)
         while not self._parting():
             time.sleep(0.1)

@@ -156,7 +156,7 @@ class _Loop:
         every, last = self.recipe.train.checkpoint_every, self.recipe.train.steps
         step = saved = self.progress.step
         running: tuple[Metrics, dict[str, jax.Array]] | None = None
-        measured = self.hosts.from_first(
+        measured = self.hosts.broadcast(
             "the last development loss", lambda: self.recorder.has("dev", self.progress.step)
         )
         if step and step % every == 0 and not measured:
@@ -245,7 +245,7 @@ class _Loop:
             return
         position = self.data.batches.get_state()
         stage = position["next_stage"]
-        ends = self.hosts.from_first(
+        ends = self.hosts.broadcast(
             f"the end of stage {stage + 1} at step {step}",
             lambda: curriculum.ends(stage, position["began"], step, self.recorder.dev),
         )

@@ -22,7 +22,7 @@ from nmt.models.moe.routers import make_router
 from nmt.models.tokens import Phase
 from nmt.models.transformer import Transformer
 from nmt.sharding import named_sharding
-from nmt.sharding.hosts import share
+from nmt.sharding.hosts import host_shard
 from nmt.train.accumulation import accumulated_gradients, micro_batch_shares, split_batch
 from nmt.train.objective import Metrics, MicroBatchShare, combine_metrics, objective
 from nmt.train.optimizer import global_norm, make_optimizer
@@ -106,7 +106,7 @@ def _placer(rows: int, batches: NamedSharding) -> Callable[[Batch], Batch]:
     # Not before there is a batch: the devices of a plan are not here, and have no share in anything.
     @functools.cache
     def first_row() -> int:
-        host, of = share(batches, rows)
+        host, of = host_shard(batches, rows)
         return host * rows // of
 
     def place(batch: Batch) -> Batch:

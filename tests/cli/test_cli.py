@@ -12,8 +12,8 @@ import pytest
 
 import nmt.cli
 from nmt.cli.shell import merged_tunables
-from nmt.cli.train import TrainArguments, parse, usage
-from nmt.config.keys import describe
+from nmt.cli.train import TrainArguments, parse_train, usage
+from nmt.config.keys import recipe_keys
 from nmt.errors import UserError
 from nmt.files import declarations
 
@@ -229,7 +229,7 @@ def test_help_names_every_recipe_and_key_in_100_columns() -> None:
     assert max(map(len, text.splitlines())) <= 100
     for name in declarations("recipes"):
         assert f"\n  {name} " in text
-    for key in describe():
+    for key in recipe_keys():
         assert key.name in text
 
 
@@ -253,9 +253,11 @@ def test_version() -> None:
 
 
 def test_parse() -> None:
-    assert parse(["recipe=a=b.yaml"]) == TrainArguments("a=b.yaml", False, ())
-    assert parse(["quickstart", "seed=1", "dry_run=true"]) == TrainArguments("quickstart", True, ("seed=1",))
-    assert parse(["dry_run=False", "seed=1", "recipe=q", "name=x"]) == TrainArguments("q", False, ("seed=1", "name=x"))
+    assert parse_train(["recipe=a=b.yaml"]) == TrainArguments("a=b.yaml", False, ())
+    assert parse_train(["quickstart", "seed=1", "dry_run=true"]) == TrainArguments("quickstart", True, ("seed=1",))
+    assert parse_train(["dry_run=False", "seed=1", "recipe=q", "name=x"]) == TrainArguments(
+        "q", False, ("seed=1", "name=x")
+    )
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ def test_parse() -> None:
 )
 def test_arguments_that_are_not_understood(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse(arguments)
+        parse_train(arguments)
     assert str(caught.value).startswith(message)
 
 

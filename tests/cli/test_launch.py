@@ -50,7 +50,7 @@ def test_commands_are_understood(path: Path) -> None:
     assert found
     for program, *arguments in found:
         assert program == "nmt-train"
-        request = train.parse(arguments)
+        request = train.parse_train(arguments)
         assert load_recipe(request.recipe, request.overrides).run_dir.startswith(("gs://", "$SHARED/"))
 
 

@@ -26,9 +26,9 @@ from nmt.config import (
     save_recipe,
 )
 from nmt.config.documents import dump_document, parse_value, read_document
-from nmt.config.keys import RESUMABLE, describe, keys_by_name
+from nmt.config.keys import RESUMABLE, keys_by_name, recipe_keys
 from nmt.config.presets import PRESETS
-from nmt.config.reference import help_text, json_schema, markdown
+from nmt.config.reference import configuration_page, help_text, json_schema
 from nmt.errors import UserError
 from nmt.files import declarations
 
@@ -474,11 +474,11 @@ def test_arguments_say_the_same_as_values(tmp_path_factory: pytest.TempPathFacto
 
 
 def test_dump_spells_out_every_key_in_order(here: Path) -> None:
-    names = [key.name for key in describe() if key.kind != "section" and key.name != "model.base"]
+    names = [key.name for key in recipe_keys() if key.kind != "section" and key.name != "model.base"]
     document = dump_recipe(load_recipe("tiny"))
     Path("dumped.yaml").write_text(document)
     lines = read_document("dumped.yaml").lines
-    sections = {key.name for key in describe() if key.kind == "section"}
+    sections = {key.name for key in recipe_keys() if key.kind == "section"}
     assert [".".join(path) for path in lines if ".".join(path) not in sections] == names
 
 
@@ -552,10 +552,10 @@ def test_resumable_keys_exist() -> None:
 
 
 def test_every_field_is_a_described_key() -> None:
-    names = [key.name for key in describe()]
+    names = [key.name for key in recipe_keys()]
     assert sorted(set(names)) == sorted(names)
     assert set(names) == {*field_names(Recipe), "model.base"}
-    assert all(key.description.endswith(".") for key in describe())
+    assert all(key.description.endswith(".") for key in recipe_keys())
 
 
 def field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
@@ -573,7 +573,7 @@ def field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
 def test_defaults_of_the_reference_are_those_of_a_recipe(here: Path) -> None:
     Path("dumped.yaml").write_text(dump_recipe(load_recipe("tiny")))
     values = read_document("dumped.yaml").values
-    for key in describe():
+    for key in recipe_keys():
         if key.kind != "section" and key.default is not None and key.name not in ("model.base", "run_dir"):
             value: Any = values
             for word in key.name.split("."):
@@ -584,7 +584,7 @@ def test_defaults_of_the_reference_are_those_of_a_recipe(here: Path) -> None:
 def test_help_names_every_key_with_its_default_in_100_columns() -> None:
     text = help_text()
     assert max(map(len, text.splitlines())) <= 100
-    for key in describe():
+    for key in recipe_keys():
         assert re.search(rf"^\s*{re.escape(key.name)}\b", text, re.MULTILINE), key.name
     assert re.search(r"^  train\.schedule\.learning_rate +0\.001 +Peak", text, re.MULTILINE)
 
@@ -600,13 +600,13 @@ def test_generated_files_are_fresh(arguments: list[str], path: str) -> None:
 
 
 def test_markdown_has_a_row_for_every_key() -> None:
-    rows = re.findall(r"^\| `([a-z_0-9.]+)` \|(?:[^|]*\|){4}$", markdown(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_0-9.]+)` \|(?:[^|]*\|){4}$", configuration_page(), re.MULTILINE)
     assert rows == [key.name for section in sections_in_order() for key in section]
 
 
 def sections_in_order() -> list[list[Any]]:
-    leaves = [key for key in describe() if key.kind != "section"]
-    names = ["", *(key.name for key in describe() if key.kind == "section")]
+    leaves = [key for key in recipe_keys() if key.kind != "section"]
+    names = ["", *(key.name for key in recipe_keys() if key.kind == "section")]
     return [[key for key in leaves if key.name.rpartition(".")[0] == name] for name in names]
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nmt.cli.vocab import parse
+from nmt.cli.vocab import parse_vocab
 from nmt.config import VocabConfig
 from nmt.data.coverage import measure_coverage, write_coverage
 from nmt.data.vocab import Vocabulary, learn
@@ -77,7 +77,7 @@ def test_a_given_vocabulary_is_copied_and_checked(path, tmp_path):
 )
 def test_arguments_of_the_command(arguments, message):
     with pytest.raises(UserError, match=message):
-        parse(arguments)
+        parse_vocab(arguments)
 
 
 def test_reports_of_models_and_of_what_is_none(path, tmp_path, capsys):

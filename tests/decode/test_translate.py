@@ -347,7 +347,7 @@ pieces_of_text = st.sampled_from([b"\n", b"\r", b"\r\n", b" ", b"\x00", b"\xff",
 def test_as_many_lines_come_out_as_went_in(run_dir, loaded, data):
     with pytest.MonkeyPatch.context() as patch:
         streams = Streams(patch, data)
-        command.run(request(run_dir, beam=1))
+        command.run_translation(request(run_dir, beam=1))
     before, after = data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), streams.out.getvalue().split(b"\n")
     assert len(before) == len(after)
     for line, translation in zip(before, after, strict=True):
@@ -362,7 +362,7 @@ def test_files_scores_and_notes(run_dir, loaded, translator, tmp_path, monkeypat
     long = " ".join(SENTENCES["en"] * 3)
     text.write_bytes(f"{TEXT[0]}\n\n{long}".encode() + b"\n\xff\n")
     streams = Streams(monkeypatch)
-    command.run(request(run_dir, target="zh", file=str(text), output=str(out), scores=True))
+    command.run_translation(request(run_dir, target="zh", file=str(text), output=str(out), scores=True))
     assert streams.out.getvalue() == b""
     lines = out.read_text().split("\n")
     first = translator.translate_scored([TEXT[0]], "en", "zh")[0]
@@ -387,14 +387,14 @@ def test_output_is_all_or_nothing(run_dir, loaded, translator, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(type(translator), "translate_scored", fail)
         with pytest.raises(UserError, match="half-way"):
-            command.run(request(run_dir, output=str(out)))
+            command.run_translation(request(run_dir, output=str(out)))
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
     assert out.read_text() == "before"
 
 
 def test_a_terminal_is_answered_line_by_line(run_dir, loaded, translator, monkeypatch):
     streams = Streams(monkeypatch, f"{TEXT[0]}\n\n{TEXT[1]}".encode(), terminal=True)
-    command.run(request(run_dir))
+    command.run_translation(request(run_dir))
     first, second = translator.translate(TEXT[:2], "en", "de")
     assert streams.out.getvalue().decode() == f"{first}\n\n{second}"
     assert streams.err.getvalue() == "en-de> " * 4 + "\n"

@@ -23,8 +23,7 @@ from small_plan import (
     planned,
 )
 
-from nmt.cli.plan import parse
-from nmt.cli.plan_report import misfit
+from nmt.cli.plan import parse_plan
 from nmt.config import load_recipe
 from nmt.errors import UserError
 from nmt.plan import topology
@@ -35,6 +34,7 @@ from nmt.plan.decoding import Decoding
 from nmt.plan.memory import Parameters
 from nmt.plan.planning import Plan
 from nmt.plan.topology import Topology, parse_topology
+from nmt.recipes.plan_report import misfit
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +113,11 @@ def test_the_process_stays_on_the_cpu_and_counts_its_devices_itself(monkeypatch)
 )
 def test_mistakes_in_arguments_are_explained(arguments, message):
     with pytest.raises(UserError, match=message):
-        parse(arguments)
+        parse_plan(arguments)
 
 
 def test_arguments_in_any_order():
-    request = parse(["quickstart", "--json", "x.json", "model.moe=null", "--collectives", "topology=cpu:4"])
+    request = parse_plan(["quickstart", "--json", "x.json", "model.moe=null", "--collectives", "topology=cpu:4"])
     assert request.recipe == "quickstart"
     assert (request.topology, request.json, request.collectives) == (Topology("cpu", (4,)), "x.json", True)
     assert request.overrides == ("model.moe=null",)

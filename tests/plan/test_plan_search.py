@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from small_plan import GIB, RECIPE, command, environment
 
-from nmt.cli.plan_report import FITS, INTERRUPTED, TOO_LARGE, Options, plan_and_report
 from nmt.config import load_recipe
 from nmt.plan import search
 from nmt.plan.search import Attempt, Choice, Search, rank, search_as_json
 from nmt.plan.topology import parse_topology
+from nmt.recipes.plan_report import FITS, INTERRUPTED, TOO_LARGE, Options, plan_and_report
 
 DENSE_AND_SHALLOW = ("model.moe=null", "model.encoder_layers=1", "model.decoder_layers=1")
 

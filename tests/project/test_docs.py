@@ -59,14 +59,14 @@ def check_command(words: list[str]) -> None:
     if {"--help", "--version"} & set(arguments):
         return
     if name in ("nmt-train", "nmt-plan"):
-        request = train.parse(arguments) if name == "nmt-train" else plan.parse(arguments)
+        request = train.parse_train(arguments) if name == "nmt-train" else plan.parse_plan(arguments)
         if request.recipe in declarations("recipes"):
             load_recipe(request.recipe, [word for word in request.overrides if "NAME" not in word])
         else:
             read_arguments(request.overrides)
         return
     if name == "nmt-vocab":
-        wanted = vocab.parse(arguments)
+        wanted = vocab.parse_vocab(arguments)
         read_arguments(wanted.overrides)
         return
     command = typer.main.get_command(importlib.import_module(COMMANDS[name].partition(":")[0]).app)

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from nmt.cli.launch import KEYS, LaunchKeys, parse_launch
-from nmt.cli.train import parse
+from nmt.cli.train import parse_train
 from nmt.errors import UserError
 from nmt.sharding import rollcall
-from nmt.sharding.hosts import share
+from nmt.sharding.hosts import host_shard
 from nmt.sharding.rollcall import Connection, Line, Place, call_roll
 
 GREETING = {"nmt": "1", "train.steps": "100"}
@@ -177,13 +177,13 @@ def test_two_of_one_number():
 
 def test_process_0_tells_and_the_others_hear():
     team = Team(3)
-    team.lines[0].tell("a", json.dumps([1]))
-    team.lines[0].tell("b", "x")
-    team.lines[0].tell("a", "2")
+    team.lines[0].broadcast("a", json.dumps([1]))
+    team.lines[0].broadcast("b", "x")
+    team.lines[0].broadcast("a", "2")
     for line in team.lines[1:]:
-        assert [line.hear("b", 5), line.hear("a", 5), line.hear("a", 5)] == ["x", "[1]", "2"]
+        assert [line.receive("b", 5), line.receive("a", 5), line.receive("a", 5)] == ["x", "[1]", "2"]
         with pytest.raises(TimeoutError):
-            line.hear("a", 0.1)
+            line.receive("a", 0.1)
 
 
 def test_they_meet():
@@ -194,7 +194,7 @@ def test_they_meet():
         for turn in range(3):
             time.sleep(0.03 * number)
             order.append((turn, "before"))
-            team.lines[number].meet(10)
+            team.lines[number].barrier(10)
             order.append((turn, "after"))
 
     threads = [threading.Thread(target=meet, args=(number,)) for number in range(3)]
@@ -270,13 +270,13 @@ def test_messages_may_come_in_pieces():
 
 def test_no_keys_leave_it_to_jax():
     assert parse_launch({}) == LaunchKeys()
-    assert parse(["quickstart"]).launch == LaunchKeys()
+    assert parse_train(["quickstart"]).launch == LaunchKeys()
 
 
 def test_three_keys():
     arguments = ["quickstart", *(f"distributed.{x}" for x in ("coordinator=[::1]:80", "process=1", "processes=2"))]
-    assert parse(arguments).launch == LaunchKeys("[::1]:80", 1, 2)
-    assert parse(arguments).overrides == ()
+    assert parse_train(arguments).launch == LaunchKeys("[::1]:80", 1, 2)
+    assert parse_train(arguments).overrides == ()
     assert Place("[::1]:80", 1, 2).address == ("::1", 80)
 
 
@@ -309,7 +309,7 @@ def test_keys_that_make_no_sense(values, message):
 
 def test_a_misspelt_key_is_noticed():
     with pytest.raises(UserError, match=r"did you mean distributed\.coordinator"):
-        parse(["quickstart", "distributed.coordinater=a:1"])
+        parse_train(["quickstart", "distributed.coordinater=a:1"])
     assert len(KEYS) == len(LaunchKeys._fields)
 
 
@@ -338,4 +338,4 @@ class Placement:
     ],
 )
 def test_a_host_feeds_the_rows_of_its_devices(spans, expected):
-    assert share(Placement(*spans), 16) == expected
+    assert host_shard(Placement(*spans), 16) == expected

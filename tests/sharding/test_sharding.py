@@ -35,7 +35,7 @@ from nmt.models.weights import load_model
 from nmt.sharding import (
     LOGICAL_AXES,
     active_rules,
-    load_preset,
+    load_mesh_preset,
     make_layout,
     make_mesh,
     named_sharding,
@@ -429,17 +429,17 @@ def test_annotations_split_and_replicate(eight):
 # Rules, meshes and their mistakes
 
 
-GSHARD = load_preset("expert").rules
+GSHARD = load_mesh_preset("expert").rules
 EIGHT = make_layout(MeshConfig(data=2, expert=2, model=2), devices=8)
 
 
 @pytest.mark.parametrize("name", sorted(declarations(MESH_FOLDER)))
 def test_presets_name_mesh_axes_and_use_none_twice(name):
-    preset = load_preset(name)
+    preset = load_mesh_preset(name)
     assert preset.description
     for axis in LOGICAL_AXES:
         for stored in (False, True):
-            names = preset.rules.of(axis, stored)
+            names = preset.rules.mesh_axes(axis, stored)
             assert set(names) <= set(preset.axes), axis
             assert len(set(names)) == len(names), axis
 

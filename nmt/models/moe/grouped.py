@@ -34,7 +34,7 @@ class Blocks:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Layout:
+class BlockLayout:
     """Where the choices of N tokens are, in P = B*R places: B blocks of R rows."""
 
     occupant: jax.Array  # int32 [P], the token of each place, N where it is empty
@@ -53,7 +53,7 @@ def most_rows() -> int:
     return MOST_ROWS_OF_GPU if platform() == "gpu" else MOST_ROWS
 
 
-def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> Layout:
+def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> BlockLayout:
     """Sort choices by expert into blocks of one expert each.
 
     Args:
@@ -70,7 +70,7 @@ def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> Layout:
     begin = end - -(-count // rows)
     place = jnp.where(kept, begin[expert] * rows + rank, blocks * rows).astype(jnp.int32)
     owner = (jnp.arange(blocks)[:, None] >= end).sum(axis=-1, dtype=jnp.int32)
-    return Layout(invert(place, blocks * rows), place, Blocks(jnp.minimum(owner, experts - 1), end[-1]))
+    return BlockLayout(invert(place, blocks * rows), place, Blocks(jnp.minimum(owner, experts - 1), end[-1]))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

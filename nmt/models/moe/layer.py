@@ -28,7 +28,7 @@ from nmt.models.moe.routing import ExpertChoice, Routing
 from nmt.models.moe.statistics import RoutingStats, statistics
 from nmt.models.numerics import dropout, split_key
 from nmt.models.tokens import Phase, TokenInfo
-from nmt.sharding import left_to_xla, parts
+from nmt.sharding import left_to_xla, shard_count
 
 TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
@@ -243,7 +243,7 @@ def _groups_of_devices(tokens: int) -> int:
 
     One where every device has all experts; where they are spread, as many as the devices that have tokens.
     """
-    groups = parts("group") if parts("expert") > 1 else 1
+    groups = shard_count("group") if shard_count("expert") > 1 else 1
     return groups if tokens % groups == 0 else 1
 
 

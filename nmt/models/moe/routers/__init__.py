@@ -8,5 +8,5 @@ from nmt.models.moe.routers.contract import Router
 
 def make_router(config: MoEConfig, decoder: bool = False) -> Router:
     """Return the router of the layers of the encoder or of the decoder."""
-    kind: type[Router] = importlib.import_module(f"{__name__}.{config.routing_of(decoder)}").ROUTER
+    kind: type[Router] = importlib.import_module(f"{__name__}.{config.routing_kind(decoder)}").ROUTER
     return kind(config, decoder)

@@ -50,7 +50,7 @@ class Router(ABC):
     @property
     def kind(self) -> str:
         """The name of the kind of routing in the table of `nmt/config/routers.py`."""
-        return self.config.routing_of(self.decoder)
+        return self.config.routing_kind(self.decoder)
 
     def training_pairs(self, tokens: float, slots: float) -> float:
         """Return how many pairs of token and expert there are in training, given the tokens and all experts' slots."""

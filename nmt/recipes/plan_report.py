@@ -8,7 +8,6 @@ from typing import Any
 from etils import epath
 from rich.console import Console
 
-from nmt.cli.plan_tables import show_attempt, show_collectives, show_head, show_plan, show_ranking, show_search
 from nmt.config import Recipe
 from nmt.files import atomic_write
 from nmt.plan.advice import knobs
@@ -16,6 +15,7 @@ from nmt.plan.compile import Overflow
 from nmt.plan.planning import Plan, as_json, make_plan
 from nmt.plan.search import Attempt, Search, rank, search_as_json
 from nmt.plan.topology import Topology
+from nmt.recipes.plan_tables import show_attempt, show_collectives, show_head, show_plan, show_ranking, show_search
 from nmt.recipes.terminal import TerminalProgress, table_console
 
 FITS, TOO_LARGE, INTERRUPTED = 0, 1, 130  # exit statuses

@@ -15,7 +15,7 @@ _KEYS = ("description", "axes", "rules", "stored")
 
 
 @dataclass(frozen=True)
-class Preset:
+class MeshPreset:
     """One preset."""
 
     name: str
@@ -24,7 +24,7 @@ class Preset:
     rules: AxisRules
 
 
-def load_preset(name: str) -> Preset:
+def load_mesh_preset(name: str) -> MeshPreset:
     """Return a mesh preset, by name (of recipes/meshes/NAME.yaml) or by path.
 
     Raises:
@@ -38,7 +38,7 @@ def load_preset(name: str) -> Preset:
 class _Reader:
     document: Document
 
-    def preset(self, name: str) -> Preset:
+    def preset(self, name: str) -> MeshPreset:
         values = self.document.values
         for key in values:
             if key not in _KEYS:
@@ -48,7 +48,7 @@ class _Reader:
                 raise self.wrong((), f"{key} is missing")
         axes = self.axes()
         used, stored = (self.table(key, tuple(axes)) for key in ("rules", "stored"))
-        return Preset(name, str(values.get("description") or ""), axes, AxisRules(name, used, stored))
+        return MeshPreset(name, str(values.get("description") or ""), axes, AxisRules(name, used, stored))
 
     def axes(self) -> dict[str, int | Literal["slices"]]:
         axes = self.mapping("axes")

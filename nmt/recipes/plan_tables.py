@@ -14,7 +14,7 @@ from nmt.plan.planning import TRILLION, Plan
 from nmt.plan.roofline import Roofline
 from nmt.plan.search import SEARCHED, Attempt, Search
 from nmt.recipes.terminal import print_line
-from nmt.sharding.presets import SIZED
+from nmt.sharding.mesh_presets import SIZED
 
 GIB = 2**30
 _PARTS = ("encoder", "decoder", "self_attention", "cross_attention", "feed_forward", "moe")  # `jax.named_scope`s
@@ -110,11 +110,11 @@ def _memory_table(plan: Plan, compiled: Compiled) -> Table:
     table.add_section()
     table.add_row("arguments", _gib(memory.arguments), "what is there before it, as XLA lays it out")
     table.add_row("temporaries", _gib(memory.temporaries + memory.outputs + memory.code), "with the program's code")
-    table.add_row("peak", _gib(memory.peak), _of_chip(plan, memory.peak))
+    table.add_row("peak", _gib(memory.peak), _chip_share(plan, memory.peak))
     return table
 
 
-def _of_chip(plan: Plan, used: float) -> str:
+def _chip_share(plan: Plan, used: float) -> str:
     size = plan.chip.hbm_bytes
     return "" if size is None else f"of {size / GIB:.2f} GiB that a program may use ({used / size:.0%})"
 
