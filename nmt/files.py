@@ -1,4 +1,4 @@
-"""Where things are: declarations, the cache, and atomic writes."""
+"""Places of files: declarations and the cache; object stores, and atomic writes."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from platformdirs import user_cache_dir
 from nmt.errors import UserError, did_you_mean
 
 MESHES = "recipes/meshes"
-# Each in a folder of this name, and what one of them is called.
+# The folder of each kind of declaration, and the name of one declaration of that kind.
 _SINGULAR = {"recipes": "recipe", "models": "model", "data": "corpus", MESHES: "mesh preset"}
 DECLARATIONS = tuple(_SINGULAR)
 
@@ -78,7 +78,7 @@ def check_store(folder: epath.Path) -> None:
     """Check that a folder, if it is in an object store, can be looked into.
 
     Raises:
-      UserError: it cannot, and what to install or to look after.
+      UserError: it cannot; the message says what to install or to check.
     """
     if not is_remote(folder):
         return
@@ -89,7 +89,7 @@ def check_store(folder: epath.Path) -> None:
 
 
 def store_problem(what: str, folder: epath.Path, error: Exception) -> UserError:
-    """Return what to tell a person when an object store refuses something, whose clients raise errors of many kinds."""
+    """Return the error for a person when an object store refuses something; its clients raise errors of many kinds."""
     if isinstance(error, ImportError):
         return UserError(f"{folder} needs another package ({error}): for gs:// pip install 'nmt-moe[gcs]'")
     reason = " ".join(str(error).split()) or type(error).__name__
@@ -99,7 +99,7 @@ def store_problem(what: str, folder: epath.Path, error: Exception) -> UserError:
 
 
 def allow_open_files(count: int) -> None:
-    """Let this process have so many more files open, as far as the system lets it; a mapped file is an open one."""
+    """Let this process open `count` more files, up to the system's limit. A memory-mapped file is an open one."""
     try:
         import resource
     except ImportError:  # not on Windows, which has no such limit

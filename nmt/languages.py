@@ -83,7 +83,7 @@ class Direction(NamedTuple):
 
     @property
     def denoises(self) -> bool:
-        """Whether this is no translation, but what is learnt from text of one language: de-de."""
+        """Whether this is denoising of text of one language, such as de-de, instead of translation."""
         return self.source == self.target
 
 
@@ -102,7 +102,7 @@ class Registry:
         return found
 
     def nearest(self, text: str, most: int = 3) -> str:
-        """Return `"; did you mean de (German)?"`, or what to do when no spelling is near `text`."""
+        """Return `"; did you mean de (German)?"`, or advice when no spelling is near `text`."""
         key = _key(text)
         keys = difflib.get_close_matches(key, self.index, n=4 * most, cutoff=0.6)
         likeness = [difflib.SequenceMatcher(None, other, key).ratio() for other in keys]
@@ -122,7 +122,7 @@ class _Row(NamedTuple):
 
 
 def _key(text: str) -> str:
-    """Fold what does not tell languages apart: case, `_` or space for `-`, compatible Unicode forms."""
+    """Fold differences that do not tell languages apart: case, `_` or space for `-`, compatible Unicode forms."""
     # Dotless i is a letter of Crimean Tatar and others; its capital is the I of everybody else.
     folded = unicodedata.normalize("NFKC", text).casefold().replace("ı", "i")
     return re.sub(r"[\s_]+", "-", folded.strip())

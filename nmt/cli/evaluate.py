@@ -11,7 +11,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 class EvaluateArguments(NamedTuple):
-    """What the arguments ask for."""
+    """The parsed arguments of nmt-evaluate."""
 
     run: str
     testset: str | None

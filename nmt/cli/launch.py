@@ -1,6 +1,7 @@
-"""Keys of nmt-train that say which of several processes this is: of the command, not of the recipe.
+"""Keys of nmt-train that place this process among those of a run.
 
-They differ from process to process and from start to start, so RUN/recipe.yaml does not have them.
+They belong to the command and not to the recipe: they differ from process to process and from start to start, so
+RUN/recipe.yaml does not have them.
 """
 
 from collections.abc import Mapping

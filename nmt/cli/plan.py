@@ -1,4 +1,4 @@
-"""nmt-plan: compiles the real step of a recipe for a topology that need not be here."""
+"""nmt-plan: compiles the real step of a recipe for a topology that need not be on this machine."""
 
 import sys
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ _FLAGS = ("--decode", "--collectives", "--search", "--json")
 
 
 class PlanArguments(NamedTuple):
-    """What the arguments ask for."""
+    """The parsed arguments of nmt-plan."""
 
     recipe: str
     topology: Topology
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def parse_plan(arguments: Sequence[str]) -> PlanArguments:
-    """Return what the arguments ask for.
+    """Parse the arguments of the command.
 
     Raises:
       UserError: no recipe, an unknown option, an own key given twice, no such topology.

@@ -27,7 +27,7 @@ class Format(StrEnum):
 
 
 class PlotArguments(NamedTuple):
-    """What the arguments ask for."""
+    """The parsed arguments of nmt-plot."""
 
     run: str
     what: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What all commands share: how they end, and how their process is prepared before JAX is imported."""
+"""The common ground of all commands: how they end, and how their process is prepared before JAX is imported."""
 
 import errno
 import logging
@@ -73,7 +73,7 @@ def run_command(function: Callable[[], object], leave: Callable[[int], NoReturn]
 
 
 def parsed(app: "Typer", *requests: type[_Request]) -> _Request | None:
-    """Return what the arguments of the process ask for; None: they asked for help, which was shown.
+    """Parse the arguments of the process; return None if they asked for help, which is then shown.
 
     Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
 
@@ -119,7 +119,7 @@ def _tell(message: str) -> None:
 
 
 def _streams_without_reader() -> list[int]:
-    """Return which of standard output and standard error are pipes that nobody reads any more."""
+    """Return the file descriptors of standard output and standard error that are pipes without a reader."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         poll.register(stream.fileno(), 0)

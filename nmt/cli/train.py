@@ -41,7 +41,7 @@ _OWN_KEYS = ("recipe", "dry_run", *KEYS)
 
 
 class TrainArguments(NamedTuple):
-    """What the arguments ask for."""
+    """The parsed arguments of nmt-train."""
 
     recipe: str
     dry_run: bool
@@ -118,7 +118,7 @@ def _say(text: str) -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process; JAX, if it was imported, may have others to think of."""
+    """End the process with a status; a process of a pod ends without JAX waiting for the others."""
     if "nmt.sharding.hosts" in sys.modules:
         from nmt.sharding.hosts import finish
 

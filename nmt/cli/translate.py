@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 class TranslateArguments(NamedTuple):
-    """What the arguments ask for."""
+    """The parsed arguments of nmt-translate."""
 
     run: str
     source: str

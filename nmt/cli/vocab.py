@@ -1,4 +1,4 @@
-"""nmt-vocab: learns the vocabulary of a recipe, and reports what a vocabulary makes of each language."""
+"""nmt-vocab: learns the vocabulary of a recipe, and reports how a vocabulary segments each language."""
 
 import sys
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ word and per character, unknown and byte pieces, and the words of most pieces.
 
 
 class VocabArguments(NamedTuple):
-    """What the arguments ask for: a report, or the vocabulary of a recipe."""
+    """The parsed arguments of nmt-vocab: a report, or the vocabulary of a recipe."""
 
     report: str  # a run or a model; empty: learn
     recipe: str
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def parse_vocab(arguments: Sequence[str]) -> VocabArguments:
-    """Return what the arguments ask for.
+    """Parse the arguments of the command.
 
     Raises:
       UserError: no recipe, or several, or a report of nothing or of several things.

@@ -1,7 +1,7 @@
 """Directions written as patterns: `*-en` is every language that the corpora cover, into English.
 
-What parallel corpora cover and what monolingual ones do is told apart: directions are of the former, denoising is of
-the latter.
+Patterns of directions stand for the languages of the parallel corpora, patterns of denoising for those of the
+monolingual ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,7 +69,7 @@ def _expand(direction: str, covered: Sequence[str]) -> Iterator[str]:
 
 def _covered(corpus: str, monolingual: bool = False) -> list[str]:
     values = read_document(find_declaration("data", corpus)).values
-    # What a mixture covers is about its directions.
+    # The list of a mixture is about its directions.
     if (codes := values.get("covers")) and bool(values.get("monolingual")) == monolingual:
         return [str(code) for code in codes]
     return [code for part in values.get("mixture") or () for code in _covered(str(part), monolingual)]

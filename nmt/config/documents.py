@@ -40,7 +40,7 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True)
 class Document:
-    """What a YAML file says, and on which line it says it."""
+    """The content of a YAML file, with the line of every key."""
 
     path: str  # as it is shown: relative where it lies below the working directory
     values: dict[str, Any]  # nested; lists are tuples

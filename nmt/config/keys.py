@@ -9,9 +9,9 @@ from typing import Any
 from nmt.config.documents import KeyPath, dump_value
 from nmt.config.schema import Recipe
 
-# What may change between two starts of one run: it touches neither the text that is learnt from nor the arithmetic of
-# a step from given weights. A section stands for all its keys. Everything else, and every key yet to come, forbids
-# resuming.
+# Keys that may change between two starts of one run: they touch neither the training text nor the arithmetic of a step
+# from given weights. A section stands for all its keys. A run cannot be resumed with another value of any other key,
+# nor of any key yet to come.
 RESUMABLE = (
     "name",
     "description",
@@ -77,7 +77,7 @@ def keys_by_name() -> dict[str, Key]:
 
 
 def unknown_key(path: KeyPath) -> str:
-    """Return what is wrong with a key that the schema does not have, or an empty string when it has it."""
+    """Return an explanation why a key is unknown to the schema, or an empty string when it is known."""
     name, known = ".".join(path), keys_by_name()
     if name in known and not any("." in word for word in path):
         return ""
@@ -100,7 +100,7 @@ def nearest_keys(wrong: str, most: int = 3) -> str:
 
 
 def _likeness(wrong: str, name: str) -> float:
-    """Return from 0 to 1 how much a key is like what was written, where its last word counts twice."""
+    """Return the likeness, from 0 to 1, of a key and the text written; the last word of the key counts twice."""
     wrong_word, word = wrong.rpartition(".")[2], name.rpartition(".")[2]
     shared = not {*wrong_word.split("_")}.isdisjoint(word.split("_"))
     words = max(_ratio(wrong_word, word), 0.8 if shared else 0.0)
@@ -138,7 +138,7 @@ def _default(value: object, kind: str) -> str:
 
 
 def _words(schema: dict[str, Any]) -> str:
-    """Return what a JSON schema asks for, in plain words: `whole number, at least 1`."""
+    """Return the type that a JSON schema describes, in plain words: `whole number, at least 1`."""
     if "$ref" in schema:
         return "section"
     if "enum" in schema:

@@ -7,7 +7,7 @@ with.
 
 Sections merge key by key; anything else, null included, replaces. A later key inside a section that was null brings
 the section back with its defaults. Every mistake is reported with the key, the file and line or the argument, and
-what is valid instead.
+the values that are valid.
 """
 
 import json
@@ -60,7 +60,7 @@ class _Settings:
         self.values = _merged(_without(self.values, chosen_preset(_layer_moe(layer))), layer)
 
     def layer(self, key: str) -> int:
-        """Return which layer gave a key of `model.moe`, the last that did; -1 if none did."""
+        """Return the number of the last layer that gave a key of `model.moe`; -1 if none did."""
         return max((number for number, layer in enumerate(self.layers) if key in _layer_moe(layer)), default=-1)
 
     def origin(self, path: KeyPath) -> str:
@@ -83,7 +83,7 @@ def load_recipe(
     Args:
       name_or_path: a name under recipes/, or a path ending in .yaml.
       overrides: arguments such as `train.steps=100`, `data.directions=de-en,en-de` or `model.moe=null`.
-      say: is told in one line of every corpus that is replaced.
+      say: called with one line for every corpus that is replaced.
 
     Raises:
       UserError: an unknown recipe, model or key, a wrong value, a key given twice; one line per mistake.
@@ -222,7 +222,7 @@ def _check_keys(document: Document, section: KeyPath = ()) -> None:
 
 
 def _explain(mistake: "ErrorDetails", settings: _Settings) -> str:
-    """Return one line that says where, which key, what was given and what is expected."""
+    """Return one line with the place, the key, the value given and the value expected."""
     path = tuple(part for part in mistake["loc"] if isinstance(part, str))
     name, origin, value = ".".join(path), settings.origin(path), mistake["input"]
     key = keys_by_name().get(name)

@@ -37,5 +37,5 @@ else:
 
 
 def find_traits(*kinds: str) -> list[RouterTraits]:
-    """Return the traits of some kinds of routing, each once, in the order of the table."""
+    """Return the traits of the named kinds of routing, each once, in the order of the table."""
     return [traits for name, traits in ROUTERS.items() if name in kinds]

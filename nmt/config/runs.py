@@ -58,12 +58,12 @@ def flat_recipe(recipe: Recipe) -> dict[str, str]:
 
 
 def compare_recipes(old: Recipe, new: Recipe) -> list[str]:
-    """Return what differs, as `train.steps: 100 -> 200`, in the order of the schema."""
+    """Return the differences, as `train.steps: 100 -> 200`, in the order of the schema."""
     return [_arrow(name, before, after) for name, before, after in _differences(old.model_dump(), new.model_dump())]
 
 
 def resume_conflicts(old: Recipe, new: Recipe) -> list[str]:
-    """Return those of the differences with which a run that began with `old` cannot go on (see `keys.RESUMABLE`).
+    """Return the differences that forbid a run that began with `old` to go on with `new` (see `keys.RESUMABLE`).
 
     The number of steps may change only where the learning rate does not depend on it.
     """
@@ -97,7 +97,7 @@ def _arrow(name: str, before: Any, after: Any) -> str:
 
 
 def _other_runs(folder: epath.Path) -> str:
-    """Return which run directories there are beside `folder` or under runs/, the nearest names if any are near."""
+    """Return a hint: the run directories beside `folder` or under runs/, the nearest names if any are near."""
     places = dict.fromkeys([folder.parent, epath.Path("runs")])
     known: list[str] = []
     with contextlib.suppress(FileNotFoundError):  # where the folder beside is a bucket that does not exist

@@ -1,4 +1,4 @@
-"""The frozen models of a recipe: every key, its type, its bounds, its default and its description.
+"""The frozen sections of a recipe: every key, its type, its bounds, its default and its description.
 
 `--help`, docs/configuration.md and the JSON schema for editors are generated from the descriptions here and in the
 modules beside it (schema_data, schema_model, schema_train); a section is described by its docstring.
@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 
-def _size(what: str) -> Any:
-    return Field(None, ge=-1, description=f"Devices that {what}; null: the preset's.")
+def _size(use: str) -> Any:
+    return Field(None, ge=-1, description=f"Devices that {use}; null: the preset's.")
 
 
 class MeshConfig(Section):
@@ -43,10 +43,11 @@ class MeshConfig(Section):
     preset: str = Field(
         "expert",
         min_length=1,
-        description="Axes of the mesh and what is split over them, by name (of a file under recipes/meshes/) or path.",
+        description="Axes of the mesh and the logical axes split over them, by name (of a file in "
+        "recipes/meshes/) or path.",
     )
     data: int | None = _size("share the batch rows, with all weights on each (data parallelism)")
-    fsdp: int | None = _size("share the batch rows, and keep dense weights in parts that are gathered when used")
+    fsdp: int | None = _size("share the batch rows, and shard dense weights, which are gathered when used")
     expert: int | None = _size("share the experts and, as in GShard, the batch rows")
     model: int | None = _size("share hidden units, heads and the vocabulary (tensor parallelism)")
     slices: Positive | None = Field(
@@ -56,8 +57,8 @@ class MeshConfig(Section):
     )
     axis_types: Literal["auto", "explicit"] = Field(
         "auto",
-        description="Who places what is not annotated: XLA (auto, as in GShard), or JAX by the types of arrays, where "
-        "a clash is an error (explicit).",
+        description="Placement of arrays that are not annotated: chosen by XLA (auto, as in GShard), or by JAX from "
+        "the types of arrays, where a clash is an error (explicit).",
     )
 
 
@@ -80,15 +81,15 @@ class DecodeConfig(Section):
 class EvaluateConfig(Section):
     """Evaluation at the end of a run, and by nmt-evaluate."""
 
-    split: Literal["test", "dev"] = Field("test", description="Which stored split is translated and scored.")
+    split: Literal["test", "dev"] = Field("test", description="Stored split to translate and score.")
     sentences: Positive | None = Field(
-        None, description="Most sentences of a direction that are translated, the first of its stored split; null: all."
+        None, description="Most sentences translated of each direction, from the start of its stored split; null: all."
     )
     samples: int = Field(2, ge=0, description="Sample translations shown at the end of a run.")
 
 
 class Recipe(Section):
-    """A whole run: what to learn from, the vocabulary, the model, training, decoding and evaluation."""
+    """A whole run: its text, vocabulary, model, training, decoding and evaluation."""
 
     name: str = Field(description="Name of the recipe; by default that of its file.")
     description: str = Field("", description="One line for --help.")
@@ -144,8 +145,8 @@ class Recipe(Section):
         if size is not None and any(count % size for count in self.slots):
             common = math.gcd(*self.slots)
             best = max(divisor for divisor in range(1, min(size, common) + 1) if common % divisor == 0)
-            rows, parts = self.rows // self.train.accumulate, self.train.accumulate
-            at_once = f"the {rows} rows of a batch" if parts == 1 else f"{rows} rows (a part of a batch)"
+            rows, micro_batches = self.rows // self.train.accumulate, self.train.accumulate
+            at_once = f"the {rows} rows of a batch" if micro_batches == 1 else f"the {rows} rows of a micro-batch"
             source, target = self.slots
             raise ValueError(
                 f"model.moe.group_size={size} does not divide the tokens of {at_once}, {source:,} of sources and "

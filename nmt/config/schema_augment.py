@@ -1,4 +1,4 @@
-"""Keys of augmentation: what is changed at random in training pairs, anew every time they are drawn."""
+"""Keys of augmentation: random changes of training pairs, made anew every time a pair is drawn."""
 
 from typing import Literal
 
@@ -25,5 +25,5 @@ class AugmentConfig(Section):
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is changed at all."""
+        """Whether any change has a probability above zero."""
         return any((self.subword, self.lower, self.upper, self.drop, self.swap))

@@ -1,4 +1,4 @@
-"""Keys of the text: what is learnt from, how it is cleaned and mixed, and the vocabulary."""
+"""Keys of the text: its corpora, how it is cleaned and mixed, and the vocabulary."""
 
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -23,7 +23,7 @@ class VocabularySizes(NamedTuple):
 
 
 class CleanConfig(Section):
-    """Which pairs are kept for training, development and test sets alike; nothing of it runs in translation."""
+    """Filters of sentence pairs, for training, development and test sets alike. Translation applies none of them."""
 
     unicode: Literal["NFC", "NFKC"] = Field("NFC", description="Unicode normal form of the text that is kept.")
     control_characters: bool = Field(
@@ -92,7 +92,7 @@ class CleanConfig(Section):
 
 
 class DataConfig(Section):
-    """What is learnt from, and how it is mixed and packed."""
+    """The text to learn from, and how it is mixed and packed."""
 
     corpora: tuple[str, ...] = Field(min_length=1, description="Corpora: names of data/*.yaml, or paths.")
     directions: tuple[str, ...] = Field(
@@ -105,8 +105,8 @@ class DataConfig(Section):
     )
     tags: Literal["target", "nllb"] = Field(
         "target",
-        description="What tells the languages: the target's tag before the source, as in GShard; or, as in NLLB, the "
-        "source's tag there and the target's tag as the decoder's first input.",
+        description="Language tags: the target's tag before the source sentence, as in GShard; or, as in NLLB, the "
+        "source's tag before the source sentence and the target's tag as the decoder's first input.",
     )
     domain_tags: bool = Field(
         False,
@@ -122,7 +122,7 @@ class DataConfig(Section):
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Names of what examples are counted by: the directions, then those of denoising, such as de-de."""
+        """The names under which examples are counted: the directions, then those of denoising, such as de-de."""
         return (*self.directions, *(f"{language}-{language}" for language in self.denoise.languages))
 
 
@@ -142,8 +142,8 @@ class VocabConfig(Section):
     )
     model: str | None = Field(
         None,
-        description="Path of a vocabulary that there is, vocab.model of a run or any SentencePiece model, which gets "
-        "the tags that it lacks; null: one is learnt.",
+        description="Path of an existing vocabulary: vocab.model of a run, or any SentencePiece model, to which "
+        "missing tags are added; null: one is learnt.",
     )
     target_model: str | None = Field(None, description="The same for the vocabulary of targets, with target_size.")
     sentences: Positive = Field(1_000_000, description="Most sentences that the vocabulary is learnt from.")

@@ -1,4 +1,4 @@
-"""Keys of denoising: what is learnt from text of single languages."""
+"""Keys of denoising, by which monolingual text is learnt from."""
 
 from typing import Annotated
 
@@ -18,8 +18,8 @@ class DenoiseConfig(Section):
     )
     share: Fraction = Field(
         0.2,
-        description="Share of denoising among all examples; what data.mixture says divides the rest. 0: the text is "
-        "for the vocabulary only.",
+        description="Share of denoising among all examples; data.mixture divides the rest among the directions. 0: the "
+        "text is for the vocabulary only.",
     )
     temperature: Annotated[float, Field(gt=0.0)] | None = Field(
         None, description="Sampling temperature over the languages of denoising; null: data.temperature."

@@ -1,4 +1,4 @@
-"""Keys of the mixture: what decides how often each direction is drawn."""
+"""Keys of the mixture, which decide how often each direction is drawn."""
 
 import re
 from typing import Annotated, Self

@@ -22,7 +22,7 @@ else:
 
 
 class MoEConfig(Section):
-    """The mixture-of-experts layers: who goes where, and what the experts are (docs/moe.md)."""
+    """The mixture-of-experts layers: routing, capacity, losses and the experts themselves (docs/moe.md)."""
 
     preset: PresetName = Field(
         "gshard", description="The paper whose conventions the keys below take, where they are not given themselves."
@@ -30,7 +30,7 @@ class MoEConfig(Section):
     experts: Positive = Field(8, description="Experts in a mixture-of-experts layer (E).")
     every: Positive = Field(2, description="Every n-th layer of encoder and decoder has experts; the others are dense.")
     offset: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Which of every n layers has the experts, counted from 0; null: the last."
+        None, description="Number of the layer with experts among every n layers, counted from 0; null: the last."
     )
     routing: RouterName = Field(
         "token_choice",
@@ -220,7 +220,7 @@ class MoEConfig(Section):
 
     @property
     def sparse_layer(self) -> int:
-        """Which of every `every` layers is sparse, counted from 0."""
+        """The number of the sparse layer within each block of `every` layers, counted from 0."""
         return self.every - 1 if self.offset is None else self.offset
 
     def sparse_layers(self, layers: int) -> tuple[int, ...]:
@@ -242,12 +242,13 @@ class ModelConfig(Section):
     )
     norm_epsilon: float = Field(1e-6, gt=0.0, description="Added to the variance in normalisation.")
     activation: Literal["relu", "gelu", "geglu", "swiglu"] = Field(
-        "relu", description="Of feed-forward layers and experts; geglu and swiglu have a second input product."
+        "relu",
+        description="Activation of feed-forward layers and experts; geglu and swiglu have a second input projection.",
     )
     bias: bool = Field(False, description="Biases in attention, feed-forward layers and experts.")
     positions: Literal["sinusoidal", "sinusoidal_interleaved", "learned", "relative", "rotary"] = Field(
         "sinusoidal",
-        description="Sines in one half and cosines in the other (Tensor2Tensor, NLLB), in turn (Vaswani et al.), a "
+        description="Sines in one half and cosines in the other (Tensor2Tensor, NLLB), interleaved (Vaswani et al.), a "
         "learnt table, T5's relative buckets, or rotary.",
     )
     max_positions: Positive = Field(1024, description="Rows of a learnt table of positions: the longest sequence.")
@@ -278,8 +279,8 @@ class ModelConfig(Section):
     )
     activation_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="Type of the hidden states between layers, and of what travels to experts; norms, softmax and "
-        "router stay float32 (Switch's selective precision).",
+        description="Type of the hidden states between layers and of the inputs of experts; norms, softmax and router "
+        "stay float32 (Switch's selective precision).",
     )
     parameter_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
@@ -288,9 +289,9 @@ class ModelConfig(Section):
     )
     remat: Literal["none", "full", "local", "dots", "moe", "offload_moe"] = Field(
         "none",
-        description="What the backward pass computes again instead of keeping: nothing, all of a layer, all of it but "
-        "what experts are sent and send back, all but products of weights, what is between router and experts' output; "
-        "offload_moe keeps that on the host instead.",
+        description="Values that the backward pass recomputes instead of keeping. none: nothing; full: the whole "
+        "layer; local: all but the inputs and outputs of experts, which are communicated; dots: all but products with "
+        "weights; moe: those between the router and the experts' output; offload_moe: as moe, but kept in host memory.",
     )
     moe: MoEConfig | None = Field(MoEConfig(), description="Mixture-of-experts layers; null: a dense model.")
 

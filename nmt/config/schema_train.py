@@ -57,7 +57,7 @@ class TrainConfig(Section):
         description="Side whose slots tokens_per_batch counts: rows of a batch = tokens_per_batch / its length.",
     )
     accumulate: Positive = Field(
-        1, description="Parts in which a batch is computed one after the other, their gradients summed."
+        1, description="Micro-batches of a batch, computed one after the other, with their gradients summed."
     )
     max_minutes: float | None = Field(
         None, gt=0.0, description="Stop, checkpointed, after so many minutes of training; null: never."
@@ -70,7 +70,7 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     ema_decay: Fraction | None = Field(
         None,
-        description="Decay of a moving average of the weights, which is what is evaluated and translates; null: none.",
+        description="Decay of a moving average of the weights, which evaluation and translation use; null: none.",
     )
     log_every: Positive = Field(50, description="Steps between two lines of metrics.jsonl.")
     dev_batches: Positive = Field(16, description="Most batches of the development set per loss.")

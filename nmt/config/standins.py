@@ -23,7 +23,7 @@ def replace_unset_corpora(
 
     Args:
       corpora: names or paths of declarations.
-      say: is told in one line of every replacement.
+      say: called with one line for every replacement.
       environment: the variables.
 
     Corpora without a declaration that can be read stay: whoever needs them reports it.

@@ -1,4 +1,4 @@
-"""What nmt-plan prints and writes."""
+"""The report of nmt-plan, on the terminal and as JSON."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ WIDE = 140  # columns
 
 @dataclass(frozen=True)
 class Options:
-    """What is wanted besides."""
+    """Options of a plan beside its recipe and topology."""
 
     decode: bool = False
     collectives: bool = False
@@ -85,7 +85,7 @@ def _search(recipe: Recipe, topology: Topology, options: Options, console: Conso
 
 
 def misfit(plan: Plan, recipe: Recipe, overflow: Overflow) -> str:
-    """Return one line: by how much it does not fit, and what helps."""
+    """Return one line: the memory that is missing, and the settings that need less."""
     needed, available = overflow.needed, overflow.available
     program = "decoding" if plan.decode else "the step"
     what = f"temporaries of {program} alone need" if overflow.temporaries_only else f"{program} needs"

@@ -1,8 +1,8 @@
 """Meshes, logical axes, and GShard's annotation API: `shard`, `split`, `replicate` (GShard, section 3.2).
 
-Model code names the axes of its arrays by what they are; the table of a mesh preset (recipes/meshes/) alone says over
-which mesh axes they are split. Nothing here changes what is computed, only where: the same program runs on one device
-and on thousands.
+Model code names the logical axes of its arrays; the table of a mesh preset (recipes/meshes/) alone says over which mesh
+axes they are split. Annotations decide where a value is computed and never change the value: the same program runs on
+one device and on thousands.
 """
 
 from nmt.sharding.annotate import einsum, is_explicit, left_to_xla, replicate, shard, shard_count, split, store

@@ -1,8 +1,8 @@
 """GShard's three annotations (arXiv:2006.16668, section 3.2), over `jax.sharding`.
 
 The paper's form takes numbers: `split(x, dimension, partitions)` and `shard(x, device_assignment)`. Model code takes
-logical axes instead, `shard(x, "batch", "length", None)`, and leaves the numbers to the mesh. Both say where an array
-is, never what it is; without a mesh, or on one device, they say nothing.
+logical axes instead, `shard(x, "batch", "length", None)`, and leaves the numbers to the mesh. Both place an array and
+leave its values alone; without a mesh, or on one device, they return the array as it is.
 
 On an Auto mesh an annotation is a constraint, from which XLA infers the placement of what is not annotated. On an
 Explicit mesh the type of every array has its placement, an annotation moves it there, and a product of two arrays
@@ -76,7 +76,10 @@ def shard(x: jax.Array, *spec: Spec) -> jax.Array:
 
 
 def store(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Split a weight, or what is kept of one, as between its uses; `shard` gathers what is in parts then alone."""
+    """Split a weight, or optimizer state of one, as it is stored between its uses.
+
+    `shard` splits it as it is used: dimensions that only the stored form splits are gathered.
+    """
     return _shard(x, axes, stored=True)
 
 
@@ -106,16 +109,16 @@ def left_to_xla(function: F, *axes: Axes) -> F:
 
 
 def is_explicit() -> bool:
-    """Return whether the types of arrays have their placement."""
+    """Return whether the mesh is Explicit: the type of an array then contains its placement."""
     mesh = _mesh()
     return mesh is not None and AxisType.Explicit in mesh.axis_types
 
 
 def einsum(spec: str, x: jax.Array, y: jax.Array, **options: Any) -> jax.Array:
-    """Return `jnp.einsum(spec, x, y)`, on an Explicit mesh with the placement of the result said.
+    """Return `jnp.einsum(spec, x, y)`, on an Explicit mesh with an explicit placement of the result.
 
-    Every index of the result is split as in the argument that it comes from. A sum over a split index is one over its
-    devices, of which JAX by itself does not know where it is wanted.
+    Every index of the result is split as in the argument that it comes from. A sum over a split index is an all-reduce
+    over its devices, and JAX alone does not know where its result is wanted.
     """
     if is_explicit():
         options["out_sharding"] = _placed_product(spec, x, y)
@@ -144,7 +147,7 @@ def _without_repeats(parts: Sequence[Any]) -> PartitionSpec:
 
 
 def _mesh() -> AbstractMesh | None:
-    """Return the mesh that is set, None where an annotation has nothing to say."""
+    """Return the mesh that is set; None where annotations have no effect: no mesh, or a single device."""
     mesh = get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 else mesh
 
@@ -163,7 +166,7 @@ def _splittable(spec: PartitionSpec, shape: Sequence[int]) -> PartitionSpec:
 
 
 def shard_count(axis: str) -> int:
-    """Return in how many parts the mesh splits a logical axis; 1 without a mesh.
+    """Return the number of shards into which the mesh splits a logical axis; 1 without a mesh.
 
     Raises:
       KeyError: the name is not a logical axis.
@@ -229,7 +232,7 @@ def _assignment_spec(assignment: np.ndarray, mesh: AbstractMesh) -> PartitionSpe
 
 
 def _divided(parts: Sequence[int], names: Sequence[str], sizes: dict[str, int]) -> PartitionSpec | None:
-    """Return which of the mesh axes, in this order, split each dimension into so many parts; None if they do not."""
+    """Assign mesh axes, in this order, to dimensions with so many parts each; None if they do not fit."""
     left, spec = list(names), []
     for wanted in parts:
         mine: list[str] = []

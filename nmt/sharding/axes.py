@@ -15,7 +15,7 @@ from nmt.errors import UserError
 
 Axes = tuple[str | None, ...]  # of an array: the logical axis of each dimension; None is never split
 
-# Every name that the code gives to a dimension, and what a recipe calls its size.
+# Every logical axis, and the size of such a dimension in terms of the recipe's keys, for error messages.
 LOGICAL_AXES = {
     # Activations.
     "batch": "train.tokens_per_batch / (row length * train.accumulate)",
@@ -37,8 +37,8 @@ class AxisRules:
     """A table from logical axes to mesh axes; hashable, as the key of a cache must be."""
 
     preset: str  # for messages
-    used: tuple[tuple[str, tuple[str, ...]], ...]  # of arrays in use
-    stored: tuple[tuple[str, tuple[str, ...]], ...] = ()  # of weights between uses, where it is another
+    used: tuple[tuple[str, tuple[str, ...]], ...]  # (logical axis, mesh axes) of arrays in use
+    stored: tuple[tuple[str, tuple[str, ...]], ...] = ()  # of weights between uses, where they differ
 
     def mesh_axes(self, axis: str | None, stored: bool = False) -> tuple[str, ...]:
         """Return the mesh axes that a logical axis is split over, outermost first.
@@ -80,7 +80,7 @@ def partition_spec(axes: Axes, stored: bool = False) -> PartitionSpec:
 
     Args:
       axes: logical axis of each dimension.
-      stored: whether it is of a weight between its uses.
+      stored: whether the array is a weight between its uses.
 
     Raises:
       KeyError: a name is not a logical axis.
@@ -93,7 +93,7 @@ def partition_spec(axes: Axes, stored: bool = False) -> PartitionSpec:
 
 
 def named_sharding(mesh: Mesh, axes: Axes, shape: Sequence[int]) -> NamedSharding:
-    """Return where an array of a shape lives between its uses that has these logical axes.
+    """Return the placement, between its uses, of a weight with these logical axes and this shape.
 
     Raises:
       KeyError: a name is not a logical axis.

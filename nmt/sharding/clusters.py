@@ -1,6 +1,6 @@
-"""The launchers of many processes that JAX recognises: the only use of private ground of JAX.
+"""The launchers of many processes that JAX recognises, from its private module `jax._src.clusters`.
 
-JAX has no public way to ask what it would find without also connecting, which it cannot do in few words.
+JAX has no public way to detect a launcher without also connecting, whose failures it reports with a stack trace.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """The processes of one run, on one host or on many: how they begin and end together, and agree.
 
-One process a host is the rule, so messages and documents say host. Host 0 writes what there is one of, such as the
-run's folder, and tells the others when it is there. What decides which program comes next (to stop, to write a
-checkpoint) is agreed, since a program over all devices runs only if all hosts start it.
+One process a host is the rule, so messages and documents say host. Host 0 writes everything that exists once, such as
+the run's folder, and tells the others when it is there. Decisions about the next program (to stop, to write a
+checkpoint) are made together, since a program over all devices runs only if all hosts start it.
 """
 
 import contextlib
@@ -37,9 +37,9 @@ _MPI_VARIABLES = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK",
 
 @dataclass(frozen=True)
 class Launch:
-    """How a process was started: what the arguments of the command say of the others."""
+    """The arguments of the command about the other processes of a run."""
 
-    coordinator: str | None = None  # HOST:PORT of process 0; None: what JAX finds of a TPU pod, SLURM or Open MPI
+    coordinator: str | None = None  # HOST:PORT of process 0; None: JAX detects a TPU pod, SLURM or Open MPI
     process: int | None = None
     processes: int | None = None  # 1: ask nobody
     join_timeout: float = 300.0  # seconds to wait for the last process
@@ -53,7 +53,7 @@ class _Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Hosts:
-    """The hosts of a run, and which of them this is; `ALONE` where there is one."""
+    """The hosts of a run, and the number of this one; `ALONE` where there is one."""
 
     index: int = 0
     count: int = 1
@@ -65,11 +65,11 @@ class Hosts:
         return self.index == 0
 
     def broadcast(self, name: str, value: Callable[[], Any]) -> Any:
-        """Return what host 0 computes, on all hosts; the others wait for up to a day.
+        """Compute a value on host 0 and return it on all hosts; the others wait for up to a day.
 
         Args:
-          name: what it is, for errors.
-          value: computes it, something that JSON can say; called on host 0 alone.
+          name: a few words about the value, for errors.
+          value: computes it; called on host 0 alone. The value must be representable in JSON.
 
         Raises:
           UserError: host 0 took too long.
@@ -86,10 +86,10 @@ class Hosts:
             raise UserError(f"host 0 took more than {_WAIT_HOURS} h for {name}: start the run again") from None
 
     def compile(self, function: Any, *arguments: Any) -> Callable[..., Any]:
-        """Return a jitted function compiled for arguments, when all hosts have compiled it.
+        """Compile a jitted function for arguments, and return it after a barrier of all hosts.
 
-        A program waits for its like on other hosts, with CPUs for half a minute only (Gloo), but compiling takes one
-        host longer than another.
+        A running program waits for its counterparts on other hosts, on CPUs for half a minute only (Gloo), but
+        compiling takes one host longer than another.
 
         Raises:
           UserError: a host took too long.
@@ -108,13 +108,13 @@ ALONE = Hosts()
 
 
 def host_shard(batches: NamedSharding, rows: int) -> tuple[int, int]:
-    """Return which part of a batch this host feeds: (h, H) is rows h * B / H to (h + 1) * B / H.
+    """Return the rows of a batch that this host feeds: (h, H) stands for rows h * B / H to (h + 1) * B / H.
 
-    Hosts along other axes than those of the batch feed the same rows. A host whose devices hold rows here and there
-    feeds all, (0, 1).
+    Hosts along other axes than those of the batch feed the same rows. A host whose devices hold scattered rows feeds
+    all of them, (0, 1).
 
     Args:
-      batches: where an array of rows lives.
+      batches: placement of an array of rows [B, ...].
       rows: rows of a batch of all hosts (B).
     """
     held = [index[0].indices(rows) for index in batches.addressable_devices_indices_map((rows, 1)).values() if index]
@@ -125,10 +125,10 @@ def host_shard(batches: NamedSharding, rows: int) -> tuple[int, int]:
 
 
 class Vote:
-    """What the hosts want most: each names a number, and all learn the largest.
+    """An all-reduce of the hosts' wishes: each gives a number, and all learn the largest.
 
     Votes travel with the steps of training. A vote that is cast with a step is counted with it, so that no device waits
-    for the hosts; all hosts learn of it at the same step.
+    for the hosts; all hosts learn the result at the same step.
     """
 
     def __init__(self, hosts: Hosts):
@@ -147,7 +147,7 @@ class Vote:
             self._result = max(self._result, _read(self._cast.popleft()))
 
     def now(self, wish: int) -> int:
-        """Vote and return the result at once; all hosts must."""
+        """Vote and return the result at once; all hosts must call this together."""
         self.cast(wish)
         if self._alone:
             return wish
@@ -155,7 +155,7 @@ class Vote:
         return self._result
 
     def result(self, wish: int) -> int:
-        """Return what the hosts want, as far as votes are counted; a host that is alone wants what it wants."""
+        """Return the largest vote counted so far; a single host gets its own wish back."""
         return wish if self._alone else self._result
 
 
@@ -184,9 +184,9 @@ def joined(launch: Launch, greeting: Mapping[str, str], say: Callable[[str], Non
     end: it ends here with the status that `finish` gives, for JAX's own ending would wait for processes that have died.
 
     Args:
-      launch: what the command was told.
-      greeting: what must be equal in all processes, by name.
-      say: told of waiting.
+      launch: the arguments of the command about other processes.
+      greeting: values that must be equal in all processes, by name.
+      say: called with a line of progress while waiting.
 
     Raises:
       UserError: the others cannot be reached, or do not belong.
@@ -232,7 +232,7 @@ def _part(line: Line) -> bool:
 
 
 def _found(launch: Launch) -> _Found | None:
-    """Return the place that the arguments name, else what JAX finds; None: this process belongs to no others."""
+    """Return the place given by the arguments, else the one that JAX detects; None: this process is on its own."""
     if launch.coordinator is not None and launch.process is not None and launch.processes is not None:
         return _Found(Place(launch.coordinator, launch.process, launch.processes), None)
     for cluster in known_clusters():

@@ -1,4 +1,4 @@
-"""The device mesh of a recipe: which devices are along which axis, and the table that goes with it."""
+"""The device mesh of a recipe: the devices along each axis, and the table of logical axes that goes with it."""
 
 import contextlib
 import math
@@ -60,7 +60,7 @@ def make_layout(config: MeshConfig | None = None, devices: Sequence[jax.Device] 
 
 
 def platform() -> str:
-    """Return what kind of devices a program is made for, such as `cpu` or `tpu`: those of the mesh, if there is one.
+    """Return the kind of devices that programs are compiled for, such as `cpu` or `tpu`: of the mesh if one is set.
 
     They need not be here: a program can be compiled for the devices of another machine (`nmt-plan`).
     """
@@ -110,7 +110,7 @@ def _sizes(preset: MeshPreset, config: MeshConfig, devices: int, slices: int) ->
 
 
 def _count_slices(devices: Sequence[Any]) -> int:
-    """Return how many slices devices are in, as they say; one if they do not."""
+    """Return the number of slices that the devices report; 1 if they report none."""
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 

@@ -1,4 +1,4 @@
-"""Mesh presets: the axes of a mesh and what is split over them, one YAML file each under recipes/meshes/."""
+"""Mesh presets: the axes of a mesh and the logical axes split over them, one YAML file each under recipes/meshes/."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _KEYS = ("description", "axes", "rules", "stored")
 
 @dataclass(frozen=True)
 class MeshPreset:
-    """One preset."""
+    """The axes of a mesh, and the table from logical axes to them."""
 
     name: str
     description: str

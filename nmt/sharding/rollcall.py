@@ -37,7 +37,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Which process of how many this is, and where process 0 is."""
+    """The number of this process, the number of all, and the address of process 0."""
 
     coordinator: str  # HOST:PORT of process 0
     process: int
@@ -63,15 +63,16 @@ class Connection:
         self._speaking = threading.Lock()
 
     def send(self, **message: Any) -> None:
-        """Send a message; one that cannot be sent is lost, and whoever reads will notice that the other has gone."""
+        """Send a message. One that cannot be sent is dropped: `receive` reports that the other end has gone."""
         with contextlib.suppress(OSError), self._speaking:
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> list[Message]:
-        """Return the messages that have come, at least one byte; EOFError: the other has gone.
+        """Wait for data, and return the messages that are complete, perhaps none.
 
         Raises:
-          ValueError: what came is no message.
+          EOFError: the other end has gone.
+          ValueError: a line is not a message.
           TimeoutError: the socket has a timeout, and nothing came.
         """
         try:
@@ -107,10 +108,10 @@ def call_roll(
     """Wait until all processes are there; return the connections to them, for others than process 0 the one to it.
 
     Args:
-      place: which process this is.
-      greeting: what must be equal in all processes, by name.
-      patience: seconds to wait for the last one.
-      say: told now and then who is still waited for.
+      place: the place of this process.
+      greeting: values that must be equal in all processes, by name.
+      patience: seconds to wait for the last process.
+      say: called every 10 s with a line that names the missing processes.
 
     Raises:
       UserError: somebody did not come in time or does not belong, or the port is taken.
@@ -220,14 +221,14 @@ class Line:
     """The open connections between the processes of a run.
 
     Args:
-      place: which process this is.
+      place: the place of this process.
       connections: from `call_roll`.
-      lost: called, from a thread of its own, when another process has ended before its time, with a sentence.
+      lost: called with a sentence, from another thread, when another process has ended before its time.
     """
 
     def __init__(self, place: Place, connections: dict[int, Connection], lost: Callable[[str], None]):
         self.place = place
-        self.parting = False  # whether this process is about to end: what others do is of no interest then
+        self.parting = False  # whether this process is about to end, and ignores the ends of others
         self._connections = connections
         self._lost = lost
         self._told: dict[str, queue.SimpleQueue[str]] = {}
@@ -237,24 +238,24 @@ class Line:
         threading.Thread(target=self._listen, name="nmt-line", daemon=True).start()
 
     def broadcast(self, name: str, value: str) -> None:
-        """Process 0: tell all others something."""
+        """On process 0: send a value to all others, under a name."""
         self._send(name=name, value=value)
 
     def receive(self, name: str, seconds: float) -> str:
-        """Others: return what process 0 tells under a name, in the order in which it was told.
+        """On the others: return the next value that process 0 has broadcast under a name, in the order of sending.
 
         Raises:
-          TimeoutError: nothing was told in time.
+          TimeoutError: nothing was broadcast in time.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            # Short waits, so that signals are seen.
+            # Short waits, so that signals are handled.
             with contextlib.suppress(queue.Empty):
                 return self._queue(name).get(timeout=0.5)
         raise TimeoutError
 
     def barrier(self, seconds: float) -> None:
-        """Wait until all processes are here.
+        """Wait until all processes have reached this barrier.
 
         Raises:
           TimeoutError: some did not come in time.
@@ -277,7 +278,7 @@ class Line:
             time.sleep(2 * GRACE)  # JAX's service lives in this process, and the others do not survive it
 
     def part(self) -> bool:
-        """Wait until all processes are at their end; whether they are."""
+        """Wait until all processes are about to end; return whether they are, or False after a timeout."""
         self.parting = True
         self._send(leaving=self.place.process)
         everyone = set(range(1, self.place.processes)) if self.place.process == 0 else {0}

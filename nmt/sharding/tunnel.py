@@ -14,14 +14,14 @@ _CONNECT_WITHIN = 60.0  # seconds; the service is started when the roll has been
 
 
 class Tunnel:
-    """Listens on a port of this machine alone, and passes on what comes to the service, and its answers.
+    """A local port that forwards requests to the service, and its answers back.
 
     Args:
       service: host and port of the service.
       parting: whether this process is at its end, so that a connection may be seen to close.
 
     Attributes:
-      address: where it listens, HOST:PORT.
+      address: the local HOST:PORT.
     """
 
     def __init__(self, service: tuple[str, int], parting: Callable[[], bool]):

@@ -279,8 +279,8 @@ def test_a_section_may_be_one_argument(here: Path) -> None:
         ),
         (
             ["model.moe.group_size=4096", "train.accumulate=2", "data.source_length=48"],
-            "does not divide the tokens of 32 rows (a part of a batch), 1,536 of sources and 2,048 of targets: make it "
-            "a divisor of both, such as 512,",
+            "does not divide the tokens of the 32 rows of a micro-batch, 1,536 of sources and 2,048 of targets: make "
+            "it a divisor of both, such as 512,",
         ),
         (["vocab.target_size=400"], "x.yaml, arguments included: vocab.target_size asks for a vocabulary of its own"),
         (["train.tokens_per_batch=65"], "x.yaml, arguments included: train.tokens_per_batch=65 is not a multiple"),
