@@ -110,7 +110,7 @@ class Searcher:
         if not 1 <= hypotheses <= config.beam:
             raise ValueError(f"{hypotheses} hypotheses of a beam of {config.beam}")
         found: dict[int, list[Hypothesis]] = {}
-        for bucket, members in self._by_bucket(sources):
+        for bucket, members in self._sort_into_buckets(sources):
             # Nearly all translations fit a small cache, whose cells cost time at every step; the rest have a second go.
             full = _limit(bucket - 2, config) + 1
             for room in sorted({min(bucket + MARGIN, full), full}):
@@ -131,7 +131,7 @@ class Searcher:
         """
         begin = self.tokens.begin if begin is None else begin
         scores = np.zeros(len(sources))
-        for bucket, members in self._by_bucket(sources):
+        for bucket, members in self._sort_into_buckets(sources):
             for rows, batch in self._batches(members, bucket):
                 source, length = _fill([sources[i] for i in batch], rows, bucket)
                 whole = [[begin, *targets[i], self.tokens.end] for i in batch]
@@ -142,7 +142,7 @@ class Searcher:
                 scores[batch] = np.asarray(result)[: len(batch)]
         return scores.tolist()
 
-    def _by_bucket(self, sources: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
+    def _sort_into_buckets(self, sources: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
         """Yield the length of each bucket and the indices of its sources, longest first."""
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
         if order and len(sources[order[0]]) > self.buckets[-1]:

@@ -27,15 +27,13 @@ class Init:
         """Return the way in which a model's first weights are drawn."""
         return cls(config.init, config.init_scale)
 
-    of = from_config  # the name by which nmt/models/moe still knows it
-
 
 def _uniform(key: jax.Array, shape: tuple[int, ...], variance: float) -> jax.Array:
     bound = (3.0 * variance) ** 0.5
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def _by_fan_in(key: jax.Array, shape: tuple[int, ...], scale: float, fan_in: int, fan_out: int) -> jax.Array:
+def _scale_uniform(key: jax.Array, shape: tuple[int, ...], scale: float, fan_in: int, fan_out: int) -> jax.Array:
     """Uniform(+-sqrt(3 scale / fan_in)): Lingvo's GShard layers."""
     return _uniform(key, shape, scale / fan_in)
 
@@ -55,7 +53,7 @@ def _xavier(key: jax.Array, shape: tuple[int, ...], scale: float, fan_in: int, f
 
 Draw = Callable[[jax.Array, tuple[int, ...], float, int, int], jax.Array]
 
-_DRAWS: dict[str, Draw] = {"uniform": _by_fan_in, "truncated_normal": _truncated_normal, "xavier": _xavier}
+_DRAWS: dict[str, Draw] = {"uniform": _scale_uniform, "truncated_normal": _truncated_normal, "xavier": _xavier}
 
 
 def parameter(

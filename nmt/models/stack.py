@@ -72,7 +72,7 @@ class Layer(nnx.Module):
         self.ff_norm = make_norm(config)
         if sparse:
             assert config.moe is not None
-            options = ExpertOptions.of(config)
+            options = ExpertOptions.from_config(config)
             self.moe = MoE(config.width, config.hidden, config.moe, dtype, rngs, decoder, options)
             if config.moe.extra_dense:
                 self.extra_norm, self.extra = make_norm(config), FeedForward(config, dtype, rngs)

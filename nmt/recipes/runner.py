@@ -146,7 +146,7 @@ def _train(
     show_size(measure(recipe, vocabularies.sizes), console)
     for note in note_missing(recipe, stats):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    curriculum = Curriculum.of(recipe.data, directions, stats)
+    curriculum = Curriculum.from_store(recipe.data, directions, stats)
     check_stages(curriculum, stats)
     layout = make_layout(recipe.mesh)
     limit = recipe.train.max_minutes

@@ -42,7 +42,7 @@ class Progress:
     target_tokens: int = 0
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
+def _key_by_path(tree: Any) -> dict[str, Any]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree.leaves_with_path(tree)
     }
@@ -98,7 +98,7 @@ class Checkpoints:
             return
         items: dict[str, Any] = {
             WEIGHTS: ocp.args.StandardSave(to_arrays(state.parameters)),
-            "optimizer": ocp.args.StandardSave(_by_path(state.optimizer)),
+            "optimizer": ocp.args.StandardSave(_key_by_path(state.optimizer)),
             "progress": ocp.args.JsonSave(vars(progress)),
             "data": ocp.args.JsonSave(batches.get_state()),
         }
@@ -128,7 +128,7 @@ class Checkpoints:
         check_stored(folder / WEIGHTS, _abstract(to_arrays(state.parameters)))
         items: dict[str, Any] = {
             WEIGHTS: ocp.args.StandardRestore(_abstract(to_arrays(state.parameters))),
-            "optimizer": ocp.args.StandardRestore(_abstract(_by_path(state.optimizer))),
+            "optimizer": ocp.args.StandardRestore(_abstract(_key_by_path(state.optimizer))),
             "data": ocp.args.JsonRestore(),
         }
         if state.average is not None:
@@ -141,7 +141,7 @@ class Checkpoints:
         batches.set_state(found["data"])
         leaves = found["optimizer"]
         optimizer = jax.tree.unflatten(
-            jax.tree.structure(state.optimizer), [leaves[path] for path in _by_path(state.optimizer)]
+            jax.tree.structure(state.optimizer), [leaves[path] for path in _key_by_path(state.optimizer)]
         )
         return replace(
             state,

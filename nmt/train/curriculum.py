@@ -28,7 +28,7 @@ class Curriculum:
     members: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, data: DataConfig, directions: Iterable[Direction], stats: Stats) -> "Curriculum":
+    def from_store(cls, data: DataConfig, directions: Iterable[Direction], stats: Stats) -> "Curriculum":
         """Return the curriculum of a recipe and its store."""
         pairs = {direction: stats.direction(direction).splits["train"].pairs for direction in directions}
         mixture = Mixture(pairs, data)

@@ -113,12 +113,12 @@ def _placer(rows: int, batches: NamedSharding) -> Callable[[Batch], Batch]:
         before = 0 if len(batch.src) == rows else first_row()
 
         def place_rows(array: Any) -> jax.Array:
-            def of_device(index: tuple[slice, ...] | None) -> Any:
+            def read_device_rows(index: tuple[slice, ...] | None) -> Any:
                 assert index is not None
                 start, stop, _ = index[0].indices(rows)
                 return np.asarray(array[start - before : stop - before])
 
-            return jax.make_array_from_callback((rows, *array.shape[1:]), batches, of_device)
+            return jax.make_array_from_callback((rows, *array.shape[1:]), batches, read_device_rows)
 
         return jax.tree.map(place_rows, batch)
 

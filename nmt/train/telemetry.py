@@ -137,7 +137,7 @@ class Recorder:
         self._folder = self._run if self._spool is None else epath.Path(self._spool.name)
         path = self._run / "metrics.jsonl"
         before = path.read_text() if path.exists() else ""
-        kept = [line for line in before.splitlines() if _step_of(line) <= step]
+        kept = [line for line in before.splitlines() if _parse_step(line) <= step]
         after = "".join(line + "\n" for line in kept)
         if after != before:
             with atomic_write(path) as temporary:
@@ -219,7 +219,7 @@ class Silence:
         """Keep nothing."""
 
 
-def _step_of(line: str) -> float:
+def _parse_step(line: str) -> float:
     """Return the step of a line of metrics.jsonl; infinity for one that a killed process left half-written."""
     try:
         return int(json.loads(line)["step"])

@@ -160,7 +160,7 @@ def test_a_stage_that_could_never_end_is_refused(first: dict[str, int], dev: int
     data = DataConfig.model_validate({"corpora": ("x",), "directions": names, "mixture": {"stages": stages}})
     # Only the development text of its own directions ends a stage.
     stats = stats_of(de_en=(9, dev, 0), es_en=(9, 5, 0))
-    curriculum = Curriculum.of(data, parse_directions(names), stats)
+    curriculum = Curriculum.from_store(data, parse_directions(names), stats)
     if ends:
         check_stages(curriculum, stats)
     else:

@@ -42,7 +42,7 @@ def start(store, run, stages, watcher=None):
     plain = toy.recipe(model=MODEL, rows=256, steps=12)
     data = DataConfig(**(plain.data.model_dump() | {"mixture": mixture.model_dump(), "shuffle_window": 512}))
     recipe, mesh = plain.model_copy(update={"data": data}), make_mesh(devices=jax.devices()[:1])
-    curriculum = Curriculum.of(data, DIRECTIONS, load_stats(store))
+    curriculum = Curriculum.from_store(data, DIRECTIONS, load_stats(store))
     batches = train_batches(store, DIRECTIONS, data, 256, 3)
     with jax.set_mesh(mesh), contextlib.closing(batches):
         found = Data(batches, lambda: dev_batches(store, DIRECTIONS, data, 256), curriculum)

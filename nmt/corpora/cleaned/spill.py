@@ -92,18 +92,18 @@ class Spill:
     def buckets(self) -> Iterator[np.ndarray]:
         """Yield the buckets, each an array of records. May be called again, unless records were appended in between."""
         if not self._spilt:
-            yield self._in_memory()
+            yield self._concatenate_parts()
             return
         if self._parts:
             self._flush()
         for path in sorted(self._folder.iterdir()):
             yield np.fromfile(path, self._kind)
 
-    def _in_memory(self) -> np.ndarray:
+    def _concatenate_parts(self) -> np.ndarray:
         return np.concatenate(self._parts) if self._parts else np.zeros(0, self._kind)
 
     def _flush(self) -> None:
-        records = self._in_memory()
+        records = self._concatenate_parts()
         bucket = (records[self._field] // np.uint64((1 << 64) // BUCKETS)).astype(np.int16)
         order = np.argsort(bucket, kind="stable")
         records, bounds = records[order], np.searchsorted(bucket[order], np.arange(BUCKETS + 1))

@@ -1,4 +1,4 @@
-"""What a declaration (data/NAME.yaml) says: a corpus with its source, form and splits, or a mixture of corpora."""
+"""The schema of a declaration (data/NAME.yaml): a corpus with its source, form and splits, or a mixture of corpora."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -79,7 +79,7 @@ class CorpusSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_mtdata(cls, values: Any) -> Any:
+    def _expand_mtdata(cls, values: Any) -> Any:
         """Spell out `obtain: {mtdata: [...]}`, and how its files are read."""
         obtain = values.get("obtain") if isinstance(values, dict) else None
         if not isinstance(obtain, dict):
@@ -138,7 +138,7 @@ class CorpusSpec(Section):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return what determines the text: the declaration, as it is written, without its descriptive keys."""
+        """Return the keys that determine the text: the declaration, as it is written, without its descriptive keys."""
         keys = {"name", "obtain", "read", "languages", "replace", "synthetic", "monolingual"}
         declared = self.model_dump(mode="json", include=keys, exclude_unset=True)
         if isinstance(self.obtain, TfdsData):

@@ -1,4 +1,4 @@
-"""What a declaration says about where a corpus comes from: one section a kind."""
+"""The sections of a declaration on where a corpus comes from, one for each kind."""
 
 from typing import Annotated, Literal, Self
 

@@ -1,4 +1,4 @@
-"""What a declaration says about how a corpus is read: one section a kind.
+"""The sections of a declaration on how a corpus is read, one for each kind.
 
 Paths are patterns. In them `{language}` is the corpus's code of a language, `{component}` a part of the corpus (texts
 of one component are never divided among splits), `{path}` the same with slashes, `{source}` and `{target}` the

@@ -63,14 +63,14 @@ def own_files(spec: CorpusSpec, progress: Reporter = SILENT) -> list[OwnFile]:
     own = find_own(spec)
     files, wanted = Files(own.folder), tuple(map(READER_KINDS[own.read.kind].files, own.patterns))
     names = [found.name for found in files.find(wanted)]
-    here = [Path(path) for name in names if not is_remote(path := files.path_of(name))]
+    here = [Path(path) for name in names if not is_remote(path := files.full_path(name))]
     digests = dict(zip(map(str, here), known_sha256s(here, progress), strict=True))
     return list(_described(files, names, digests))
 
 
 def _described(files: Files, names: list[str], digests: dict[str, str]) -> Iterator[OwnFile]:
     for name in names:
-        path = files.path_of(name)
+        path = files.full_path(name)
         if is_remote(path):
             modified = datetime.fromtimestamp(epath.Path(path).stat().mtime, UTC).isoformat()
             yield OwnFile(name, files.size(name), "", modified)

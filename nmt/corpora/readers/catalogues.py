@@ -139,7 +139,7 @@ def _message(lines: list[str], charset: str) -> Message | None:
 
 
 def _unquoted(text: str, charset: str) -> str:
-    """Return what strings of C stand for; nothing is lost of what is malformed, such as a quotation mark inside."""
+    """Return the text of strings of C; malformed text, such as a quotation mark inside, is kept."""
     if _STRINGS.fullmatch(text):
         return "".join(_unescaped(part, charset) for part in _STRING.findall(text))
     return _unescaped(text.removeprefix('"').removesuffix('"'), charset)

@@ -21,7 +21,7 @@ class NamedCells:
 
 
 def read_cell(record: Record, column: Column) -> Any:
-    """Return what a record has in a column, None where it has nothing.
+    """Return the value that a record has in a column, None if it has none.
 
     Raises:
       IndexError: the record is too short.

@@ -99,7 +99,7 @@ class _Frames(io.RawIOBase):
 
 
 class _Reading(io.RawIOBase):
-    """What can only read, as a file that Python can buffer, and so divide into lines."""
+    """An object with a `read` method, as a file that Python can buffer, and so divide into lines."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader

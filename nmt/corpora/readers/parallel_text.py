@@ -31,13 +31,13 @@ class ParallelTextReader(FilesReader):
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         for group in sorted(self._groups.values(), key=lambda group: min(one.name for one in group.values())):
-            key_language = self._key_of(group)
+            key_language = self._choose_key(group)
             used = {key_language: group[key_language]}
             used |= {language: one for language, one in sorted(group.items()) if language in wanted}
             if len(used) > 1:
                 yield from self._side_by_side(key_language, used)
 
-    def _key_of(self, group: Mapping[str, MatchedPath]) -> str:
+    def _choose_key(self, group: Mapping[str, MatchedPath]) -> str:
         """Return the key language, or else the source, or else the first language."""
         first = next(iter(group.values()))
         source = self._language_of.get(first.source, "")

@@ -118,7 +118,7 @@ class CorpusReader(ABC):
         return f"; unknown codes of languages: {unknown}; say what they are under languages:" if unknown else ""
 
     def _damages(self) -> list[str]:
-        """Return what is damaged or empty."""
+        """Return messages about damaged and empty files."""
         return [*self.unreadable, *([self._first[EMPTY]] if EMPTY in self._first else [])]
 
     def _nothing_read(self) -> UserError:

@@ -62,7 +62,7 @@ def _sentences(row: Row) -> Iterator[Row]:
             whole[language] = text
     if divided:
         for place, part in enumerate(parts):
-            yield Row(row.language, row.component, (*row.key, str(place)), part, _at(divided, place))
+            yield Row(row.language, row.component, (*row.key, str(place)), part, _pick(divided, place))
     if whole or not divided:
         yield Row(row.language, row.component, row.key, row.text, whole)
 
@@ -72,7 +72,7 @@ def split_sentences(text: str) -> list[str]:
     return [part for part in _SENTENCE.split(text) if part and not part.isspace()]
 
 
-def _at(parts: Mapping[str, Sequence[str]], place: int) -> dict[str, str]:
+def _pick(parts: Mapping[str, Sequence[str]], place: int) -> dict[str, str]:
     return {language: texts[place] for language, texts in parts.items()}
 
 

@@ -203,7 +203,7 @@ def _version(name: str) -> list[int]:
 
 
 def _describe(spec: CorpusSpec, folder: str, pattern: str, found: MatchedPath) -> _Dataset:
-    place = epath.Path(Files(folder).path_of(found.name)).parent
+    place = epath.Path(Files(folder).full_path(found.name)).parent
     try:
         features = json.loads((place / "features.json").read_text())
         info = json.loads((place / "dataset_info.json").read_text())

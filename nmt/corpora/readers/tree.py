@@ -67,7 +67,7 @@ class Tree(ABC):
                 yield cast(IO[bytes], copy)
 
     def read(self, name: str) -> bytes:
-        """Return what a file holds, decompressed."""
+        """Return the content of a file, decompressed."""
         with self.plain(name) as file:
             return file.read()
 
@@ -128,13 +128,13 @@ class Files(Tree):
         """Return the files that a pattern fits, the first one that does, sorted by name."""
         names: set[str] = set()
         for pattern in patterns:
-            base, glob = split_glob(self.path_of(pattern))
+            base, glob = split_glob(self.full_path(pattern))
             names.update(self._shown(str(path)) for path in _glob(base or ".", glob))
         return _fitting(sorted(names), patterns)
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file."""
-        file: IO[bytes] = epath.Path(self.path_of(name)).open("rb")
+        file: IO[bytes] = epath.Path(self.full_path(name)).open("rb")
         return file
 
     def close(self) -> None:
@@ -142,9 +142,9 @@ class Files(Tree):
 
     def size(self, name: str) -> int:
         """Return how many bytes a file has."""
-        return int(epath.Path(self.path_of(name)).stat().length)
+        return int(epath.Path(self.full_path(name)).stat().length)
 
-    def path_of(self, name: str) -> str:
+    def full_path(self, name: str) -> str:
         """Return the path of a file."""
         return name if _is_absolute(name) or not self.folder else f"{self.folder}/{name}"
 

@@ -27,22 +27,22 @@ FEWEST_SLOTS = 4  # of a round: hypotheses of one sentence like to go to the sam
 
 @dataclass(frozen=True)
 class Owners:
-    """Whose the rows [B,R,M] are that experts are given: all R of a block are one expert's."""
+    """Which expert owns each block of rows [X,R,M]: all R rows of a block belong to one expert."""
 
-    blocks: Blocks | None  # None: block e is the rows of expert e, B = E
+    blocks: Blocks | None  # None: block e has the rows of expert e, X = E
 
     def multiply(self, rows: jax.Array, weights: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Return rows [B,R,I] times their expert's matrix of weights [E,I,O], float32 [B,R,O]; see `product`."""
+        """Return rows [X,R,I] times their expert's matrix of weights [E,I,O], float32 [X,R,O]; see `product`."""
         if self.blocks is None:
             return product("eri,eio->ero", rows, weights, dtype)
         return checkpoint_name(grouped_product(rows, weights, self.blocks, dtype), PRODUCT)
 
     def own(self, vectors: jax.Array) -> jax.Array:
-        """Return what is to be added to, or multiplied with, rows of every block: vectors [E,O] as [B,1,O]."""
+        """Spread one vector an expert [E,O] over the blocks [X,1,O], to be added to or multiplied with their rows."""
         return (vectors if self.blocks is None else vectors[self.blocks.owner])[:, None]
 
 
-# The experts: rows [B,R,M], in any type, to rows [B,R,M]. A row may be empty: then what becomes of it is ignored.
+# The experts: rows [X,R,M], in any type, to rows [X,R,M]. A row may be empty; its result is then ignored.
 Experts = Callable[[jax.Array, Owners], jax.Array]
 
 
@@ -50,14 +50,14 @@ def einsum_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, ap
     """Move tokens by products with one-hot masks.
 
     Args:
-      x: tokens [`G,N,M].
+      x: tokens [G,N,M].
       routing: where they go.
       experts: E.
       slots: C.
       apply: the experts.
 
     Returns:
-      [`G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
+      [G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
     """
     one_hot_expert = jax.nn.one_hot(routing.expert, experts) * routing.kept[..., None]  # [G,N,K,E]
     one_hot_slot = jax.nn.one_hot(routing.slot, slots)  # [G,N,K,C]
@@ -80,11 +80,13 @@ def _run(inputs: jax.Array, apply: Experts) -> jax.Array:
 def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, apply: Experts) -> jax.Array:
     """Move tokens by index; arguments and result as for `einsum_dispatch`."""
     place = jnp.where(routing.kept, routing.expert * slots + routing.slot, experts * slots)  # [G,N,K]
-    outputs, occupant = _at_slots(x, place, experts, slots, apply)
+    outputs, occupant = _apply_at_slots(x, place, experts, slots, apply)
     return jax.vmap(collect)(outputs, routing.gate, occupant, place)
 
 
-def _at_slots(x: jax.Array, place: jax.Array, experts: int, slots: int, apply: Experts) -> tuple[jax.Array, jax.Array]:
+def _apply_at_slots(
+    x: jax.Array, place: jax.Array, experts: int, slots: int, apply: Experts
+) -> tuple[jax.Array, jax.Array]:
     """Send tokens x [G,N,M] to places [G,N,K] among all slots, E*C being none.
 
     Returns:
@@ -113,7 +115,7 @@ def rounds_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Experts
         number, rows = state
         now = routing.kept & (routing.slot // slots == number)
         place = jnp.where(now, routing.expert * slots + routing.slot % slots, experts * slots)
-        outputs, _ = _at_slots(x, place, experts, slots, apply)
+        outputs, _ = _apply_at_slots(x, place, experts, slots, apply)
         served = [jax.vmap(take)(outputs, place[..., k]) for k in range(choices)]
         return number + 1, tuple(jnp.where(now[..., k, None], served[k], rows[k]) for k in range(choices))
 
@@ -155,12 +157,12 @@ def gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.A
     """Move tokens to the experts that chose them by index.
 
     Args:
-      x: tokens [`G,N,M].
+      x: tokens [G,N,M].
       choice: who takes whom.
       apply: the experts.
 
     Returns:
-      [`G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
+      [G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
     """
     # Taken as float32, for any number of experts may take a token, whose gradient is the sum of theirs.
     inputs = jax.vmap(lambda rows, token: rows[token])(x.astype(jnp.float32), choice.token).astype(x.dtype)

@@ -26,9 +26,9 @@ MOST_ROWS_OF_GPU = 512  # a copy of weights is to be paid for with many rows
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Blocks:
-    """Whose the blocks of rows are."""
+    """Which expert owns each block of rows."""
 
-    owner: jax.Array  # int32 [B], the expert of each block
+    owner: jax.Array  # int32 [X], the expert of each block
     used: jax.Array  # int32 [], how many blocks, the first ones, hold a row
 
 
@@ -80,15 +80,15 @@ def grouped_product(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: 
     Inputs are rounded to `dtype` and sums are float32, forward and backward, as in `nmt.models.numerics.product`.
 
     Args:
-      rows: [B,R,I].
+      rows: [X,R,I].
       weights: [E,I,O].
       blocks: whose they are.
       dtype: input type of the products.
 
     Returns:
-      float32 [B,R,O]; zero in blocks that are not used, whose rows have no part in a derivative either.
+      float32 [X,R,O]; zero in blocks that are not used, whose rows have no part in a derivative either.
     """
-    ways = {"cpu": _in_turn, "cuda": _copied, "rocm": _copied, "default": _ragged}
+    ways = {"cpu": _looped, "cuda": _copied, "rocm": _copied, "default": _ragged}
     return jax.lax.platform_dependent(
         rows, weights, blocks, **{name: partial(way, dtype=dtype) for name, way in ways.items()}
     )
@@ -102,55 +102,55 @@ def _grouped_forward(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype:
 
 
 def _grouped_backward(dtype: jnp.dtype, saved: Saved, gradient: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
-    ways = {"cpu": _in_turn_backward, "cuda": _copied_backward, "rocm": _copied_backward, "default": _ragged_backward}
-    of_rows, of_weights = jax.lax.platform_dependent(
+    ways = {"cpu": _looped_backward, "cuda": _copied_backward, "rocm": _copied_backward, "default": _ragged_backward}
+    rows_gradient, weights_gradient = jax.lax.platform_dependent(
         *saved, gradient, **{name: partial(way, dtype=dtype) for name, way in ways.items()}
     )
     rows, weights, blocks = saved
-    return of_rows.astype(rows.dtype), of_weights.astype(weights.dtype), jax.tree.map(no_gradient, blocks)
+    return rows_gradient.astype(rows.dtype), weights_gradient.astype(weights.dtype), jax.tree.map(no_gradient, blocks)
 
 
 grouped_product.defvjp(_grouped_forward, _grouped_backward)
 
 
-def _at(array: jax.Array, index: jax.Array) -> jax.Array:
+def _take(array: jax.Array, index: jax.Array) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
 
 
 def _part(array: jax.Array, index: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Return a part of an array that was made ready by `bits`, in another type."""
-    return from_bits(_at(array, index), jnp.dtype(jnp.bfloat16)).astype(dtype)
+    return from_bits(_take(array, index), jnp.dtype(jnp.bfloat16)).astype(dtype)
 
 
 def _put(array: jax.Array, part: jax.Array, index: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_index_in_dim(array, part, index, 0)
 
 
-def _in_turn(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+def _looped(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
     """Multiply one block after the other."""
     rows, weights = bits(rows), bits(weights)
 
     def step(block: jax.Array, result: jax.Array) -> jax.Array:
-        x, w = _part(rows, block, dtype), _part(weights, _at(blocks.owner, block), dtype)
+        x, w = _part(rows, block, dtype), _part(weights, _take(blocks.owner, block), dtype)
         return _put(result, jnp.dot(x, w, preferred_element_type=jnp.float32), block)
 
     empty = jnp.zeros((*rows.shape[:2], weights.shape[2]), jnp.float32)
     return jax.lax.fori_loop(0, blocks.used, step, empty)
 
 
-def _in_turn_backward(
+def _looped_backward(
     rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
     """Return the derivatives by rows and by weights; those of an expert's blocks are added up where they stay."""
     parts = bits(rows), bits(weights), bits(gradient)
 
     def step(block: jax.Array, results: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        of_rows, of_weights = results
-        owner = _at(blocks.owner, block)
+        rows_gradient, weights_gradient = results
+        owner = _take(blocks.owner, block)
         x, w, dy = (_part(a, i, dtype) for a, i in zip(parts, (block, owner, block), strict=True))
-        of_x = jnp.einsum("ro,io->ri", dy, w, preferred_element_type=jnp.float32)
-        of_w = _at(of_weights, owner) + contract_rows("ri", x, "ro", dy, "io")
-        return _put(of_rows, of_x, block), _put(of_weights, of_w, owner)
+        x_gradient = jnp.einsum("ro,io->ri", dy, w, preferred_element_type=jnp.float32)
+        w_gradient = _take(weights_gradient, owner) + contract_rows("ri", x, "ro", dy, "io")
+        return _put(rows_gradient, x_gradient, block), _put(weights_gradient, w_gradient, owner)
 
     empty = jnp.zeros(rows.shape, jnp.float32), jnp.zeros(weights.shape, jnp.float32)
     return jax.lax.fori_loop(0, blocks.used, step, empty)
@@ -160,17 +160,17 @@ def _copied(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtyp
     """Multiply all blocks at once, each by a copy of the weights of its expert."""
     owned = weights.astype(dtype)[blocks.owner]
     product = jnp.einsum("bri,bio->bro", rows.astype(dtype), owned, preferred_element_type=jnp.float32)
-    return _in_use(product, blocks)
+    return _zero_unused(product, blocks)
 
 
 def _copied_backward(
     rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
-    of_rows = _copied(gradient, weights.swapaxes(1, 2), blocks, dtype)
+    rows_gradient = _copied(gradient, weights.swapaxes(1, 2), blocks, dtype)
     x, dy = rows.astype(dtype), gradient.astype(dtype)
-    of_blocks = _in_use(jnp.einsum("bri,bro->bio", x, dy, preferred_element_type=jnp.float32), blocks)
+    block_gradients = _zero_unused(jnp.einsum("bri,bro->bio", x, dy, preferred_element_type=jnp.float32), blocks)
     # Blocks that are not used are counted to the last expert, and zero.
-    return of_rows, jax.ops.segment_sum(of_blocks, blocks.owner, weights.shape[0], indices_are_sorted=True)
+    return rows_gradient, jax.ops.segment_sum(block_gradients, blocks.owner, weights.shape[0], indices_are_sorted=True)
 
 
 def _sizes(blocks: Blocks, rows: int, experts: int) -> jax.Array:
@@ -179,8 +179,8 @@ def _sizes(blocks: Blocks, rows: int, experts: int) -> jax.Array:
     return rows * ((blocks.owner[:, None] == jnp.arange(experts)) & used[:, None]).sum(axis=0, dtype=jnp.int32)
 
 
-def _in_use(array: jax.Array, blocks: Blocks) -> jax.Array:
-    """Return an array [B,R,...] with zeros in the blocks that are not used: what `ragged_dot` leaves there is open."""
+def _zero_unused(array: jax.Array, blocks: Blocks) -> jax.Array:
+    """Return an array [X,R,...] with zeros in the blocks that are not used: what `ragged_dot` leaves there is open."""
     return jnp.where((jnp.arange(array.shape[0]) < blocks.used)[:, None, None], array, 0)
 
 
@@ -189,16 +189,16 @@ def _ragged(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtyp
     sizes = _sizes(blocks, rows.shape[1], weights.shape[0])
     flat = rows.reshape(-1, rows.shape[2]).astype(dtype)
     result = jax.lax.ragged_dot(flat, weights.astype(dtype), sizes, preferred_element_type=jnp.float32)
-    return _in_use(result.reshape(*rows.shape[:2], -1), blocks)
+    return _zero_unused(result.reshape(*rows.shape[:2], -1), blocks)
 
 
 def _ragged_backward(
     rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
-    of_rows = _ragged(gradient, weights.swapaxes(1, 2), blocks, dtype)
+    rows_gradient = _ragged(gradient, weights.swapaxes(1, 2), blocks, dtype)
     x, dy = (array.reshape(-1, array.shape[2]).astype(dtype) for array in (rows, gradient))
     contract = jax.lax.RaggedDotDimensionNumbers(
         dot_dimension_numbers=(((0,), (0,)), ((), ())), lhs_ragged_dimensions=[0], rhs_group_dimensions=[]
     )
     sizes = _sizes(blocks, rows.shape[1], weights.shape[0])
-    return of_rows, jax.lax.ragged_dot_general(x, dy, sizes, contract, preferred_element_type=jnp.float32)
+    return rows_gradient, jax.lax.ragged_dot_general(x, dy, sizes, contract, preferred_element_type=jnp.float32)

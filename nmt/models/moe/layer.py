@@ -35,7 +35,7 @@ TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
 
 @dataclass(frozen=True)
 class ExpertOptions:
-    """What experts have in common with the dense layers of their model."""
+    """The options that experts share with the dense layers of their model."""
 
     activation: str = "relu"
     bias: bool = False
@@ -43,9 +43,9 @@ class ExpertOptions:
     dropout: float = 0.0  # of the shared expert, a dense layer
 
     @classmethod
-    def of(cls, config: ModelConfig) -> "ExpertOptions":
-        """Return those of a model."""
-        return cls(config.activation, config.bias, Init.of(config), config.dropout)
+    def from_config(cls, config: ModelConfig) -> "ExpertOptions":
+        """Return the options of a model."""
+        return cls(config.activation, config.bias, Init.from_config(config), config.dropout)
 
 
 class MoE(nnx.Module):
@@ -119,8 +119,8 @@ class MoE(nnx.Module):
         tokens_in_all = x.shape[0] * x.shape[1]
         groups = self._groups(tokens_in_all) if limited else _groups_of_devices(tokens_in_all)
         factor = self.config.capacity_factor if phase is Phase.TRAIN else self.config.eval_capacity_factor
-        tokens = in_groups(x, groups)
-        grouped = jax.tree.map(lambda part: in_groups(part, groups) if part.ndim > 1 else part, info)
+        tokens = split_into_groups(x, groups)
+        grouped = jax.tree.map(lambda part: split_into_groups(part, groups) if part.ndim > 1 else part, info)
         has_slots = limited and (self.config.dispatch in TO_SLOTS or ROUTERS[self.policy.kind].needs_slots)
         slots = capacity(tokens.shape[1], self.config, factor) if has_slots else None
         spread = not limited and groups > 1
@@ -128,7 +128,7 @@ class MoE(nnx.Module):
         stats = statistics(decision, grouped, self.config.experts, self._balanced_groups(x, groups, spread))
         move = partial(self._move, tokens, decision.moves, slots, spread, mask_key, drop_key)
         y = move() if info.passed_by is None else jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
-        return self._share(x, in_rows(y, x), info.real, stats, shared_key, gate_key)
+        return self._share(x, join_groups(y, x), info.real, stats, shared_key, gate_key)
 
     def router_arrays(self) -> dict[str, jax.Array]:
         """Return the values of the arrays that the layer owns for its router, by name."""
@@ -227,13 +227,13 @@ class MoE(nnx.Module):
         return (1.0 - gate) * common + gate * routed, replace(stats, budget_loss=budget)
 
 
-def in_groups(x: jax.Array, groups: int) -> jax.Array:
+def split_into_groups(x: jax.Array, groups: int) -> jax.Array:
     """Return tokens x [B,S,...] in groups [G,N,...]."""
     rest = x.shape[2:]
     return left_to_xla(lambda x: x.reshape(groups, -1, *rest), ("group", *[None] * (1 + len(rest))))(x)
 
 
-def in_rows(y: jax.Array, x: jax.Array) -> jax.Array:
+def join_groups(y: jax.Array, x: jax.Array) -> jax.Array:
     """Return groups y [G,N,M] as tokens [B,S,M] like x."""
     return left_to_xla(lambda y: y.reshape(x.shape), ("batch", "length", "embed"))(y)
 

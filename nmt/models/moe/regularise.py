@@ -19,7 +19,7 @@ def jittered(x: jax.Array, amount: float, key: jax.Array | None) -> jax.Array:
 
 
 def output_mask(shape: tuple[int, ...], rate: float, key: jax.Array | None) -> jax.Array | float:
-    """Return what gates are multiplied with for NLLB's expert output masking (arXiv:2207.04672, section 6.2).
+    """Return the factor of gates for NLLB's expert output masking (arXiv:2207.04672, section 6.2).
 
     In training a Bernoulli(1 - rate) mask for every token and choice, without rescaling; without a key its mean.
     """

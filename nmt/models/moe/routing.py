@@ -92,13 +92,13 @@ def fill(
         slot = positions(wanted, expert, experts)
     else:
 
-        def in_order(wanted: jax.Array, expert: jax.Array, priority: jax.Array) -> jax.Array:
+        def slots_by_priority(wanted: jax.Array, expert: jax.Array, priority: jax.Array) -> jax.Array:
             order = jnp.argsort(-priority, axis=1, stable=True)  # [G,N]
             first_wanted, first_expert = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (wanted, expert))
             slot = positions(first_wanted, first_expert, experts)
             return jnp.take_along_axis(slot, jnp.argsort(order, axis=1)[..., None], axis=1)
 
-        slot = left_to_xla(in_order, ("group", None, None))(wanted, expert, priority)
+        slot = left_to_xla(slots_by_priority, ("group", None, None))(wanted, expert, priority)
     return slot, wanted if slots is None else wanted & (slot < slots)
 
 

@@ -92,5 +92,5 @@ collect.defvjp(_collect_forward, _collect_backward)
 
 
 def no_gradient(x: jax.Array) -> np.ndarray:
-    """Return what a derivative by integers is."""
+    """Return the cotangent of an array of integers."""
     return np.zeros(x.shape, jax.dtypes.float0)

@@ -103,7 +103,7 @@ def test_first_weights_and_their_names():
         layer = MoE(64, 32, MoEConfig(preset=preset), jnp.dtype(jnp.float32), nnx.Rngs(0), False, usual)
         assert 0.9 * 2 * (scale / 64) ** 0.5 < np.abs(layer.router[...]).max() <= 2 * (scale / 64) ** 0.5
     assert not hasattr(MoE(4, 4, MoEConfig(routing="hash"), jnp.dtype(jnp.float32), nnx.Rngs(0)), "router")
-    of_model = ExpertOptions.of(ModelConfig(activation="swiglu", init="xavier", init_scale=2.0, dropout=0.3))
+    of_model = ExpertOptions.from_config(ModelConfig(activation="swiglu", init="xavier", init_scale=2.0, dropout=0.3))
     assert of_model == ExpertOptions("swiglu", False, Init("xavier", 2.0), 0.3)
 
 
