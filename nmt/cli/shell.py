@@ -75,7 +75,7 @@ def run_command(function: Callable[[], object], leave: Callable[[int], NoReturn]
 def parsed(app: "Typer", *requests: type[_Request]) -> _Request | None:
     """Parse the arguments of the process; return None if they asked for help, which is then shown.
 
-    Typer only parses: what it would do about an interruption or a broken pipe is for `run_command` to do.
+    Typer only parses: interruptions and broken pipes are left to `run_command`.
 
     Args:
       app: an application whose commands return a request.

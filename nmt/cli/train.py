@@ -127,7 +127,7 @@ def _leave(status: int) -> NoReturn:
 
 
 def _check_form(argument: str, is_first: bool) -> None:
-    """Raise UserError, with what to write instead, for what is neither key=value nor, at first, a recipe's name."""
+    """Raise UserError, with a correction, for an argument that is neither key=value nor, if first, a recipe's name."""
     key, equals, value = argument.partition("=")
     if argument.startswith("-"):
         bare = key.lstrip("-").replace("-", "_")

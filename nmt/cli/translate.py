@@ -83,7 +83,7 @@ def run_translation(request: TranslateArguments) -> None:
     """Translate as requested, from and to the streams of the process or files.
 
     Raises:
-      UserError: a mistake in what was asked; nothing has been written then.
+      UserError: a mistake in the request; nothing has been written then.
     """
     _check(request)
     prepare_process()
@@ -222,7 +222,7 @@ def _scored_line(translation: "Translation") -> str:
 
 
 def _converse(request: TranslateArguments, translator: "Translator", direction: "Direction") -> None:
-    """Translate what is typed, line by line."""
+    """Translate typed text, line by line."""
 
     def typed() -> Iterator[bytes]:
         while True:

@@ -41,7 +41,7 @@ class _Settings:
 
     recipe: str  # the file, for mistakes that have no single place
     values: dict[str, Any] = field(default_factory=dict)
-    layers: list[dict[str, Any]] = field(default_factory=list)  # what was merged, the later over the earlier
+    layers: list[dict[str, Any]] = field(default_factory=list)  # all that were merged, the later over the earlier
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def merge(self, document: Document, section: KeyPath = ()) -> None:
@@ -192,7 +192,7 @@ def _base_model(document: Document, arguments: Mapping[KeyPath, Given]) -> Docum
 
 
 def _split_sections(base: Document) -> tuple[Document, Document]:
-    """Return the part of a model's declaration that is of `model`, and what it says of `vocab`, its sizes.
+    """Split a model's declaration into the values of `model` and the sizes of `vocab`.
 
     Raises:
       UserError: `vocab` says more than sizes.

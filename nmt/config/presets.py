@@ -1,7 +1,7 @@
 """Presets of the mixture-of-experts layers: the conventions of five papers, as values of `model.moe`.
 
-A preset stands for its values as if they were written where its name is: what is written beside it, or in a later
-layer (recipe over model, argument over recipe), wins; what an earlier layer set gives way. With `top_k: 1` gates are
+A preset stands for its values as if they were written where its name is: values written beside it, or in a later
+layer (recipe over model, argument over recipe), win; values of an earlier layer give way. With `top_k: 1` gates are
 not normalised, unless somebody writes so, which is an error.
 """
 

@@ -4,7 +4,7 @@ The paper's form takes numbers: `split(x, dimension, partitions)` and `shard(x, 
 logical axes instead, `shard(x, "batch", "length", None)`, and leaves the numbers to the mesh. Both place an array and
 leave its values alone; without a mesh, or on one device, they return the array as it is.
 
-On an Auto mesh an annotation is a constraint, from which XLA infers the placement of what is not annotated. On an
+On an Auto mesh an annotation is a constraint, from which XLA infers the placement of arrays without one. On an
 Explicit mesh the type of every array has its placement, an annotation moves it there, and a product of two arrays
 whose placements clash is an error when the program is traced.
 """

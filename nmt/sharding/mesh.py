@@ -28,7 +28,7 @@ class Layout:
 
     @contextlib.contextmanager
     def use(self) -> Iterator[Mesh]:
-        """Set mesh and table for what is traced, placed or run inside."""
+        """Set mesh and table for tracing, placement and execution inside the block."""
         mesh = self.mesh
         setting = jax.set_mesh(mesh) if isinstance(mesh, Mesh) else jax.sharding.use_abstract_mesh(mesh)
         with setting, rules_context(self.rules):
