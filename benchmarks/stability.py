@@ -90,7 +90,7 @@ def _train(changes: Sequence[str], seed: int, arguments: argparse.Namespace) -> 
     from nmt.config import load_recipe
     from nmt.data.pipeline import dev_batches, train_batches
     from nmt.models.dtypes import resolve_model_dtype
-    from nmt.recipes.stages import Preparation
+    from nmt.recipes.stages import RunPreparation
     from nmt.recipes.terminal import TerminalProgress
     from nmt.sharding import make_mesh
     from nmt.train.step import make_trainer
@@ -98,7 +98,7 @@ def _train(changes: Sequence[str], seed: int, arguments: argparse.Namespace) -> 
     keys = [*MODEL, *changes, f"train.schedule.learning_rate={arguments.learning_rate}", "data.temperature=1"]
     recipe = load_recipe("quickstart", keys)
     recipe = recipe.model_copy(update={"model": resolve_model_dtype(recipe.model)})
-    preparation = Preparation(recipe, epath.Path(arguments.folder), TerminalProgress())
+    preparation = RunPreparation(recipe, epath.Path(arguments.folder), TerminalProgress())
     vocabularies = preparation.vocabularies()
     preparation.stats(vocabularies)
     # What is learnt from is the same for all; the seed is that of the weights, the order and the noise.

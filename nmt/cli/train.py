@@ -101,16 +101,16 @@ def _train(arguments: Sequence[str]) -> None:
         _say(note)
     import jax
 
-    from nmt.recipes.runner import run
+    from nmt.recipes.runner import run_recipe
     from nmt.sharding.hosts import ALONE, Launch, joined
 
     command = shlex.join(["nmt-train", *arguments])
     if request.dry_run:
-        run(recipe, dry_run=True, command=command, hosts=ALONE)
+        run_recipe(recipe, dry_run=True, command=command, hosts=ALONE)
         return
     greeting = {"nmt": nmt.__version__, "jax": jax.__version__, **flat_recipe(recipe)}
     with joined(Launch(*request.launch), greeting, _say) as hosts:
-        run(recipe, dry_run=False, command=command, hosts=hosts)
+        run_recipe(recipe, dry_run=False, command=command, hosts=hosts)
 
 
 def _say(text: str) -> None:

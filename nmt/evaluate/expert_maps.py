@@ -1,10 +1,14 @@
-"""Heat maps of which directions use which experts: a panel for every sparse layer.
+"""Heat maps of the experts that each direction uses: a panel for every sparse layer.
 
-Rows are directions: in the encoder sorted by source language, in the decoder by target language, since that is what a
-layer there sees most of. Columns are the layer's experts, sorted by the direction that is fondest of them, and below
-the same direction the fondest first: if experts specialise by language, a staircase shows. The colour is the share of
-the direction's tokens that go to the expert, as a multiple of the fair share 1/E; grey rows had no tokens. Of more
-than 256 experts several that are neighbours share a column, which shows their mean.
+| | |
+|---|---|
+| rows | directions: sorted by source language in the encoder, by target language in the decoder |
+| columns | experts, sorted by the direction that uses each most; within a direction, the most used first |
+| colour | share of the direction's tokens that go to the expert, in multiples of the fair share 1/E |
+| grey rows | directions without tokens |
+
+If experts specialise by language, a staircase shows. Beyond 256 experts, neighbours share a column, which shows their
+mean.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -25,7 +29,7 @@ _PAGE_WIDTH, _PAGE_HEIGHT = 13.0, 40.0  # inches; the height is reached with som
 _PANEL_WIDTH, _PANEL_HEIGHT = (2.4, 4.0), (1.0, 4.5)  # least and most, inches
 _ROW, _COLUMN = 0.16, 0.22  # inches a direction and an expert get where there is room
 _COLUMNS = 256  # most of a panel
-_NAMED_EXPERTS = 16  # most experts whose numbers stand below their columns
+_NAMED_EXPERTS = 16  # with more experts, columns are not numbered
 _MARGIN = 0.75  # inches for the title and the ticks of a panel
 
 
@@ -36,24 +40,24 @@ def row_order(directions: tuple[str, ...], stack: str) -> list[int]:
 
 
 def relative_use(counts: np.ndarray) -> np.ndarray:
-    """Return the share of each row of counts [D,E] in multiples of 1/E; NaN in rows without tokens."""
+    """Return the share of each row of counts [L,E] in multiples of 1/E; NaN in rows without tokens."""
     total = counts.sum(axis=1, keepdims=True)
     return np.divide(counts * counts.shape[1], total, out=np.full(counts.shape, np.nan), where=total > 0)
 
 
 def column_order(use: np.ndarray) -> np.ndarray:
-    """Return the indices of experts as columns show them; `use` [D,E] as of `relative_use`, rows in their order."""
+    """Return the indices of experts as columns show them; `use` [L,E] from `relative_use`, rows as drawn."""
     use = np.nan_to_num(use)
-    fondest = use.argmax(axis=0)
+    user = use.argmax(axis=0)
     most = use.max(axis=0)
-    return np.lexsort((-most, np.where(most > 0, fondest, len(use))))  # experts that nobody uses come last
+    return np.lexsort((-most, np.where(most > 0, user, len(use))))  # experts that nobody uses come last
 
 
 def draw_experts(usage: Usage, recipe: str, path: epath.PathLike) -> None:
     """Draw the heat maps.
 
     Args:
-      usage: the table.
+      usage: counts of tokens by layer, direction and expert.
       recipe: the name of the recipe.
       path: the file to write; its suffix says the format.
     """

@@ -37,7 +37,7 @@ PAGE_SAMPLES = 4  # sample translations of a direction
 
 
 class Translates(Protocol):
-    """What an evaluation needs of a translator; `nmt.decode.translator.Translator` is one."""
+    """The interface of a translator that an evaluation uses; `nmt.decode.translator.Translator` is one."""
 
     @property
     def step(self) -> int:
@@ -69,7 +69,7 @@ def evaluate(
     force: bool = False,
     progress: Reporter = SILENT,
 ) -> Matrix:
-    """Translate and score a test set, direction by direction, and write what was found under RUN/evaluation.
+    """Translate and score a test set, direction by direction, and write the results under RUN/evaluation.
 
     Args:
       translator: the loaded model.
@@ -77,8 +77,8 @@ def evaluate(
       split: `test` or `dev`, or a set from `nmt.evaluate.sets.open_set`.
       directions: such as `["de-en"]`; None: all that the set has and the model can translate.
       beam: beam width; None: the recipe's.
-      force: translate also what has been translated.
-      progress: who is told of every result, translated now or before, and of the sentences that are translated.
+      force: translate again directions that have a valid result.
+      progress: told of every result, new or stored, and of the sentences that are translated.
 
     Returns:
       the matrix of the directions asked for. matrix.json and report.html also hold those that other calls found
@@ -123,7 +123,7 @@ class _Job:
         return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode, _training_pairs(run))
 
     def result(self, direction: Direction, force: bool, progress: Reporter) -> DirectionResult:
-        """Return the result of a direction: the stored one if it is still true, else a new one, written."""
+        """Return the result of a direction: the stored one if it is still valid, else a new one, written."""
         if not force and (stored := self._stored(direction)):
             return stored
         pairs = self.chosen.read(direction)
@@ -133,7 +133,7 @@ class _Job:
         date = datetime.now(UTC).isoformat(timespec="seconds")
         result = DirectionResult(cell, self._source(pairs), hashlib.sha256(text).hexdigest(), seconds, date)
         _write(hypotheses_file(self.folder, direction), text)
-        _write(self.folder / f"{direction}.json", _as_json(result.to_json()))
+        _write(self.folder / f"{direction}.json", _encode_json(result.to_json()))
         return result
 
     def matrix(self, results: Iterable[DirectionResult], left_out: dict[str, str]) -> Matrix:
@@ -142,19 +142,19 @@ class _Job:
         return Matrix(self.folder, recipe.name, step, name, tuple(results), left_out, self.training_pairs)
 
     def write_matrix(self, results: dict[Direction, DirectionResult], left_out: dict[str, str]) -> None:
-        """Write matrix.json and report.html of these results and of those that are stored and still true."""
+        """Write matrix.json and report.html of these results and of those that are stored and still valid."""
         known = [results.get(d) or self._stored(d) for d in ordered_directions(self.chosen, self.translator.recipe)]
         matrix = self.matrix([result for result in known if result], left_out)
         shown = [cell.direction for cell in matrix.cells[:PAGE_DIRECTIONS]]
         samples = [sample for d in shown for sample in read_samples(self.folder, self.chosen, d, PAGE_SAMPLES)]
-        _write(self.folder / "matrix.json", _as_json(matrix.to_json()))
+        _write(self.folder / "matrix.json", _encode_json(matrix.to_json()))
         _write(self.folder / "report.html", render_page(matrix, samples).encode())
 
     def _source(self, pairs: Sequence[Pair]) -> ResultOrigin:
         return ResultOrigin(self.translator.step, self.checkpoint, content_hash(pairs), self.decode)
 
     def _stored(self, direction: Direction) -> DirectionResult | None:
-        """Return the stored result of a direction if it is still true."""
+        """Return the stored result of a direction if checkpoint, test set and decode options are the same."""
         try:
             stored = DirectionResult.from_json(json.loads((self.folder / f"{direction}.json").read_bytes()))
             hypotheses = hypotheses_file(self.folder, direction).read_bytes()
@@ -178,14 +178,14 @@ class _Job:
 
 
 def _summary(result: DirectionResult) -> str:
-    """Return the line that tells of a result."""
+    """Return a result on one line."""
     cell = result.cell
     how = "as before" if result.reused else f"{result.sentences_per_second:.1f} sentences/s"
     return f"{cell.direction!s:<8} BLEU {cell.bleu:5.1f}  chrF++ {cell.chrf:5.1f}  ({how})"
 
 
 def _training_pairs(run: epath.Path) -> dict[Direction, int]:
-    """Return how many pairs of each direction a run learns from, as far as its store is there to tell."""
+    """Return the training pairs of each direction; empty if the run has no store."""
     try:
         found = load_stats(run / "data").directions
     except UserError:
@@ -195,12 +195,12 @@ def _training_pairs(run: epath.Path) -> dict[Direction, int]:
 
 
 def _checkpoint_hash(run: epath.Path, step: int) -> str:
-    """Return what tells this checkpoint from one that another training left at the same step."""
+    """Return a hash that tells this checkpoint from another training's at the same step; '' if it has no record."""
     record = run / "checkpoints" / str(step) / "_CHECKPOINT_METADATA"
     return hashlib.sha256(record.read_bytes()).hexdigest() if record.exists() else ""
 
 
-def _as_json(values: dict[str, Any]) -> bytes:
+def _encode_json(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a run, of whatever it has written so far."""
+"""The pictures of a run, from the files that it has written so far."""
 
 import json
 import os
@@ -19,7 +19,7 @@ PICTURES = ("run", "experts")
 
 @dataclass
 class Drawn:
-    """What was drawn, and what was not and why."""
+    """Pictures that were drawn, and the reasons for those that were not."""
 
     folder: epath.Path
     paths: list[epath.Path] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Drawn:
     usage: Usage | None = None  # the table of experts that was drawn
 
     def file(self, name: str) -> epath.Path:
-        """Return where a picture is written, in a folder that is there.
+        """Return the path of a picture, in a folder that is made if it is missing.
 
         Raises:
           UserError: the folder cannot be made.
@@ -42,7 +42,7 @@ class Drawn:
 
 def draw_pictures(
     run: os.PathLike[str] | str,
-    what: Sequence[str] = (),
+    names: Sequence[str] = (),
     step: int | None = None,
     output: os.PathLike[str] | str | None = None,
     suffix: str = "svg",
@@ -51,23 +51,23 @@ def draw_pictures(
 
     Args:
       run: the run's folder.
-      what: among `PICTURES`; empty: what there is to draw.
-      step: of which the table of experts, and the scores, are shown; None: the newest of each.
+      names: of `PICTURES`, all of which must be drawn; empty: those that can be.
+      step: the step of the scores and of the experts' use; None: the newest of each.
       output: the folder to write to; None: RUN/plots.
       suffix: svg, png or pdf.
 
     Raises:
-      UserError: `run` is no run; what is asked for is not there or damaged; the pictures cannot be written.
+      UserError: `run` is no run; data of a named picture are missing or damaged; the pictures cannot be written.
     """
     recipe = read_run_recipe(run)
     folder = epath.Path(run)
     drawn = Drawn(folder / "plots" if output is None else epath.Path(output))
-    for name in what or PICTURES:
+    for name in names or PICTURES:
         draw = {"run": _draw_run, "experts": _draw_experts}[name]
         try:
             draw(drawn, folder, recipe, step, suffix)
         except UserError as error:
-            if what:
+            if names:
                 raise
             drawn.notes.append(str(error))
     if not drawn.paths:

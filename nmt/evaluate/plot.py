@@ -1,4 +1,4 @@
-"""A picture of a run: how it learnt, how its experts were used, and what it scores."""
+"""A picture of a run: loss curves, load of experts, and scores."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def draw_run(run: epath.PathLike, recipe: str, matrix: Matrix | None, path: epat
     """Draw training and development loss, the load of experts, and BLEU by direction.
 
     Args:
-      run: the run's folder, whose metrics.jsonl is read.
+      run: the run's folder, with its metrics.jsonl.
       recipe: the name of the recipe.
       matrix: the scores; None: the picture has none.
       path: the file to write; its suffix says the format.

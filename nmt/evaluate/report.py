@@ -12,7 +12,7 @@ from nmt.languages import Direction
 
 LISTED_DIRECTIONS = 12
 GRID_LANGUAGES = 12
-NAMED_TARGETS = 12  # most targets that the label of the commonest signature names
+NAMED_TARGETS = 12  # with more targets, the commonest signature's label says "the others"
 NONE = "·"
 
 
@@ -25,7 +25,7 @@ class Sheet(NamedTuple):
     heat: bool = False  # whether the rows are BLEU to be coloured
 
 
-def markdown(matrix: Matrix) -> str:
+def render_markdown(matrix: Matrix) -> str:
     """Return the matrix as a Markdown table, followed by the signatures."""
     heading, rows, averages, _ = sheet(matrix)
     lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows, *[_bold(row) for row in averages]]
@@ -43,7 +43,7 @@ def sheet(matrix: Matrix) -> Sheet:
     sources, targets = languages(matrix)
     if max(len(sources), len(targets)) <= GRID_LANGUAGES:
         return _grid(matrix, sources, targets)
-    return _by_language(matrix, sources, targets)
+    return _list_languages(matrix, sources, targets)
 
 
 def languages(matrix: Matrix) -> tuple[list[str], list[str]]:
@@ -107,9 +107,9 @@ def _grid(matrix: Matrix, sources: Sequence[str], targets: Sequence[str]) -> She
     return Sheet(["BLEU from, into", *targets], rows, [], heat=True)
 
 
-def _by_language(matrix: Matrix, sources: Sequence[str], targets: Sequence[str]) -> Sheet:
+def _list_languages(matrix: Matrix, sources: Sequence[str], targets: Sequence[str]) -> Sheet:
     def mean(side: int, language: str) -> list[str]:
-        return _scores(Average.of([cell for cell in matrix.cells if cell.direction[side] == language]))
+        return _scores(Average.compute([cell for cell in matrix.cells if cell.direction[side] == language]))
 
     rows = [[code, *mean(0, code), *mean(1, code)] for code in sorted({*sources, *targets})]
     return Sheet(["mean", "BLEU from it", "chrF++ from it", "BLEU into it", "chrF++ into it"], rows, [])

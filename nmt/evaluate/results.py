@@ -1,4 +1,4 @@
-"""What an evaluation finds: the result of a direction, the matrix of all directions and its averages."""
+"""Results of an evaluation: of one direction, and the matrix of all directions with its averages."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +16,7 @@ FEW_DIRECTIONS = 12  # fewer are not told apart by their resources
 
 @dataclass(frozen=True)
 class ResultOrigin:
-    """What was translated, from which weights, and how: two results with equal sources have equal scores."""
+    """Weights, test set and decode options of a result: two results with equal origins have equal scores."""
 
     step: int
     checkpoint: str  # SHA-256 of the checkpoint's own record, which no other checkpoint shares; "" if it has none
@@ -75,7 +75,7 @@ class Average:
     chrf: float
 
     @classmethod
-    def of(cls, cells: Sequence[Cell]) -> Self | None:
+    def compute(cls, cells: Sequence[Cell]) -> Self | None:
         """Return the mean over the cells; None if there are none."""
         if not cells:
             return None
@@ -101,32 +101,32 @@ class Matrix:
 
     @property
     def date(self) -> str:
-        """When the newest of the results was found."""
+        """The time of the newest result, ISO 8601."""
         return max(result.date for result in self.results)
 
     @property
     def into_english(self) -> Average | None:
-        """The mean over directions whose target is English."""
-        return Average.of([cell for cell in self.cells if cell.direction.target == ENGLISH])
+        """The mean over directions into English."""
+        return Average.compute([cell for cell in self.cells if cell.direction.target == ENGLISH])
 
     @property
     def out_of_english(self) -> Average | None:
-        """The mean over directions whose source is English."""
-        return Average.of([cell for cell in self.cells if cell.direction.source == ENGLISH])
+        """The mean over directions out of English."""
+        return Average.compute([cell for cell in self.cells if cell.direction.source == ENGLISH])
 
     @property
     def overall(self) -> Average | None:
         """The mean over all directions."""
-        return Average.of(self.cells)
+        return Average.compute(self.cells)
 
     @property
     def averages(self) -> dict[str, Average]:
         """The averages that there are, by the names that people read."""
         named = {"into English": self.into_english, "out of English": self.out_of_english, "overall": self.overall}
-        named |= {name: Average.of(cells) for name, cells in self._by_resource().items()}
+        named |= {name: Average.compute(cells) for name, cells in self._group_resources().items()}
         return {name: average for name, average in named.items() if average}
 
-    def _by_resource(self) -> dict[str, list[Cell]]:
+    def _group_resources(self) -> dict[str, list[Cell]]:
         """Return the directions into and out of English in thirds of their numbers of training pairs.
 
         They are not told apart where there are few, or where the pairs are not known.

@@ -89,12 +89,12 @@ def stored_set(run: os.PathLike[str] | str, split: str, most: int | None = None)
 def open_set(
     run: os.PathLike[str] | str, testset: str, directions: Sequence[str] | None = None, most: int | None = None
 ) -> EvaluationSet:
-    """Return the test set that a person named (see the module's description of what is accepted).
+    """Return the test set that a person named (the module's description lists the accepted forms).
 
     Args:
       run: the run directory, for its stored splits.
       testset: `test`, `dev` or a path.
-      directions: what to evaluate; exactly one must be given when `testset` is a single file.
+      directions: those to evaluate; exactly one must be given when `testset` is a single file.
       most: of a stored split, see `stored_set`; files are read whole.
 
     Raises:
@@ -120,13 +120,13 @@ def open_set(
 
 
 def select(chosen: EvaluationSet, recipe: Recipe, wanted: Sequence[str] | None) -> Selection:
-    """Return what to evaluate: the wanted directions, by default all that the set has and the model can translate.
+    """Return the directions to evaluate: the wanted ones, by default all that the set has and the model can translate.
 
     Directions that the model was not trained on are allowed if it knows both languages (zero-shot).
 
     Raises:
-      UserError: none is wanted, or one that has no test set or whose languages the model does not know; or nothing
-        is left by default.
+      UserError: no direction is wanted; a wanted one has no test set, or a language that the model does not know;
+        or no direction is left by default.
     """
     trained = [parse_direction(text) for text in recipe.data.directions]
     known = {code for direction in trained for code in direction}

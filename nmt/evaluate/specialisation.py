@@ -1,4 +1,4 @@
-"""How much experts specialise by direction: one number a layer, with the direction that stands out most."""
+"""Specialisation of experts by direction: one number a layer, with the direction that stands out most."""
 
 import math
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from nmt.train.usage import Usage
 
 @dataclass(frozen=True)
 class Specialisation:
-    """What the direction of a token tells of its expert in one layer."""
+    """Mutual information of direction and expert in one layer, with the direction that stands out most."""
 
     stack: str
     layer: int
     information: float  # bits, see `mutual_information`
     possible: float  # bits, the most that there could be: the lesser of the entropies of directions and of experts
-    direction: str  # the one whose use of experts differs most from that of all together; "" if there are no tokens
+    direction: str  # its use of experts differs most from that of all together; "" if there are no tokens
     expert: int  # the one that makes the most of that difference
     share: float  # of the direction's tokens that go to this expert
     overall: float  # of all tokens that go to it
 
 
 def mutual_information(counts: np.ndarray) -> float:
-    """Return the mutual information of row and column in bits, less what chance alone would show.
+    """Return the mutual information of row and column in bits, corrected for its bias in a finite sample.
 
     I = sum_de p_de log2 (p_de / (p_d p_e)), which is also the mean over tokens of the divergence of their direction's
-    use of experts from that of all. From N tokens it comes out too high by (D-1)(E-1) / (2 N ln 2) bits on average
-    (Miller 1955), D and E counted where there are tokens; this is subtracted, and what is left is not below 0.
+    use of experts from that of all. From N tokens it comes out too high by (L-1)(E-1) / (2 N ln 2) bits on average
+    (Miller 1955), with L directions and E experts that have tokens; this is subtracted, and the result is not below 0.
 
     Args:
-      counts: [D,E], of tokens.
+      counts: [L,E], tokens of each direction sent to each expert.
     """
     total = counts.sum()
     if not total:
@@ -72,11 +72,11 @@ def _entropy(shares: np.ndarray) -> float:
 
 
 def _terms(own: np.ndarray, overall: np.ndarray) -> np.ndarray:
-    """Return p log2 (p / q), 0 where p is."""
+    """Return p log2 (p / q) of two distributions [E], 0 where p is 0."""
     return own * np.log2(np.divide(own, overall, out=np.ones_like(own), where=own > 0))
 
 
 def _divergences(counts: np.ndarray) -> np.ndarray:
-    """Return of every row its divergence in bits from the sum of all rows; 0 for a row without tokens."""
+    """Return the divergence [L] in bits of each row of counts [L,E] from all rows together; 0 without tokens."""
     overall = _shares(counts.sum(axis=0))
     return np.array([_terms(_shares(row), overall).sum() for row in counts])

@@ -1,1 +1,1 @@
-"""What a recipe needs, before it runs: compiled ahead of time, its programs read, its time and memory estimated."""
+"""Planning a run: compile a recipe's programs ahead of time, read them, and estimate time and memory."""

@@ -1,19 +1,19 @@
-"""What makes a step fit: which keys of the recipe to turn, those that save most first."""
+"""Advice for a program that does not fit: the keys of the recipe to change, those that save most memory first."""
 
 from nmt.config import Recipe
 from nmt.plan.decoding import Decoding
 from nmt.plan.planning import Plan
 from nmt.train.accumulation import gradient_bytes
 
-REMAT = ("none", "moe", "offload_moe", "dots", "local", "full")  # from what keeps most to what keeps least
+REMAT = ("none", "moe", "offload_moe", "dots", "local", "full")  # from keeping most for the backward pass to least
 
 
 def knobs(plan: Plan, recipe: Recipe) -> list[str]:
-    """Return what would make a program smaller, the most of it first; at least one thing."""
-    return _of_decoding(plan, plan.decoding, recipe) if plan.decoding else _of_training(plan, recipe)
+    """Return changes that make a program smaller, those that save most first; never empty."""
+    return _decoding_knobs(plan, plan.decoding, recipe) if plan.decoding else _training_knobs(plan, recipe)
 
 
-def _of_decoding(plan: Plan, decoding: Decoding, recipe: Recipe) -> list[str]:
+def _decoding_knobs(plan: Plan, decoding: Decoding, recipe: Recipe) -> list[str]:
     shards = plan.devices // plan.mesh.get("model", 1)
     found: list[str] = []
     if decoding.rows > shards:
@@ -25,7 +25,7 @@ def _of_decoding(plan: Plan, decoding: Decoding, recipe: Recipe) -> list[str]:
     return [*found, *_copies(plan), "more devices"]
 
 
-def _of_training(plan: Plan, recipe: Recipe) -> list[str]:
+def _training_knobs(plan: Plan, recipe: Recipe) -> list[str]:
     memory, model = plan.memory, recipe.model
     weights, optimizer = memory["weights"] + memory["average"], memory["optimizer"]
     left = (plan.chip.hbm_bytes or float("inf")) - weights - optimizer - gradient_bytes(recipe, memory["weights"])
@@ -39,7 +39,7 @@ def _of_training(plan: Plan, recipe: Recipe) -> list[str]:
     if less_kept:
         found.append(f"model.remat={less_kept[-1]} (now {model.remat})")
     found += smaller
-    sums = 0 if recipe.train.accumulate > 1 else memory["weights"]  # of gradients, about
+    sums = 0 if recipe.train.accumulate > 1 else memory["weights"]  # summed gradients, about
     if (more := accumulations(plan, recipe)) and left > sums:
         found.append(f"train.accumulate={more[0]}")
     if model.activation_dtype == "float32":
@@ -53,21 +53,21 @@ def _copies(plan: Plan) -> list[str]:
 
 
 def accumulations(plan: Plan, recipe: Recipe) -> list[int]:
-    """Return the numbers of parts above the present one that a batch can be computed in on a mesh, smallest first."""
+    """Return the larger values that `train.accumulate` can take on the mesh of a plan, smallest first."""
     now = recipe.train.accumulate
     return [
-        parts
-        for parts in (now * 2, now * 4, now * 8)
-        if can_accumulate(recipe, parts, plan.devices // plan.mesh.get("model", 1))
+        micro_batches
+        for micro_batches in (now * 2, now * 4, now * 8)
+        if can_accumulate(recipe, micro_batches, plan.devices // plan.mesh.get("model", 1))
     ]
 
 
-def can_accumulate(recipe: Recipe, parts: int, shards: int) -> bool:
-    """Return whether a batch can be computed in so many parts on a mesh that splits rows in so many shards.
+def can_accumulate(recipe: Recipe, micro_batches: int, shards: int) -> bool:
+    """Return whether a batch can be split into so many micro-batches on a mesh that splits rows into so many shards.
 
-    Every shard needs rows of each part, and groups of tokens of its own where `model.moe.group_size` gives their size.
+    Every shard needs rows of each micro-batch, and whole groups of tokens where `model.moe.group_size` is set.
     """
-    rows, left = divmod(recipe.rows, parts)
+    rows, left = divmod(recipe.rows, micro_batches)
     if left or rows % shards:
         return False
     moe = recipe.model.moe

@@ -1,4 +1,4 @@
-"""What a chip can do, by published figures, for each device as JAX counts devices.
+"""Published figures of chips: memory, arithmetic and bandwidth of each device, as JAX counts devices.
 
 On TPU v2, v3 and 7x a device is one of a chip's two cores, so figures of a chip are halved; v4 and v5p show their two
 cores as one device ("megacore"). ICI figures stay those of the chip: both cores share its links.
@@ -14,7 +14,7 @@ Sources, by the letter in `Chip.sources`:
 * X: memory that a program may use, as libtpu 0.0.42.1 says when one does not fit: "exceeds available HBM (15.48G)",
   compiled ahead of time for one device of each kind; G is GiB. The rest of the memory XLA keeps for itself.
 
-What none of these has is None, and there is no estimate from it.
+A figure that none of these sources gives is None, and nothing is estimated from it.
 """
 
 from dataclasses import dataclass
@@ -40,10 +40,10 @@ class Chip:
     sources: str
 
     def known(self, figure: str) -> float:
-        """Return a figure.
+        """Return the field named `figure`.
 
         Raises:
-          UserError: it is not known.
+          UserError: its value is not published.
         """
         value = getattr(self, figure)
         if value is None:
@@ -86,8 +86,8 @@ _ALIASES = {
 }
 
 
-def chip_for(kind: str) -> Chip:
-    """Return what is known of a chip, by the name in a topology (`v3`) or as JAX's `device_kind` (`TPU v3`).
+def find_chip(kind: str) -> Chip:
+    """Return a chip by its name in a topology (`v3`) or by JAX's `device_kind` (`TPU v3`).
 
     Raises:
       UserError: no such chip is known.

@@ -19,7 +19,7 @@ from nmt.train.step import Trainer, make_trainer
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = r"([\d.]+)([KMGT]?)"
-# XLA says it in either of these ways; only the first counts what is there before the step too.
+# XLA words it in either of these ways; only the first counts the arguments of the program too.
 _USED = re.compile(rf"Used {_SIZE} of {_SIZE} hbm")
 _TEMPORARIES = re.compile(rf"HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)")
 
@@ -28,8 +28,8 @@ _TEMPORARIES = re.compile(rf"HLO temporaries \({_SIZE}\) exceeds available HBM \
 class MemoryUse:
     """Bytes on one device, as XLA lays them out."""
 
-    arguments: int  # what is there before the step: state and batch
-    outputs: int  # what is there after it, and not in the place of an argument
+    arguments: int  # state and batch, there before the step
+    outputs: int  # results that do not reuse the memory of an argument
     temporaries: int
     code: int
     peak: int  # most that is alive at once, arguments included
@@ -52,12 +52,12 @@ class Overflow:
 
     needed: int  # bytes on one device
     available: int
-    temporaries_only: bool  # whether `needed` leaves out what is there before the step
+    temporaries_only: bool  # whether `needed` leaves out the arguments
     compile_seconds: float
 
 
 def make_plan_trainer(recipe: Recipe, layout: Layout) -> Trainer:
-    """Return the functions of a run on a mesh, and what they take, without values.
+    """Return the step of a run on a mesh, with the abstract state and batch (shapes without values) that it takes.
 
     Raises:
       UserError: the mesh does not divide the model or the batch.
@@ -73,7 +73,7 @@ def compile_step(trainer: Trainer, layout: Layout) -> Compiled | Overflow:
 
 
 def decoding_shapes(recipe: Recipe, trainer: Trainer, layout: Layout) -> SearchShapes:
-    """Return what the translation of a full batch of the longest sources works on, with the trainer's parameters."""
+    """Return the abstract arrays of a beam search over a full batch of the longest sources."""
     with layout.use():
         graph, _ = abstract_model(recipe.model, recipe.vocab.sizes)
         weights = nnx.merge_state(trainer.state.parameters, trainer.state.buffers)
@@ -81,7 +81,7 @@ def decoding_shapes(recipe: Recipe, trainer: Trainer, layout: Layout) -> SearchS
 
 
 def compile_decoding(shapes: SearchShapes, layout: Layout) -> Compiled | Overflow:
-    """Compile that translation, by beam search."""
+    """Compile the beam search over these arrays."""
     with layout.use():
         return compile_function(lambda: lower_search(shapes), _platform(layout))
 
@@ -99,7 +99,7 @@ def compile_function(lower: Callable[[], Any], platform: str) -> Compiled | Over
         lowered_at = time.monotonic()
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if (overflow := overflow_of(str(error), time.monotonic() - lowered_at)) is None:
+        if (overflow := parse_overflow(str(error), time.monotonic() - lowered_at)) is None:
             raise
         return overflow
     done = time.monotonic()
@@ -117,9 +117,9 @@ def _platform(layout: Layout) -> str:
 
 
 def read_memory(analysis: Any, platform: str) -> MemoryUse:
-    """Return the memory that XLA's analysis of a compiled program tells of, in bytes of one device.
+    """Return the bytes of one device that XLA's memory analysis of a compiled program reports.
 
-    XLA leaves temporaries out of the peak for a CPU: there it is the sum of all parts.
+    On CPUs XLA's peak leaves temporaries out, so there the peak is the sum of all four.
     """
     arguments, temporaries = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
     outputs = max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes)
@@ -129,8 +129,8 @@ def read_memory(analysis: Any, platform: str) -> MemoryUse:
     return MemoryUse(arguments, outputs, temporaries, code, peak)
 
 
-def overflow_of(message: str, seconds: float) -> Overflow | None:
-    """Return what an error of XLA says of memory, or None where it is another error."""
+def parse_overflow(message: str, seconds: float) -> Overflow | None:
+    """Return the sizes in XLA's out-of-memory message, or None for any other error."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     used = _USED.search(message)

@@ -1,4 +1,4 @@
-"""What decoding a batch takes, besides what is planned of any program: encoding it once, and then a step a token."""
+"""Plans of decoding: the sources of a batch are encoded once, then one step of the search runs for each token."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,30 +31,30 @@ class Decoding:
     encoding_time: Roofline | None = None  # None: figures of the chip are not published
 
     def seconds(self, step: Roofline) -> tuple[float, float]:
-        """Return the estimated seconds of a batch whose translations are as long as its sources, most and least."""
+        """Return the longest and the shortest estimate for a batch in seconds; translations are as long as sources."""
         first = self.encoding_time
-        before = (first.at_most, first.at_least) if first else (0.0, 0.0)
-        return before[0] + self.source * step.at_most, before[1] + self.source * step.at_least
+        before = (first.longest, first.shortest) if first else (0.0, 0.0)
+        return before[0] + self.source * step.longest, before[1] + self.source * step.shortest
 
 
 def memory_of_search(
     recipe: Recipe, shapes: SearchShapes, layout: Layout, program: MemoryUse | None = None
 ) -> dict[str, int]:
-    """Return bytes of one device by what they are for: weights and caches exactly, of the rest the buffers estimated.
+    """Return bytes of one device by class: weights and caches are exact, dispatch buffers and activations estimated.
 
     Buffers are those of one round of one sparse layer in the encoder, where rows are longest.
 
     Args:
       recipe: the recipe.
-      shapes: what is searched.
+      shapes: the abstract arrays of the search.
       layout: the devices.
-      program: what XLA says of it; None: the program does not fit, and nothing is known but what is exact.
+      program: XLA's memory analysis; None: the program does not fit, and only the exact classes are known.
     """
     weights = bytes_on_device(shapes.model)
     exact = {WEIGHTS: weights, CELLS: shapes.cells, SOURCE_CELLS: shapes.source_cells}
     if program is None:
         return exact
-    # Layers keep the weights of attention a second time, as reading a given translation wants them.
+    # Layers hold the weights of attention a second time, in the layout that scoring a given translation uses.
     read = min(weights, program.arguments)
     left = max(0, program.temporaries - shapes.cells - shapes.source_cells)
     buffers = min(left, _round_buffers(recipe, shapes, layout))
@@ -74,7 +74,7 @@ def _round_buffers(recipe: Recipe, shapes: SearchShapes, layout: Layout) -> int:
 
 
 def decoding_as_json(decoding: Decoding, step: Roofline | None, devices: int) -> dict[str, Any]:
-    """Return what JSON holds of it; bytes and FLOPs are those of one device."""
+    """Return the JSON object of a decoding plan; bytes and FLOPs are those of one device."""
     result: dict[str, Any] = {
         "rows": decoding.rows,
         "beam": decoding.beam,
@@ -93,6 +93,6 @@ def decoding_as_json(decoding: Decoding, step: Roofline | None, devices: int) ->
         }
     if step is not None:
         slow, fast = decoding.seconds(step)
-        result["tokens_per_second"] = [decoding.rows / step.at_most, decoding.rows / step.at_least]
+        result["tokens_per_second"] = [decoding.rows / step.longest, decoding.rows / step.shortest]
         result["sentences_per_second"] = [decoding.rows / slow, decoding.rows / fast]
     return result

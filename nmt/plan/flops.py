@@ -1,9 +1,9 @@
-"""FLOPs of a model worked out from its configuration: what the products of matrices in it take, term by term.
+"""FLOPs of a model worked out from its configuration: its matrix products, term by term.
 
-A product of [a,b] and [b,c] is 2abc. Left out: what is elementwise, normalisation, softmax, embedding look-ups, and
-what is only measured and not learnt from. In training a product has two more in the backward pass, one for each side;
-what `model.remat` computes again is not in it, since it teaches the model nothing (the M of MFU; PaLM,
-arXiv:2204.02311, appendix B).
+A product of [a,b] and [b,c] takes 2abc FLOPs. In training the backward pass has two more products of the same size,
+one for the gradient of each factor. Left out: elementwise operations, normalisation, softmax, embedding look-ups, and
+statistics without a gradient. Rematerialisation (`model.remat`) is left out too: these are model FLOPs, as MFU counts
+them (PaLM, arXiv:2204.02311, appendix B).
 """
 
 from dataclasses import dataclass
@@ -36,25 +36,25 @@ NOTHING = Term(0.0, 0.0)
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """FLOPs of one batch; `terms` has experts as if each token took K of them, `slots` what empty slots add."""
+    """FLOPs of one batch; `terms` counts K experts for each token, `slots` corrects that to all slots computed."""
 
     terms: dict[str, Term]
-    slots: Term  # what an expert computes in slots that no token may be in; negative where capacity is below K
+    slots: Term  # computed slots beyond K for each token; negative where capacity allows fewer
     tokens: int  # source and target positions, padding too
 
     @property
     def total(self) -> Term:
-        """All that the model's mathematics asks for: what MFU counts."""
+        """FLOPs that the model's mathematics asks for, as MFU counts them."""
         return sum(self.terms.values(), NOTHING)
 
     @property
     def computed(self) -> Term:
-        """What is computed, every slot of every expert included."""
+        """FLOPs that are computed, every slot of every expert included."""
         return self.total + self.slots
 
     @property
     def per_token(self) -> Term:
-        """Of one position, source or target."""
+        """FLOPs of one position, source or target."""
         return Term(self.total.forward / self.tokens, self.total.backward / self.tokens)
 
 
@@ -71,10 +71,10 @@ def model_flops(
     Args:
       config: the model's configuration.
       vocabulary: V of sources and of targets.
-      rows: B.
-      source: S.
-      target: T.
-      accumulate: parts that a batch is computed in, which is what a group of tokens is cut from.
+      rows: B, sentence pairs of a batch.
+      source: S, source positions of a row.
+      target: T, target positions of a row.
+      accumulate: micro-batches of a batch; groups of tokens are cut from a micro-batch.
     """
     encoder = _Stack(config, rows, source, accumulate, decoder=False)
     decoder = _Stack(config, rows, target, accumulate, decoder=True)
@@ -99,7 +99,7 @@ class _Stack:
         self.config, self.moe, self.rows, self.decoder = config, config.moe, rows, decoder
         self.layers = config.decoder_layers if decoder else config.encoder_layers
         moe = config.moe
-        self.sparse = 0 if moe is None else len(moe.sparse_layers(self.layers))
+        self.sparse = len(config.sparse_layers.get("decoder" if decoder else "encoder", ()))
         self.length, self.tokens = length, rows * length
         self.group = self.tokens // accumulate
         self.router_kind = None if moe is None else make_router(moe, decoder)
@@ -107,13 +107,13 @@ class _Stack:
             self.group = min(self.group, moe.group_size)
 
     def attention(self, memory: int, cross: bool = False) -> Term:
-        """Projections of queries and outputs over the row, of keys and values over what is attended to."""
+        """Projections of queries and outputs over the row, of keys and values over `memory` positions."""
         inner = self.config.heads * self.config.head_width
         ours, theirs = self.tokens, self.rows * memory if cross else self.tokens
         return _weighted(2.0 * self.layers * self.config.width * inner * (2 * ours + 2 * theirs))
 
     def scores(self, memory: int) -> Term:
-        """Queries with keys, weights with values; masked ones are computed too."""
+        """Products of queries with keys, and of attention weights with values; masked ones are computed too."""
         inner = self.config.heads * self.config.head_width
         return _weighted(2.0 * 2.0 * self.layers * self.tokens * memory * inner)
 
@@ -151,13 +151,13 @@ class _Stack:
         return NOTHING if self.moe is None else self._feed_forward(self.sparse * self._choices(self.moe))
 
     def slots(self) -> Term:
-        """What experts compute more than that, or less, since they compute all their slots."""
+        """FLOPs of all slots less those of `experts`; negative where there are fewer slots than choices."""
         if self.moe is None:
             return NOTHING
         return self._feed_forward(self.sparse * (self._slots(self.moe) - self._choices(self.moe)))
 
     def router(self) -> Term:
-        """Logits."""
+        """Products that give the router's logits."""
         if self.moe is None or self.router_kind is None or not self.router_kind.learns_logits:
             return NOTHING
         return _weighted(2.0 * self.sparse * self.tokens * self.config.width * self.moe.experts)
@@ -169,6 +169,6 @@ class _Stack:
             return NOTHING
         cells = self.sparse * self.tokens * moe.experts * capacity(self.group, moe, moe.capacity_factor)
         move, mask = 2.0 * cells * self.config.width, 2.0 * cells * moe.top_k
-        # Masks are made twice; tokens move there and back. The mask of the way there is constant; that of the way back
-        # holds the gates, which have a gradient through it.
+        # Dispatch and combine each build a mask and move tokens by it. The mask of dispatch is constant; that of
+        # combine holds the gates, so it has a gradient.
         return Term(2 * mask + 2 * move, mask + move + 2 * move)

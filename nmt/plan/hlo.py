@@ -1,7 +1,7 @@
-"""What a compiled program does: its FLOPs, its traffic with memory, its collectives, with loops multiplied in.
+"""FLOPs, memory traffic and collectives of a compiled program, with loops multiplied in.
 
-XLA's own `cost_analysis()` counts the body of a loop once, so for a scan over layers it says the same for 4 and for 40
-of them. Here every computation counts as often as it runs.
+XLA's own `cost_analysis()` counts the body of a loop once, so a scan over 4 layers costs as much there as one over 40.
+Here every computation counts as often as it runs.
 """
 
 import re
@@ -12,11 +12,11 @@ from nmt.plan.hlo_bytes import Traffic, results
 from nmt.plan.hlo_flops import convolution_flops, dot_flops
 from nmt.plan.hlo_groups import group_size
 from nmt.plan.hlo_loops import Context, trip_count
-from nmt.plan.hlo_text import Array, Computation, Instruction, Module, branches, calls, parse
+from nmt.plan.hlo_text import Array, Computation, Instruction, Module, branches, calls, parse_module
 
 KINDS = ("all-to-all", "ragged-all-to-all", "all-reduce", "all-gather", "reduce-scatter", "collective-permute")
 PHASES = ("forward", "recomputed", "backward", "other")
-# Custom calls that multiply matrices where nothing can be read of it: kernels, and what libraries do.
+# Custom calls that multiply matrices without showing it in the text: kernels and library calls.
 _OPAQUE = re.compile("(?i)tpu_custom_call|matmul|gemm|convolution|ragged.?dot|cublas|cudnn|onednn|mosaic|triton")
 
 
@@ -24,11 +24,11 @@ _OPAQUE = re.compile("(?i)tpu_custom_call|matmul|gemm|convolution|ragged.?dot|cu
 class Collective:
     """One instruction by which devices exchange data."""
 
-    kind: str  # one of KINDS, or send, for what goes to another slice and is none of them
+    kind: str  # one of KINDS, or send: another transfer to another slice
     executions: float  # in one execution of the program: trip counts multiplied
-    payload_bytes: int  # of one execution on one device: what it gives or what it gets, whichever is more
+    payload_bytes: int  # of one execution on one device: operands or results, whichever is more
     group_size: int  # devices that exchange with each other
-    op_name: str  # JAX's name of what this was made from, or ''
+    op_name: str  # JAX's name of the operation, or ''
     source: str  # file:line of the Python, or ''
     trip_counts: tuple[int | None, ...]  # of the loops that it is in, outermost first; None: not known, counted once
     shapes: tuple[Array, ...]  # of its result
@@ -48,13 +48,13 @@ class Collective:
         return self.bytes * share * (2.0 if self.kind == "all-reduce" else 1.0)
 
     @property
-    def in_loop(self) -> bool:
-        """Whether it is in a loop."""
+    def is_looped(self) -> bool:
+        """Whether the collective runs inside a loop."""
         return bool(self.trip_counts)
 
     @property
     def phase(self) -> str:
-        """Whether it is of the forward pass, of its recomputation, of the backward pass, or of something else.
+        """The phase of the step, one of `PHASES`, by JAX's name of the operation.
 
         JAX calls a forward pass jvp(...) and its derivative transpose(jvp(...)).
         """
@@ -67,13 +67,13 @@ class Collective:
 
 @dataclass(frozen=True)
 class Program:
-    """What one device does in one execution of a program."""
+    """The work of one device in one execution of a program."""
 
     flops: float  # of products of matrices and convolutions; elementwise operations and reductions are left out
     bytes_accessed: float  # of the device's main memory, see `nmt.plan.hlo_bytes`
     collectives: tuple[Collective, ...]
-    devices: int  # that run it together; of one slice where there are several
-    notes: tuple[str, ...] = ()  # what was assumed or could not be counted
+    devices: int  # that run the program together, within one slice
+    notes: tuple[str, ...] = ()  # assumptions, and operations that could not be counted
 
     def totals(self) -> dict[str, tuple[float, float]]:
         """Return executions and payload bytes on one device of each kind of collective."""
@@ -98,7 +98,7 @@ class Program:
                 counts[one.phase] += one.executions
         return {phase: count / layers for phase, count in counts.items()}
 
-    def gathers_of(self, shape: Sequence[int]) -> tuple[Collective, ...]:
+    def find_gathers(self, shape: Sequence[int]) -> tuple[Collective, ...]:
         """Return the all-gathers that produce an array of a shape, or several stacked, with dimensions in any order.
 
         Dimensions of one do not matter, and XLA may have merged some: then the number of elements gives it away.
@@ -132,14 +132,14 @@ def analyse(text: str) -> Program:
     Raises:
       ValueError: the text is not that of an HLO module.
     """
-    module = parse(text)
+    module = parse_module(text)
     walk = _Walk(module)
     flops, size, collectives = walk.cost(module.computations[module.entry], 1.0, (), None)
     return Program(flops, size, tuple(collectives), module.devices, tuple(walk.notes))
 
 
 def analyse_loop(text: str, scope: str) -> tuple[Program, Program]:
-    """Read a program of which one loop is to be counted apart, such as one that runs until its work is done.
+    """Read a program and count one of its loops apart, such as one that runs until its work is done.
 
     Args:
       text: the text of a compiled program.
@@ -151,7 +151,7 @@ def analyse_loop(text: str, scope: str) -> tuple[Program, Program]:
     Raises:
       ValueError: the text is not that of an HLO module, or no loop is of that scope.
     """
-    module = parse(text)
+    module = parse_module(text)
     walk = _Walk(module, scope)
     flops, size, collectives = walk.cost(module.computations[module.entry], 1.0, (), None)
     if walk.body is None:
@@ -166,7 +166,7 @@ Trips = tuple[int | None, ...]
 
 
 class _Walk:
-    """Goes through a module as an execution would; a loop of the scope `apart` is left out, and kept as `body`."""
+    """Goes through a module as an execution would; the cost of a loop of scope `apart` is kept in `body` alone."""
 
     def __init__(self, module: Module, apart: str | None = None):
         self.module, self.traffic = module, Traffic(module)
@@ -181,20 +181,20 @@ class _Walk:
         found: list[Collective] = []
         pieces: set[str] = set()  # of collectives that are spread over several fusions
         for instruction in computation.instructions.values():
-            size += times * self.traffic.of(instruction, computation)
+            size += times * self.traffic.count_bytes(instruction, computation)
             if instruction.opcode == "while":
-                parts = self._loop(instruction, computation, times, trips, context)
+                cost = self._loop(instruction, computation, times, trips, context)
             elif instruction.opcode == "conditional":
-                parts = self._branch(instruction, times, trips)
+                cost = self._branch(instruction, times, trips)
             elif instruction.opcode in ("call", "async-start", "call-start"):
-                parts = _sum([self.cost(self.module.computations[n], times, trips, None) for n in calls(instruction)])
+                cost = _sum([self.cost(self.module.computations[n], times, trips, None) for n in calls(instruction)])
             elif instruction.opcode == "fusion":
                 inside, exchanged = self._inside(instruction)
-                parts = (times * inside, 0.0, self._fresh(exchanged, pieces, times, trips))
+                cost = (times * inside, 0.0, self._fresh(exchanged, pieces, times, trips))
             else:
                 one = self._collective(instruction, computation, times, trips)
-                parts = (times * self._flops(instruction, computation), 0.0, [one] if one else [])
-            flops, size, found = flops + parts[0], size + parts[1], found + parts[2]
+                cost = (times * self._flops(instruction, computation), 0.0, [one] if one else [])
+            flops, size, found = flops + cost[0], size + cost[1], found + cost[2]
         return flops, size, found
 
     def _loop(
@@ -251,9 +251,9 @@ class _Walk:
 
     def _flops(self, instruction: Instruction, computation: Computation) -> float:
         if instruction.opcode == "dot":
-            return dot_flops(instruction.shape[0], computation.shape_of(instruction.operands[0])[0], instruction)
+            return dot_flops(instruction.shape[0], computation.look_up_shape(instruction.operands[0])[0], instruction)
         if instruction.opcode == "convolution":
-            left, right = (computation.shape_of(operand)[0] for operand in instruction.operands[:2])
+            left, right = (computation.look_up_shape(operand)[0] for operand in instruction.operands[:2])
             return convolution_flops(instruction.shape[0], left, right, instruction)
         if instruction.opcode in ("custom-call", "ragged-dot"):
             target = (instruction.attribute("custom_call_target") or instruction.opcode).strip('"')
@@ -267,7 +267,7 @@ class _Walk:
         kind = _kind(instruction)
         if not kind:
             return None
-        given = [array for name in instruction.operands for array in computation.shape_of(name)]
+        given = [array for name in instruction.operands for array in computation.look_up_shape(name)]
         given = [array for array in given if array.dtype not in ("token", "opaque")]
         result = results(instruction)
         across, size = instruction.opcode == "send", group_size(instruction.attributes, self.module.devices)
@@ -281,7 +281,7 @@ class _Walk:
 
 
 def _kind(instruction: Instruction) -> str:
-    """Return the kind of a collective, '' for what is none; the end of an asynchronous pair is none."""
+    """Return the kind of a collective, '' for any other instruction; the end of an asynchronous pair is none."""
     opcode = instruction.opcode.removesuffix("-start")
     if opcode == "send":  # its recv is the other half of the same exchange
         return "send"
@@ -289,7 +289,7 @@ def _kind(instruction: Instruction) -> str:
 
 
 def _megascale(send: Instruction, size: int) -> tuple[str, int, tuple[Array, ...]]:
-    """Return kind, group size and arrays of an exchange between slices, which XLA makes a send to the host of."""
+    """Return kind, group size and arrays of an exchange between slices, which XLA writes as a send to the host."""
     name = re.search(r'_xla_host_transfer_rendezvous="([a-z\-]+)', send.attributes)
     kind = name[1] if name and name[1] in KINDS else "send"
     group = re.search(r"_xla_megascale_target=\{\{([\d,]*)\}", send.attributes)

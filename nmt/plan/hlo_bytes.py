@@ -1,15 +1,15 @@
-"""Bytes that a program reads from and writes to the memory of its device: an estimate, and how it is made.
+"""Estimated bytes that a program reads from and writes to the main memory of its device.
 
-A fusion is one pass: it reads its operands and writes its result, what is between them stays on the chip. So the bytes
-of an instruction are those of its operands and its result, where these live in the device's main memory; TPUs have
-memories on the chip, and their arrays carry the number of it in the layout (`S(1)`). Of an operand of which only slices
-are read, the slices count, and of a result that is updated in place, the update: else a scan over stacked parameters
-would be said to read all of them in every layer.
+A fusion is one pass: it reads its operands and writes its result, and intermediate values stay on the chip. So an
+instruction moves the bytes of its operands and its result, as far as these live in main memory. TPUs have memories on
+the chip too; the layout of an array there names the memory (`S(1)`). Where an instruction reads only slices of an
+operand, the slices count, and where it updates a result in place, the update counts: otherwise a scan over stacked
+parameters would seem to read all of them in every layer.
 """
 
 from nmt.plan.hlo_text import Array, Computation, Instruction, Module, calls
 
-# These move nothing: they name, join or wait for what others have moved; or what they call is counted instead.
+# These move nothing themselves: they name, join or wait for arrays, or call computations that are counted instead.
 _NAMES = ("parameter", "constant", "iota", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id")
 _ORDER = ("after-all", "add-dependency", "optimization-barrier", "domain", "async-update")
 _CALLS = ("while", "call", "conditional", "call-start", "async-start")
@@ -24,7 +24,7 @@ class Traffic:
     def __init__(self, module: Module):
         self.module = module
 
-    def of(self, instruction: Instruction, computation: Computation) -> float:
+    def count_bytes(self, instruction: Instruction, computation: Computation) -> float:
         """Return the bytes that an instruction reads and writes when it runs once."""
         if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
             return 0.0
@@ -35,19 +35,19 @@ class Traffic:
     def _read(self, instruction: Instruction, computation: Computation) -> float:
         if instruction.opcode.removesuffix("-start") in _SLICES:
             sliced = sum(array.bytes for array in results(instruction))
-            return float(sliced) if _in_main(computation.shape_of(instruction.operands[0])) else 0.0
+            return float(sliced) if _touches_main(computation.look_up_shape(instruction.operands[0])) else 0.0
         if instruction.opcode == "dynamic-update-slice":
-            return _main(computation.shape_of(instruction.operands[1]))
+            return _main_bytes(computation.look_up_shape(instruction.operands[1]))
         inner = self._inside(instruction)
         total = 0.0
         for number, operand in enumerate(instruction.operands):
-            full = _main(computation.shape_of(operand))
+            full = _main_bytes(computation.look_up_shape(operand))
             parameter = inner.parameters.get(number) if inner and full else None
             total += full if inner is None or parameter is None else min(full, self._used(inner, parameter.name, full))
         return total
 
     def _used(self, inside: Computation, name: str, full: float) -> float:
-        """Return how much of an array, of so many bytes, a fused computation reads."""
+        """Return the bytes that a fused computation reads of an array of `full` bytes."""
         total = full if name == inside.root.name else 0.0
         for user in inside.users.get(name, []):
             first = bool(user.operands) and user.operands[0] == name
@@ -68,28 +68,32 @@ class Traffic:
 
     def _written(self, instruction: Instruction, computation: Computation) -> float:
         if instruction.opcode == "dynamic-update-slice":
-            return _main(computation.shape_of(instruction.operands[1])) if _in_main(instruction.shape) else 0.0
+            return (
+                _main_bytes(computation.look_up_shape(instruction.operands[1]))
+                if _touches_main(instruction.shape)
+                else 0.0
+            )
         if instruction.opcode.endswith("-start"):
-            return _main(results(instruction))
+            return _main_bytes(results(instruction))
         inner = self._inside(instruction)
         if inner is None:
-            return _main(instruction.shape)
-        parts = inner.root.operands if inner.root.opcode == "tuple" else (inner.root.name,)
-        if len(parts) != len(instruction.shape):
-            return _main(instruction.shape)
+            return _main_bytes(instruction.shape)
+        leaves = inner.root.operands if inner.root.opcode == "tuple" else (inner.root.name,)
+        if len(leaves) != len(instruction.shape):
+            return _main_bytes(instruction.shape)
         return sum(
-            min(array.bytes, self._updated(inner, part))
-            for array, part in zip(instruction.shape, parts, strict=True)
+            min(array.bytes, self._updated(inner, leaf))
+            for array, leaf in zip(instruction.shape, leaves, strict=True)
             if array.space == 0
         )
 
     def _updated(self, inside: Computation, name: str) -> float:
-        """Return how much of an array a fused computation writes."""
+        """Return the bytes that a fused computation writes of an array."""
         found = inside.instructions[name]
         while found.opcode in _VIEWS:
             found = inside.instructions[found.operands[0]]
         if found.opcode == "dynamic-update-slice":
-            return sum(array.bytes for array in inside.shape_of(found.operands[1]))
+            return sum(array.bytes for array in inside.look_up_shape(found.operands[1]))
         deeper = self._inside(found)
         if deeper is not None and deeper.root.opcode != "tuple":
             return self._updated(deeper, deeper.root.name)
@@ -107,7 +111,7 @@ class Traffic:
 
 
 def results(instruction: Instruction) -> tuple[Array, ...]:
-    """Return what an instruction gives: the start of an asynchronous pair names its operands too, and counters."""
+    """Return the result arrays; the shape of the start of an asynchronous pair lists operands and counters too."""
     if not instruction.opcode.endswith("-start"):
         return instruction.shape
     if instruction.opcode == "copy-start":
@@ -117,9 +121,9 @@ def results(instruction: Instruction) -> tuple[Array, ...]:
     return instruction.shape[operands : 2 * operands] if both else instruction.shape
 
 
-def _in_main(shape: tuple[Array, ...]) -> bool:
+def _touches_main(shape: tuple[Array, ...]) -> bool:
     return any(array.space == 0 for array in shape)
 
 
-def _main(shape: tuple[Array, ...]) -> float:
+def _main_bytes(shape: tuple[Array, ...]) -> float:
     return float(sum(array.bytes for array in shape if array.space == 0))

@@ -10,7 +10,7 @@ from nmt.plan.hlo_text import Array, Instruction
 
 
 def dot_flops(result: Array, left: Array, instruction: Instruction) -> float:
-    """Return 2 x elements of the result x what one of them sums over."""
+    """Return 2 x elements of the result x products summed for each."""
     summed = math.prod(left.dims[i] for i in instruction.integers("lhs_contracting_dims"))
     return 2.0 * result.elements * summed
 
@@ -40,17 +40,17 @@ def _window(text: str, dimensions: int) -> list[tuple[int, int, int, int]]:
     """Return stride, low padding, dilation of the input and of the kernel, for each spatial dimension."""
     keys = dict(part.split("=") for part in text.split())
 
-    def of(key: str) -> list[int]:
+    def numbers(key: str) -> list[int]:
         values = keys[key].split("x") if key in keys else ["1"] * dimensions
         return [int(value) for value in values]
 
     lows = [int(pad.split("_")[0]) for pad in keys["pad"].split("x")] if "pad" in keys else [0] * dimensions
-    return list(zip(of("stride"), lows, of("lhs_dilate"), of("rhs_dilate"), strict=True))
+    return list(zip(numbers("stride"), lows, numbers("lhs_dilate"), numbers("rhs_dilate"), strict=True))
 
 
 @lru_cache(maxsize=4096)
 def _seen(size: int, kernel: int, out: int, stride: int, low: int, dilation: int, kernel_dilation: int) -> int:
-    """Return how many pairs of an output and a place of the kernel meet an element of the input."""
+    """Count the pairs of an output and a kernel position that meet an element of the input along one dimension."""
     start = np.arange(out) * stride - low
     total = 0
     for place in range(kernel):

@@ -1,8 +1,8 @@
-"""Who takes part in a collective: the forms in which XLA writes `replica_groups`.
+"""Devices that take part in a collective: the forms in which XLA writes `replica_groups`.
 
 * lists: `{{0,1},{2,3}}`;
 * iota, version 2: `[4,2]<=[8]`, `[2,4]<=[4,2]T(1,0)`: the numbers 0.. in the shape on the right, transposed, then in
-  the shape on the left, whose rows are the groups (`IotaReplicaGroupList` of XLA);
+  the shape on the left; its rows are the groups (`IotaReplicaGroupList` of XLA);
 * a mesh and axes of it, version 3: `mesh['a'=4,'b'=2] {'b'}`: groups run along the axes named. An axis may be a part of
   one, `'a':(1)2`: the size after the parenthesis counts.
 """
@@ -39,7 +39,7 @@ def group_size(attributes: str, devices: int) -> int:
         return devices
     text = attributes[at + len("replica_groups=") :]
     if text.startswith("mesh["):
-        return _along_axes(text)
+        return _count_axes_members(text)
     if text.startswith("["):
         return int(_numbers(text.partition("<=")[0])[-1])
     first = re.match(r"\{\{?([\d, ]*)\}", text)
@@ -47,7 +47,7 @@ def group_size(attributes: str, devices: int) -> int:
     return len(members) or devices
 
 
-def _along_axes(text: str) -> int:
+def _count_axes_members(text: str) -> int:
     mesh, _, rest = text.partition("]")
     sizes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", mesh)}
     axes = re.search(r"\{([^}]*)\}", rest)

@@ -1,7 +1,7 @@
-"""How often the body of a `while` runs.
+"""Trip counts: how often the body of a `while` runs.
 
-XLA says so itself where it found out (`known_trip_count`, on CPUs). On TPUs it does not, but loops of JAX's scan count
-from a constant to a constant that the condition compares with, and that is read here.
+On CPUs XLA annotates it (`known_trip_count`). On TPUs it does not, but the loops of JAX's scan count from one constant
+to another, with which the condition compares: these are read here.
 """
 
 import math
@@ -17,7 +17,7 @@ _MIRRORED = {"LT": "GT", "GT": "LT", "LE": "GE", "GE": "LE", "NE": "NE", "EQ": "
 
 @dataclass(frozen=True)
 class Context:
-    """Where the parameter of a body or a condition comes from: a loop, in the computation that it stands in."""
+    """The loop that a body or condition belongs to, by which its parameter is traced to values outside."""
 
     loop: Instruction
     computation: Computation
@@ -59,7 +59,7 @@ def _trips(first: int, bound: int, step: int, direction: str) -> int | None:
 
 
 def _comparison(condition: Computation, module: Module) -> tuple[str, str, str] | None:
-    """Return both sides of what a condition compares, as names in the condition, and how it does."""
+    """Return both sides of a condition's comparison, as names in the condition, and its direction (`LT`, ...)."""
     root = condition.root
     if root.opcode == "compare":
         return root.operands[0], root.operands[1], root.attribute("direction") or ""
@@ -88,16 +88,16 @@ def _followed(computation: Computation, name: str) -> Instruction | None:
 
 
 def _element(computation: Computation, name: str) -> int | None:
-    """Return which element of the computation's parameter this is, if it is one."""
+    """Return the index in the computation's parameter that an instruction reads, or None."""
     found = _followed(computation, name)
     if found is None or found.opcode != "get-tuple-element":
         return None
-    of = computation.instructions.get(found.operands[0])
-    return int(found.attribute("index") or 0) if of is not None and of.opcode == "parameter" else None
+    state = computation.instructions.get(found.operands[0])
+    return int(found.attribute("index") or 0) if state is not None and state.opcode == "parameter" else None
 
 
 def constant(computation: Computation, name: str, context: Context | None) -> int | None:
-    """Return the integer that an instruction is, or None; what a loop does not change is what the loop was given."""
+    """Return the integer that an instruction always yields, or None; loop state that no pass changes is constant."""
     found = _followed(computation, name)
     if found is None:
         return None
@@ -110,7 +110,7 @@ def constant(computation: Computation, name: str, context: Context | None) -> in
 
 
 def _initial(index: int, context: Context) -> int | None:
-    """Return what element `index` of a loop's state is before the loop."""
+    """Return the integer at `index` of a loop's state before the loop, or None."""
     given = _followed(context.computation, context.loop.operands[0])
     if given is None or given.opcode != "tuple" or index >= len(given.operands):
         return None

@@ -1,7 +1,7 @@
 """The text of an optimised HLO module, as `compiled.as_text()` prints it, read into computations of instructions.
 
-Only what an analysis needs is taken: shapes, opcodes, operands, which computations are called. The rest of a line is
-kept as text, and looked at when it is asked for. A module of a large model is tens of megabytes, most of it
+Only shapes, opcodes, operands and called computations are parsed. The rest of a line is kept as text, and searched when
+an attribute is asked for. A module of a large model is tens of megabytes, most of it
 configuration of a backend, so lines are taken one by one, and no expression walks over all of one.
 
 Grammar: https://openxla.org/xla/operation_semantics, and `HloInstruction::ToString` of XLA.
@@ -70,7 +70,7 @@ class Instruction:
     opcode: str
     shape: tuple[Array, ...]
     operands: tuple[str, ...]
-    literal: str  # what is between the parentheses of a constant or a parameter
+    literal: str  # text between the parentheses of a constant or a parameter
     attributes: str
     is_root: bool
 
@@ -85,7 +85,7 @@ class Instruction:
         return found[1] if found else None
 
     def braced(self, key: str) -> str | None:
-        """Return what is between the braces of `key={...}`, or None."""
+        """Return the text between the braces of `key={...}`, or None."""
         at = self.attributes.find(f" {key}={{")
         if at < 0:
             return None
@@ -103,7 +103,7 @@ class Instruction:
 
     @property
     def op_name(self) -> str:
-        """The name that JAX gave to what this was made from, or ''."""
+        """JAX's name of the operation that this was compiled from, or ''."""
         found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
         return found[1] if found else ""
 
@@ -117,7 +117,7 @@ class Computation:
 
     @cached_property
     def root(self) -> Instruction:
-        """What the computation returns."""
+        """The instruction that yields the computation's result."""
         every = list(self.instructions.values())
         return next((found for found in every if found.is_root), every[-1])
 
@@ -128,15 +128,15 @@ class Computation:
 
     @cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Who reads each instruction."""
+        """The instructions that read each instruction's result, by its name."""
         found: dict[str, list[Instruction]] = {}
         for instruction in self.instructions.values():
             for operand in dict.fromkeys(instruction.operands):
                 found.setdefault(operand, []).append(instruction)
         return found
 
-    def shape_of(self, name: str) -> tuple[Array, ...]:
-        """Return the shape of an instruction; nothing is known of one that is not here."""
+    def look_up_shape(self, name: str) -> tuple[Array, ...]:
+        """Return the shape of an instruction by name; () if it is not in this computation."""
         found = self.instructions.get(name)
         return found.shape if found else ()
 
@@ -172,7 +172,7 @@ class Module:
 
     @property
     def devices(self) -> int:
-        """How many run this program together."""
+        """The number of devices that run this program together."""
         found = [int(n) for n in re.findall(r"(?:num_partitions|replica_count)=(\d+)", self.header)]
         return math.prod(found) if found else 1
 
@@ -182,7 +182,7 @@ def _value(row: str, key: str) -> str | None:
     return found[1] if found else None
 
 
-def parse(text: str) -> Module:
+def parse_module(text: str) -> Module:
     """Read a module.
 
     Raises:
@@ -238,7 +238,7 @@ def parse_instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Return where the parenthesis closes that is open at `start`."""
+    """Return the index of the parenthesis that closes the one opened before `start`."""
     end = text.find(")", start)
     opened = text.find("(", start)
     if opened < 0 or end < opened:

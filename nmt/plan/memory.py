@@ -1,7 +1,7 @@
-"""What the memory of one device is taken by: what is exact, from shapes and places of arrays, and what is estimated.
+"""Memory of one device by class: exact from shapes and shardings of arrays, or estimated.
 
-Weights, optimizer and batch are exact but for the padding of tiles. XLA says how much its temporaries are together;
-what of them are gradients and buffers of dispatch is worked out here, and the rest is called activations.
+Weights, optimizer and batch are exact but for the padding of tiles. XLA reports only the sum of its temporaries; the
+bytes of gradients and of dispatch buffers among them are estimated here, and the rest is called activations.
 """
 
 import math
@@ -23,7 +23,7 @@ ESTIMATED = ("gradients", "dispatch buffers", "activations")
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many there are."""
+    """Numbers of parameters."""
 
     total: int
     active: int  # that one token uses
@@ -31,12 +31,12 @@ class Parameters:
 
 
 def bytes_on_device(tree: Any) -> int:
-    """Return the bytes that abstract arrays with a place take of one device."""
+    """Return the bytes that sharded abstract arrays take on one device."""
     return sum(_elements(leaf) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def elements_on_device(tree: Any) -> int:
-    """Return the elements of abstract arrays that one device holds."""
+    """Return the elements of sharded abstract arrays that one device holds."""
     return sum(map(_elements, jax.tree.leaves(tree)))
 
 
@@ -46,7 +46,7 @@ def _elements(leaf: jax.ShapeDtypeStruct) -> int:
 
 
 def state_bytes(state: TrainState) -> dict[str, int]:
-    """Return the bytes of one device that the parts of a state take."""
+    """Return the bytes of one device that weights, their average and the optimizer take."""
     return {
         "weights": bytes_on_device(state.parameters),
         "average": bytes_on_device(state.average),
@@ -73,7 +73,7 @@ def dispatch_buffer_bytes(recipe: Recipe, parameters: nnx.State, devices: int) -
 
 
 def bytes_by_class(recipe: Recipe, state: TrainState, batch: Any, temporaries: int, devices: int) -> dict[str, int]:
-    """Return bytes of one device by what they are for; see `EXACT` and `ESTIMATED`."""
+    """Return bytes of one device by class, of `EXACT` and `ESTIMATED`."""
     exact = state_bytes(state) | {"batch": bytes_on_device(batch)}
     grads = min(gradient_bytes(recipe, exact["weights"]), temporaries)
     buffers = min(dispatch_buffer_bytes(recipe, state.parameters, devices), temporaries - grads)

@@ -1,4 +1,4 @@
-"""What GShard (arXiv:2006.16668) published of its models, to stand beside what is planned here.
+"""Figures that GShard (arXiv:2006.16668) published of its models, printed beside a plan of the same model.
 
 Tables 1 and 3; BLEU is the average over 100 languages to English. The 2048E,60L model was trained with bfloat16
 activations but not reported, "for the sake of reproducibility"; T(96L) is the dense baseline of table 3. Memory of a

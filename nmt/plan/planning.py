@@ -6,7 +6,7 @@ from typing import Any
 from nmt.config import ModelConfig, Recipe
 from nmt.decode.beam import SEARCH
 from nmt.models.building import count_parameters
-from nmt.plan.chips import Chip, chip_for
+from nmt.plan.chips import Chip, find_chip
 from nmt.plan.compile import Compiled, Overflow, compile_decoding, compile_step, decoding_shapes, make_plan_trainer
 from nmt.plan.decoding import Decoding, decoding_as_json, memory_of_search
 from nmt.plan.flops import model_flops
@@ -23,13 +23,13 @@ TRILLION = 1e12  # tokens of the paper's runs
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe is on a topology; bytes are those of one device."""
+    """A recipe on a topology, measured and estimated; bytes are those of one device."""
 
     recipe: str
     topology: Topology
     mesh: dict[str, int]
     parameters: Parameters
-    tokens: int  # of a batch, on the side that its size counts; of decoding those of a step, one for each row
+    tokens: int  # of a batch, as `train.tokens_per_batch`; of a decoding step one for each row
     sparse_layers: int  # of encoder and decoder; where decoding is planned, of the decoder
     chip: Chip
     memory: dict[str, int] = field(default_factory=dict)  # by class; without temporaries where it does not fit
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def collectives(self) -> list[tuple[str, Collective]]:
-        """All collectives, each with the phase of the step that it is of, or whether it is of encoding or decoding."""
+        """All collectives, each with its phase: of a train step one of `hlo.PHASES`, else encoding or decoding."""
         assert self.program is not None
         if self.decoding is None or self.decoding.encoding is None:
             return [(one.phase, one) for one in self.program.collectives]
@@ -66,7 +66,7 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, topology: Topology, decode: bool = False) -> Plan:
-    """Compile the train step of a recipe for a topology, or its decoding of a batch, and read what it is.
+    """Compile the train step of a recipe for a topology, or its decoding of a batch, and analyse the program.
 
     Raises:
       UserError: the mesh does not fit the topology, the model or the batch.
@@ -80,8 +80,8 @@ def make_plan(recipe: Recipe, topology: Topology, decode: bool = False) -> Plan:
         mesh=dict(layout.mesh.shape),
         parameters=Parameters(total, active, elements_on_device(trainer.state.parameters)),
         tokens=recipe.train.tokens_per_batch,
-        sparse_layers=sparse_layers(recipe.model),
-        chip=chip_for(topology.kind),
+        sparse_layers=count_sparse_layers(recipe.model),
+        chip=find_chip(topology.kind),
     )
     return _decoding(plan, recipe, trainer, layout) if decode else _training(plan, recipe, trainer, layout)
 
@@ -104,7 +104,7 @@ def _decoding(plan: Plan, recipe: Recipe, trainer: Trainer, layout: Layout) -> P
     decoding = Decoding(shapes.rows, shapes.beam, shapes.source, shapes.steps)
     used = outcome.memory if isinstance(outcome, Compiled) else None
     memory = memory_of_search(recipe, shapes, layout, used)
-    sparse = sparse_layers(recipe.model, encoder=False)
+    sparse = count_sparse_layers(recipe.model, encoder=False)
     plan = replace(plan, outcome=outcome, memory=memory, tokens=shapes.rows, sparse_layers=sparse, decoding=decoding)
     if isinstance(outcome, Overflow):
         return plan
@@ -122,7 +122,7 @@ def _time(plan: Plan, program: Program, tokens: int, model_flops: float = 0.0) -
     return estimate(program, chip, plan.devices, topology.shape, tokens, model_flops, slices=topology.slices)
 
 
-def sparse_layers(model: ModelConfig, encoder: bool = True) -> int:
+def count_sparse_layers(model: ModelConfig, encoder: bool = True) -> int:
     """Return how many layers of encoder and decoder, or of the decoder alone, have experts."""
     return sum(len(layers) for stack, layers in model.sparse_layers.items() if encoder or stack == "decoder")
 
@@ -135,14 +135,14 @@ def _training_flops(recipe: Recipe) -> float:
 
 
 def _paper(recipe: Recipe, parameters: int) -> Published | None:
-    """Return what was published of a model, if this is one of GShard's and not just as deep and as wide."""
+    """Return GShard's published figures, if experts, layers and parameters (within 10%) are those of its model."""
     model = recipe.model
     row = published(model.moe.experts if model.moe else None, model.encoder_layers + model.decoder_layers)
     return row if row and abs(parameters / row.weights - 1.0) < 0.1 else None
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-    """Return a plan as what JSON can hold; bytes are those of one device, seconds are estimated but for compiling."""
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """Return the JSON object of a plan; bytes are those of one device, seconds are estimates but for compiling."""
     outcome, chip = plan.outcome, plan.chip
     assert outcome is not None
     result: dict[str, Any] = {
@@ -206,9 +206,9 @@ def _roofline(roofline: Roofline, decode: bool) -> dict[str, Any]:
         "compute_seconds": roofline.compute,
         "memory_seconds": roofline.memory,
         "interconnect_seconds": roofline.interconnect,
-        "step_seconds_at_least": roofline.at_least,
-        "step_seconds_at_most": roofline.at_most,
-        "bound_by": roofline.bound_by,
+        "step_seconds_at_least": roofline.shortest,
+        "step_seconds_at_most": roofline.longest,
+        "bound_by": roofline.bottleneck,
         "tokens_per_second": roofline.tokens_per_second(),
         "assumptions": list(roofline.assumptions),
     } | ({} if decode else training)

@@ -1,4 +1,4 @@
-"""How long a step would take if everything ran at the speed that is printed on the chip: a bound, not a forecast.
+"""Time of a step if every unit ran at its published speed: a bound, not a forecast.
 
 Three times are worked out: of arithmetic (FLOPs / peak), of memory (bytes / bandwidth of HBM), of the interconnect. The
 step takes at least the longest of them, if all overlap, and about their sum if nothing does (Williams, Waterman and
@@ -13,7 +13,7 @@ Interconnect, with V bytes that a chip's devices hold, W bytes/s of a link one w
 * all-gather and reduce-scatter: V (n-1)/n over both links of every dimension of the group, 2 d W for d dimensions, half
   of that without rings; all-reduce is one after the other (Patarasu and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002).
 * collective-permute: V over one link.
-* across slices: what leaves a slice of s, (s-1)/s of V, twice for an all-reduce, over the data centre's network.
+* across s slices: (s-1)/s of V leaves a slice, twice that for an all-reduce, over the data centre's network.
 """
 
 import math
@@ -28,13 +28,13 @@ _DAY = 86400.0
 
 @dataclass(frozen=True)
 class Roofline:
-    """Bounds on the time of a step, in seconds, and what follows from them."""
+    """Bounds on the time of a step, in seconds, with throughput and utilisation."""
 
     compute: float
     memory: float
     interconnect: dict[str, float]  # by kind of collective, "... across slices" where it leaves one
     peak: float  # FLOP/s of all devices
-    model_flops: float  # of a step on all devices, without what is computed twice
+    model_flops: float  # of a step on all devices, without rematerialisation
     tokens: float  # of a step
     assumptions: tuple[str, ...]
 
@@ -44,31 +44,31 @@ class Roofline:
         return sum(self.interconnect.values())
 
     @property
-    def at_least(self) -> float:
-        """The step if arithmetic, memory and interconnect overlap in full."""
+    def shortest(self) -> float:
+        """Seconds of a step if arithmetic, memory and interconnect overlap in full."""
         return max(self.compute, self.memory, self.communication)
 
     @property
-    def at_most(self) -> float:
-        """The step if none of them overlap; a real one also has latencies, and no unit reaches its peak."""
+    def longest(self) -> float:
+        """Seconds of a step if none of them overlap; a real one also has latencies, and no unit reaches its peak."""
         return self.compute + self.memory + self.communication
 
     @property
-    def bound_by(self) -> str:
-        """What takes longest."""
+    def bottleneck(self) -> str:
+        """The slowest of the three: compute, memory or interconnect."""
         times = {"compute": self.compute, "memory": self.memory, "interconnect": self.communication}
         return max(times, key=lambda name: times[name])
 
     def mfu(self, seconds: float | None = None) -> float:
-        """Return model FLOPs / (seconds x peak), for a step of `at_most` seconds or of those given."""
-        return self.model_flops / ((seconds or self.at_most) * self.peak)
+        """Return model FLOPs / (seconds x peak), for a step of `longest` seconds or of those given."""
+        return self.model_flops / ((seconds or self.longest) * self.peak)
 
     def tokens_per_second(self, seconds: float | None = None) -> float:
-        """Return tokens a second, for a step of `at_most` seconds or of those given."""
-        return self.tokens / (seconds or self.at_most)
+        """Return tokens a second, for a step of `longest` seconds or of those given."""
+        return self.tokens / (seconds or self.longest)
 
     def days(self, tokens: float = 1e12, seconds: float | None = None) -> float:
-        """Return the days that so many tokens take, for a step of `at_most` seconds or of those given."""
+        """Return the days that so many tokens take, for a step of `longest` seconds or of those given."""
         return tokens / self.tokens_per_second(seconds) / _DAY
 
 
@@ -84,9 +84,9 @@ def estimate(
     """Estimate the time of one execution of a program.
 
     Args:
-      program: what a device does.
-      chip: what it can do.
-      devices: how many there are, as JAX counts them, in all slices.
+      program: the work of one device.
+      chip: its published figures.
+      devices: their number, as JAX counts them, in all slices.
       torus: chips in each dimension of a slice, as in `v3:32x32`.
       tokens: of a step.
       model_flops: of a step on all devices, for MFU.
@@ -100,13 +100,13 @@ def estimate(
     times: dict[str, float] = {}
     for one in program.collectives:
         key = f"{one.kind} across slices" if one.across_slices else one.kind
-        seconds = _across(one, chip, slices) if one.across_slices else seconds_of(one, chip, torus)
+        seconds = _dcn_seconds(one, chip, slices) if one.across_slices else collective_seconds(one, chip, torus)
         times[key] = times.get(key, 0.0) + seconds
     peak = devices * chip.known("peak_flops")
     return Roofline(compute, memory, dict(sorted(times.items())), peak, model_flops, tokens, assumptions(chip, torus))
 
 
-def seconds_of(one: Collective, chip: Chip, torus: Sequence[int]) -> float:
+def collective_seconds(one: Collective, chip: Chip, torus: Sequence[int]) -> float:
     """Return the time of all executions of a collective within a slice.
 
     Raises:
@@ -125,31 +125,31 @@ def seconds_of(one: Collective, chip: Chip, torus: Sequence[int]) -> float:
     return one.sent_bytes * chip.devices_per_chip / (ways * link)
 
 
-def _across(one: Collective, chip: Chip, slices: int) -> float:
+def _dcn_seconds(one: Collective, chip: Chip, slices: int) -> float:
     share = 1.0 if one.kind == "send" else (slices - 1) / slices * (2.0 if one.kind == "all-reduce" else 1.0)
     return one.bytes * share / chip.known("dcn_bandwidth")
 
 
 def group_shape(chips: int, chip: Chip, torus: Sequence[int]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Return the chips of a group in each dimension that it has more than one in, and whether these close to rings.
+    """Return a group's chips in each torus dimension that it spans, and whether each of these closes to a ring.
 
     A group takes as few dimensions of the torus as it can, the longest first: a device mesh maps its axes to whole
     dimensions where that is possible.
     """
     left, sizes, rings = chips, [], []
     for size in sorted(torus, reverse=True):
-        part = math.gcd(left, size)
-        if part > 1:
-            sizes.append(part)
-            rings.append(part == size and size > 2 and size % chip.wraps_from == 0)
-            left //= part
-    if left > 1:  # it does not fit the dimensions: a line through what is left
+        span = math.gcd(left, size)
+        if span > 1:
+            sizes.append(span)
+            rings.append(span == size and size > 2 and size % chip.wraps_from == 0)
+            left //= span
+    if left > 1:  # it does not fit the dimensions: a line through the rest
         sizes, rings = [*sizes[:-1], (sizes[-1] if sizes else 1) * left], [*rings[:-1], False]
     return tuple(sizes) or (1,), tuple(rings) or (False,)
 
 
 def assumptions(chip: Chip, torus: Sequence[int]) -> tuple[str, ...]:
-    """Return what an estimate takes for granted, line by line."""
+    """Return the assumptions of an estimate, one a line."""
 
     def giga(value: float | None) -> str:
         return "unknown" if value is None else f"{value / 1e9:,.0f} GB/s"

@@ -1,4 +1,4 @@
-"""Trying meshes, rematerialisation and accumulation, each in a process of its own, and ranking what fits."""
+"""A search over meshes, rematerialisation and accumulation: each compiled in its own process, then ranked."""
 
 import json
 import math
@@ -22,20 +22,20 @@ from nmt.plan.topology import Topology
 from nmt.sharding import make_layout
 from nmt.sharding.mesh_presets import SIZED, SLICES, load_mesh_preset
 
-_TRIED = ("none", "moe", "local", "full")  # of REMAT, from the fastest to what needs the least memory
+_TRIED = ("none", "moe", "local", "full")  # of REMAT, from the fastest to the one with the least memory
 SEARCHED = ("model.remat", "train.accumulate")  # and the mesh
-_FSDP = 8  # neighbours among which dense weights are kept in parts
+_FSDP = 8  # neighbours that share the storage of dense weights
 _ERROR = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Interrupt)\b.*")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is tried, as arguments over those that are given."""
+    """One setting to try: arguments besides those on the command line."""
 
     mesh: tuple[str, ...]
     remat: str
     accumulate: int
-    fixed: frozenset[str] = frozenset()  # keys that are given, and so not said again
+    fixed: frozenset[str] = frozenset()  # keys on the command line, which are not repeated
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -46,11 +46,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of a choice."""
+    """The outcome of trying one choice."""
 
     choice: Choice
-    plan: dict[str, Any] | None  # as `nmt.plan.planning.as_json`; None where there is none
-    reason: str = ""  # why there is none
+    plan: dict[str, Any] | None  # as `nmt.plan.planning.plan_as_json`; None where there is none
+    reason: str = ""  # for want of which there is no plan
     impossible: bool = False  # a mistake, such as a mesh that does not divide the model, and no failure of the compiler
     took: float = 0.0  # seconds
 
@@ -61,18 +61,18 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """The estimated step, one thing after the other; the work where the chip's figures are not published."""
+        """The rank: seconds of a step without overlap, or FLOPs where the chip's figures are not published."""
         assert self.plan is not None
         roofline = self.plan.get("roofline")
         return float(roofline["step_seconds_at_most"] if roofline else self.plan["flops_per_device"])
 
 
 class Search:
-    """A search for what fits, and is fast: meshes in the order of their likeliness, the recipe's own first.
+    """A search for the fastest setting that fits: meshes in the order of their likeliness, the recipe's own first.
 
-    With each mesh the recipe's own rematerialisation comes first. If it fits, more and more is kept for as long as it
-    fits; if not, less and less until it does, and then the batch is computed in parts. What keeps less than what fits
-    is slower.
+    On each mesh the recipe's own rematerialisation comes first. If it fits, settings that keep more for the backward
+    pass follow for as long as they fit; if not, those that keep less, and then more micro-batches, until one fits.
+    Settings that keep still less are slower, and are not tried.
 
     Args:
       recipe: the recipe.
@@ -89,16 +89,16 @@ class Search:
 
     @property
     def most(self) -> int:
-        """How many programs are compiled at most."""
+        """The most programs that may be compiled."""
         return sum(len(self._levels(sizes)) for sizes in self.meshes.values())
 
     def run(self) -> Iterator[Attempt]:
-        """Try one choice after the other and yield what became of each."""
+        """Try one choice after the other and yield the outcome of each."""
         for mesh, sizes in self.meshes.items():
             yield from self._try(mesh, self._levels(sizes))
 
     def _levels(self, sizes: dict[str, int]) -> list[tuple[str, int]]:
-        """Return what may be tried with a mesh, rematerialisation and parts, what keeps most first."""
+        """Return pairs of rematerialisation and `train.accumulate` to try on a mesh, most memory first."""
         model, now = self.recipe.model, self.recipe.train.accumulate
         levels = [level for level in REMAT if level == model.remat or level in _TRIED]
         if model.moe is None:
@@ -107,8 +107,8 @@ class Search:
             levels = [model.remat]
         shards = math.prod(size for axis, size in sizes.items() if axis != "model")
         more = [] if "train.accumulate" in self.fixed else [now * 2, now * 4, now * 8]
-        parts = [number for number in more if can_accumulate(self.recipe, number, shards)]
-        return [(level, now) for level in levels] + [(levels[-1], number) for number in parts]
+        micro_batches = [number for number in more if can_accumulate(self.recipe, number, shards)]
+        return [(level, now) for level in levels] + [(levels[-1], number) for number in micro_batches]
 
     def _try(self, mesh: tuple[str, ...], levels: list[tuple[str, int]]) -> Iterator[Attempt]:
         def tried(level: tuple[str, int]) -> Attempt:
@@ -133,7 +133,7 @@ def rank(found: Sequence[Attempt]) -> list[Attempt]:
 
 
 def search_as_json(search: Search, found: Sequence[Attempt], ended: bool) -> dict[str, Any]:
-    """Return what was found as what JSON can hold: what fits, the fastest first, and what became of every choice."""
+    """Return the JSON object of a search: the plans that fit, the fastest first, and the outcome of every choice."""
 
     def row(one: Attempt) -> dict[str, Any]:
         plan = one.plan or {}
@@ -154,8 +154,8 @@ def meshes(
 ) -> dict[tuple[str, ...], dict[str, int]]:
     """Return meshes worth a try, as arguments, with the sizes of their axes; the likeliest first, none twice.
 
-    They are the recipe's own; experts over all devices of a slice, or over fewer and hidden units too; dense weights in
-    parts. Those that are not as the keys `fixed` say are left out.
+    They are the recipe's own; experts over all devices of a slice, or over fewer with hidden units over the rest; and
+    dense weights sharded (FSDP). Those that contradict the keys in `fixed` are left out.
     """
     own = recipe.mesh
     found: dict[tuple[str, ...], dict[str, int]] = {}
@@ -192,7 +192,7 @@ def _sizes(config: MeshConfig, topology: Topology) -> dict[str, int]:
 
 
 def _differs(name: str, own: MeshConfig, config: MeshConfig, sizes: dict[str, int]) -> bool:
-    """Return whether a key of the mesh that is given is another in a configuration, whose axes have these sizes."""
+    """Return whether a configuration with these axis sizes contradicts the recipe's value of a mesh key."""
     value = getattr(own, name)
     if name == "preset":
         return bool(value != config.preset)
@@ -203,13 +203,13 @@ def _generated(recipe: Recipe, topology: Topology) -> Iterator[dict[str, Any]]:
     model, devices = recipe.model, topology.devices
     experts = model.moe.experts if model.moe else 1
     inside = devices // topology.slices
-    # What the recipe says of an axis that another preset does not have would be a mistake.
+    # Sizes that the recipe gives to axes that another preset lacks would be rejected.
     unset = {axis: None for axis in SIZED if getattr(recipe.mesh, axis) is not None}
 
-    def most(of: int, over: int) -> int:
-        """Return the most devices of a number that some experts can be spread over, in groups of `over`."""
+    def most(count: int, over: int) -> int:
+        """Return the most of `count` devices that experts can be spread over, in groups of `over`."""
         return max(
-            size for size in range(1, of + 1) if of % size == 0 and (experts == 1 or experts % (size * over) == 0)
+            size for size in range(1, count + 1) if count % size == 0 and (experts == 1 or experts % (size * over) == 0)
         )
 
     for over in (1, 2, 4, 8):
@@ -222,13 +222,13 @@ def _generated(recipe: Recipe, topology: Topology) -> Iterator[dict[str, Any]]:
 
 
 def _is_hopeless(plan: dict[str, Any]) -> bool:
-    """Return whether what is there before the step is too much already."""
+    """Return whether weights, optimizer and batch alone exceed the memory of a device."""
     before = sum(plan["memory_by_class"].get(name, 0) for name in EXACT)
     return plan["hbm_bytes"] is not None and before > plan["hbm_bytes"]
 
 
 def attempt(choice: Choice, arguments: Sequence[str]) -> Attempt:
-    """Plan a choice in a process of its own, whose memory is given back, and whose end is not ours."""
+    """Plan a choice in a process of its own: its memory is given back, and its crash does not end the search."""
     command = [sys.executable, "-m", "nmt.cli.plan", *arguments, *choice.arguments, "--json", "-"]
     began = time.monotonic()
     with _ending_together():
@@ -241,7 +241,7 @@ def attempt(choice: Choice, arguments: Sequence[str]) -> Attempt:
 
 @contextmanager
 def _ending_together() -> Iterator[None]:
-    """Let SIGTERM be what Ctrl-C is: else the process that `subprocess.run` waits for would compile on for minutes."""
+    """Handle SIGTERM like Ctrl-C: otherwise the process that `subprocess.run` waits for would go on for minutes."""
 
     def end(_number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -254,7 +254,7 @@ def _ending_together() -> Iterator[None]:
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    """Return why a process has no plan, in one line."""
+    """Return one line that says why a process gave no plan."""
     if done.returncode < 0:
         return f"ended by signal {-done.returncode}, as for want of this machine's memory"
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]

@@ -1,7 +1,7 @@
 """Topologies: the devices that a step is compiled for, such as `v3:32x32`, `v5e:16x16*4` (four slices) or `cpu:8`.
 
 They need not exist here. TPUs are described by libtpu, the compiler that `jax[tpu]` brings; CPUs are simulated by JAX.
-What the environment has to say about it must be said before JAX is imported: `prepare_environment`.
+Environment variables must be set before JAX is imported: `prepare_environment`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    # What is compiled for devices that are not here cannot be read back from JAX's cache: it would only warn.
+    # Programs for devices that are not here cannot be read back from JAX's cache: it would only warn.
     "JAX_ENABLE_COMPILATION_CACHE": "false",
 }
 _DEFAULTS = {
@@ -38,7 +38,7 @@ _COUNT_FLAG = re.compile(r"--xla_force_host_platform_device_count=\d+")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of TPU as libtpu knows it."""
+    """A kind of TPU, described as libtpu names it."""
 
     largest: tuple[int, ...]  # chips of the largest slice there is, in each dimension
     devices_per_chip: int  # as JAX counts them
@@ -65,7 +65,7 @@ FORMS = ", ".join([*(f"{name}:{'x'.join('XYZ'[: len(kind.largest)])}" for name, 
 
 @dataclass(frozen=True)
 class Topology:
-    """Which devices there are."""
+    """The devices of one or more slices."""
 
     kind: str  # a key of `TPUS`, or cpu
     shape: tuple[int, ...]  # chips of a slice in each dimension; of cpu the number of devices
@@ -89,7 +89,7 @@ def parse_topology(text: str) -> Topology:
     """Read `KIND:XxY` or `KIND:XxYxZ`, chips of a slice in each dimension, with `*N` for N slices; or `cpu:N`.
 
     Raises:
-      UserError: it is none, or there is no such slice.
+      UserError: the text is no topology, or there is no such slice.
     """
     found = re.fullmatch(r"([a-z0-9]+):(\d{1,6}(?:x\d{1,6})*)(?:\*(\d{1,4}))?", text.strip().lower())
     if found is None:
@@ -133,7 +133,7 @@ def prepare_environment(topology: Topology) -> None:
     os.environ |= _ENVIRONMENT
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    # It would contradict the number of CPU devices that `describe` asks for.
+    # It would contradict the number of CPU devices that `describe_devices` asks for.
     os.environ["XLA_FLAGS"] = _COUNT_FLAG.sub("", os.environ.get("XLA_FLAGS", "")).strip()
 
 

@@ -1,4 +1,4 @@
-"""How a run looks while it trains: a live panel on a terminal, a line now and then elsewhere."""
+"""The display of a run in training: a live panel on a terminal, a line every ten seconds elsewhere."""
 
 import time
 from types import TracebackType
@@ -69,7 +69,7 @@ class TrainingDisplay:
 
     def line(self, report: WindowReport) -> str:
         """Return a report on one line."""
-        parts = [
+        fields = [
             f"step {report.progress.step}/{self._steps}",
             f"loss {report.loss:.3f}",
             f"{report.tokens_per_second:,.0f} tokens/s",
@@ -77,8 +77,8 @@ class TrainingDisplay:
         ]
         for stack, experts in report.experts.items():
             load = f"{experts.idlest:.2f}-{experts.busiest:.2f}"
-            parts.append(f"{stack} experts {load}, dropped {experts.dropped[0]:.1%}")
-        return "  ".join(parts)
+            fields.append(f"{stack} experts {load}, dropped {experts.dropped[0]:.1%}")
+        return "  ".join(fields)
 
     def _panel(self, report: WindowReport) -> Group:
         progress = report.progress

@@ -1,4 +1,4 @@
-"""A dry run: the resolved recipe, its size, and what it would draw from every direction. Trains nothing."""
+"""A dry run: the resolved recipe, its size, and the examples it would draw from every direction. Trains nothing."""
 
 from collections.abc import Sequence
 
@@ -21,14 +21,14 @@ from nmt.files import atomic_write
 from nmt.progress import Reporter
 from nmt.recipes.held_out import note_missing
 from nmt.recipes.size import ModelSize, measure
-from nmt.recipes.stages import Preparation
+from nmt.recipes.stages import RunPreparation
 
 _MOST_ROWS = 24  # of a table that a person reads
 _MOST_FETCHED = 100_000_000  # bytes of text that a dry run fetches, where it has none, to show the mixture
 _CHARACTERS_PER_PIECE = 4.0  # of SentencePiece vocabularies of some thousand pieces on Latin script
 
 
-def dry_run(recipe: Recipe, preparation: Preparation, console: Console) -> None:
+def dry_run(recipe: Recipe, preparation: RunPreparation, console: Console) -> None:
     """Print the resolved recipe, parameters, memory, and the mixing table if the text is here.
 
     Nothing of this needs text but the table. Little text is fetched into the cache; the run's folder is only read.
@@ -60,7 +60,7 @@ def show_size(size: ModelSize, console: Console) -> None:
 
 
 def show_mixture(rows: Sequence[MixtureRow], recipe: Recipe, console: Console) -> None:
-    """Print what is drawn from every direction; of many, the largest and the smallest, and sums by kind."""
+    """Print the examples drawn from every direction; of many directions, the largest, the smallest and sums by kind."""
     schedule = recipe.data.mixture.temperatures
     temperature = f"{schedule[0]} to {schedule[-1]} (step:T)" if schedule else f"T={recipe.data.temperature:g}"
     title = f"mixture at {temperature}, {recipe.train.steps:,} steps"
@@ -94,7 +94,7 @@ def show_mixture(rows: Sequence[MixtureRow], recipe: Recipe, console: Console) -
 
 
 def write_mixture(rows: Sequence[MixtureRow], store: epath.Path) -> None:
-    """Write what is drawn from every direction to RUN/data/mixture.tsv."""
+    """Write the examples drawn from every direction to RUN/data/mixture.tsv."""
     lines = ["direction\tpairs\tshare\texamples\tepochs\n"]
     lines += [f"{row.direction}\t{row.pairs}\t{row.share:.8f}\t{row.examples:.1f}\t{row.epochs:.4f}\n" for row in rows]
     path, text = store / "mixture.tsv", "".join(lines)
@@ -114,7 +114,7 @@ def _mega(size: int) -> str:
 
 
 def _why_no_text(recipe: Recipe, progress: Reporter) -> str | None:
-    """Return why the text of a recipe cannot be counted here and now; None: it can."""
+    """Return the reason why the text of a recipe cannot be counted here and now; None: it can."""
     corpora = recipe.data.corpora
     try:
         missing = [spec for spec in load_specs(corpora) if find_fetched(spec) is None]

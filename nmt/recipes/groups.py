@@ -1,4 +1,4 @@
-"""Groups of tokens on several devices: whether each device has some of its own to send to the experts."""
+"""Advice on `model.moe.group_size`: every device needs whole groups of tokens to send them to their experts."""
 
 import math
 
@@ -6,12 +6,12 @@ from nmt.config import Recipe
 
 
 def group_advice(recipe: Recipe, experts: int, devices: int) -> str | None:
-    """Return what to change where tokens would be gathered on every device instead of being sent to their experts.
+    """Return advice where tokens would be gathered on every device instead of being sent to their experts, else None.
 
     Args:
       recipe: the recipe.
-      experts: parts in which the mesh splits the experts.
-      devices: parts in which it splits the tokens.
+      experts: shards of the experts on the mesh.
+      devices: shards of the tokens.
     """
     moe = recipe.model.moe
     if moe is None or experts == 1 or moe.dispatch == "grouped":

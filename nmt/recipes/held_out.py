@@ -1,4 +1,4 @@
-"""Runs without held-out text: they train like others, but nothing is measured, which is said before they do."""
+"""Runs without held-out text train like others, but nothing is measured: a note says so before training."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def has_text(stats: Stats, split: Split, names: Sequence[str] | None = None) -> 
 
     Args:
       stats: the statistics of the prepared store.
-      split: which.
+      split: `dev` or `test`.
       names: the directions that count, such as `["de-en"]`; None: all.
     """
     chosen = [one for name, one in stats.directions.items() if names is None or name in names]
@@ -24,7 +24,7 @@ def has_text(stats: Stats, split: Split, names: Sequence[str] | None = None) -> 
 
 
 def note_missing(recipe: Recipe, stats: Stats) -> list[str]:
-    """Return a line for each thing that a run will not have for want of held-out text."""
+    """Return a line for each measurement that a run will lack for want of held-out text."""
     notes = []
     if not has_text(stats, "dev"):
         notes.append(f"there is no development text, so there will be no development loss; {_HOW}")

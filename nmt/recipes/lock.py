@@ -41,7 +41,7 @@ def locked(folder: epath.Path, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def _check_writable(folder: epath.Path) -> None:
-    """Write a small file into a folder of an object store: whether that is allowed is not to be known otherwise."""
+    """Write a small file into a folder of an object store, the only way to learn whether that is allowed."""
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from nmt.config import Recipe
 from nmt.files import atomic_write
 from nmt.plan.advice import knobs
 from nmt.plan.compile import Overflow
-from nmt.plan.planning import Plan, as_json, make_plan
+from nmt.plan.planning import Plan, make_plan, plan_as_json
 from nmt.plan.search import Attempt, Search, rank, search_as_json
 from nmt.plan.topology import Topology
 from nmt.recipes.plan_tables import show_attempt, show_collectives, show_head, show_plan, show_ranking, show_search
@@ -46,7 +46,7 @@ def plan_and_report(recipe: Recipe, topology: Topology, options: Options) -> int
     what = "decoding" if options.decode else "the train step"
     with TerminalProgress().wait(f"compiling {what} of {recipe.name} for {topology}"):
         plan = make_plan(recipe, topology, options.decode)
-    _write(as_json(plan), options.json)
+    _write(plan_as_json(plan), options.json)
     if isinstance(plan.outcome, Overflow):
         show_head(plan, console)
         print(f"nmt-plan: {misfit(plan, recipe, plan.outcome)}", file=sys.stderr)

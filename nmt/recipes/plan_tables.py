@@ -155,10 +155,10 @@ def _decoding_times(decoding: Decoding, step: Roofline) -> Table:
     table.add_row("HBM", _seconds(first.memory), _seconds(step.memory))
     for kind in sorted({*first.interconnect, *step.interconnect}):
         table.add_row(kind, *(_seconds(time.interconnect.get(kind, 0.0)) for time in (first, step)))
-    table.add_row("one after the other", _seconds(first.at_most), _seconds(step.at_most))
-    table.add_row("all at once", _seconds(first.at_least), _seconds(step.at_least))
+    table.add_row("one after the other", _seconds(first.longest), _seconds(step.longest))
+    table.add_row("all at once", _seconds(first.shortest), _seconds(step.shortest))
     table.add_section()
-    table.add_row("tokens per second", "", _range(decoding.rows / step.at_most, decoding.rows / step.at_least))
+    table.add_row("tokens per second", "", _range(decoding.rows / step.longest, decoding.rows / step.shortest))
     slow, fast = decoding.seconds(step)
     words = f"sentences per second, {decoding.source} tokens to {decoding.source}"
     table.add_row(words, "", _range(decoding.rows / slow, decoding.rows / fast))
@@ -177,14 +177,14 @@ def _times(plan: Plan, roofline: Roofline) -> Table:
     row("HBM", _seconds(roofline.memory))
     for kind, seconds in roofline.interconnect.items():
         row(kind, _seconds(seconds))
-    row("one after the other", _seconds(roofline.at_most))
-    row("all at once", _seconds(roofline.at_least))
+    row("one after the other", _seconds(roofline.longest))
+    row("all at once", _seconds(roofline.shortest))
     table.add_section()
     steps = paper.steps_per_second if paper else None
     days = paper.days if paper else None
-    row("steps per second", _range(1 / roofline.at_most, 1 / roofline.at_least), f"{steps}" if steps else "")
-    row("model FLOPs utilisation", _range(roofline.mfu() * 100, roofline.mfu(roofline.at_least) * 100) + " %")
-    slow, fast = (roofline.days(TRILLION, seconds) for seconds in (roofline.at_most, roofline.at_least))
+    row("steps per second", _range(1 / roofline.longest, 1 / roofline.shortest), f"{steps}" if steps else "")
+    row("model FLOPs utilisation", _range(roofline.mfu() * 100, roofline.mfu(roofline.shortest) * 100) + " %")
+    slow, fast = (roofline.days(TRILLION, seconds) for seconds in (roofline.longest, roofline.shortest))
     row("days to 1e12 tokens", _range(slow, fast), f"{days}" if days else "")
     return table
 

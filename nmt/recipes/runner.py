@@ -35,7 +35,7 @@ from nmt.recipes.held_out import check_stages, has_text, note_missing
 from nmt.recipes.lock import locked
 from nmt.recipes.scores import show_matrix
 from nmt.recipes.size import measure, too_large
-from nmt.recipes.stages import STORE, VOCABULARY, Preparation, directions_of
+from nmt.recipes.stages import STORE, VOCABULARY, RunPreparation, recipe_directions
 from nmt.recipes.terminal import TerminalProgress
 from nmt.sharding import make_layout, shard_count
 from nmt.sharding.hosts import ALONE, Hosts, host_shard
@@ -47,14 +47,15 @@ from nmt.train.usage import read_usage, usage_steps
 _VISIBLE_WITHIN = 60.0  # seconds
 
 
-def run(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) -> None:
-    """Run a recipe, or with `dry_run` show what it would be.
+def run_recipe(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) -> None:
+    """Run a recipe, or with `dry_run` show its resolved keys, size and mixture.
 
     Args:
       recipe: the recipe, from `nmt.config.load_recipe`.
       dry_run: show the resolved recipe, its size and its mixture, and train nothing.
       command: the command line that asks for this, to tell how to go on.
-      hosts: who runs it together; all of them call this. Host 0 writes the run's folder, which the others can read.
+      hosts: the processes that run it together; all of them call this. Host 0 writes the run's folder, which the
+        others can read.
 
     Raises:
       UserError: a mistake in the recipe, or a folder that belongs to another run.
@@ -64,7 +65,7 @@ def run(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) ->
     check_store(folder)
     if dry_run:
         recipe = _resolved(recipe, folder)
-        show_plan(recipe, Preparation(recipe, folder, TerminalProgress(console)), Console())
+        show_plan(recipe, RunPreparation(recipe, folder, TerminalProgress(console)), Console())
         return
     began = time.monotonic()
     with locked(folder, console.print) if hosts.first else contextlib.nullcontext():
@@ -80,14 +81,14 @@ def run(recipe: Recipe, *, dry_run: bool, command: str, hosts: Hosts = ALONE) ->
 
 
 def _prepare(recipe: Recipe, folder: epath.Path, console: Console, hosts: Hosts) -> tuple[Recipe, Vocabularies, Stats]:
-    """Make what training needs, on host 0; return it, with the recipe as host 0 resolved it."""
+    """Prepare vocabularies and store on host 0; return them with the recipe as host 0 resolved it."""
     made: list[tuple[Vocabularies, Stats]] = []
 
     def make() -> dict[str, Any]:
         resolved = _resolved(recipe, folder)
         _check_resumable(resolved, folder)
         save_recipe(resolved, folder)
-        preparation = Preparation(resolved, folder, TerminalProgress(console))
+        preparation = RunPreparation(resolved, folder, TerminalProgress(console))
         vocabularies = preparation.vocabularies()
         made.append((vocabularies, preparation.stats(vocabularies)))
         return resolved.model_dump()
@@ -95,15 +96,15 @@ def _prepare(recipe: Recipe, folder: epath.Path, console: Console, hosts: Hosts)
     recipe = Recipe.model_validate(hosts.broadcast("preparing the data", make))
     if made:
         return recipe, *made[0]
-    _wait_for(folder / STORE, hosts)
+    _await_store(folder / STORE, hosts)
     return recipe, Vocabularies.load(folder / VOCABULARY, recipe.vocab), load_stats(folder / STORE)
 
 
-def _wait_for(store: epath.Path, hosts: Hosts) -> None:
-    """Return when this host sees what host 0 has written; shared file systems may take a while.
+def _await_store(store: epath.Path, hosts: Hosts) -> None:
+    """Wait until this host sees the store that host 0 has written; shared file systems may take a while.
 
     Raises:
-      UserError: it does not.
+      UserError: it does not see it within a minute.
     """
     deadline = time.monotonic() + _VISIBLE_WITHIN
     while not is_stored(store):
@@ -116,7 +117,7 @@ def _wait_for(store: epath.Path, hosts: Hosts) -> None:
 
 
 def _resolved(recipe: Recipe, folder: epath.Path) -> Recipe:
-    """Return the recipe with what depends on the machine decided, as the run decided it if it has begun."""
+    """Return the recipe with `model.dtype=auto` resolved: as in the run if it has begun, else for this machine."""
     if recipe.model.dtype == "auto" and (folder / RECIPE_FILE).exists():
         dtype = read_run_recipe(folder).model.dtype
         return recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": dtype})})
@@ -138,7 +139,7 @@ def _train(
     recipe: Recipe, folder: epath.Path, vocabularies: Vocabularies, stats: Stats, console: Console, hosts: Hosts
 ) -> TrainingResult:
     rows = recipe.rows
-    directions, store = directions_of(recipe), folder / STORE
+    directions, store = recipe_directions(recipe), folder / STORE
     table = mixing_table(stats, directions, recipe.data, rows, recipe.train.steps)
     show_mixture(table, recipe, console)
     if hosts.first:

@@ -1,4 +1,4 @@
-"""How large a run is before it starts: parameters, those that a token uses, and memory."""
+"""The size of a run before it starts: parameters, active parameters, and memory."""
 
 import os
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ class ModelSize:
 def measure(recipe: Recipe, vocabulary: VocabularySizes) -> ModelSize:
     """Return the size of a run; nothing is allocated.
 
-    Activations are an estimate: what the backward pass keeps of every layer, and the logits with their gradient, for
-    the rows that are computed at once. With `train.accumulate` there are the gradients of a micro-batch, and their sum.
+    Activations are an estimate: the values of every layer kept for the backward pass, and the logits with their
+    gradient, for the rows of a micro-batch. With `train.accumulate` there are the gradients of a micro-batch and a sum.
     """
     _, parameters = abstract_model(recipe.model, vocabulary)
     total, active = count_parameters(recipe.model, parameters)
@@ -55,7 +55,7 @@ def measure(recipe: Recipe, vocabulary: VocabularySizes) -> ModelSize:
 
 
 def too_large(recipe: Recipe, vocabulary: VocabularySizes) -> str | None:
-    """Say why the weights do not fit the devices of this host, beside what decoding needs; None: they fit."""
+    """Return the reason why the weights do not fit this host's devices with room for decoding; None: they fit."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
     # The devices that a CPU pretends to be share its memory, and have nothing to say of it.
     room = sum(limits) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -66,7 +66,7 @@ def too_large(recipe: Recipe, vocabulary: VocabularySizes) -> str | None:
 
 
 def _optimizer_state(recipe: Recipe, parameters: nnx.State) -> int:
-    """Return how many numbers the optimizer remembers."""
+    """Return the number of elements in the optimizer's state."""
     optimizer = make_optimizer(recipe.train.optimizer, make_schedule(recipe.train.schedule, recipe.train.steps))
     return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, parameters)))
 

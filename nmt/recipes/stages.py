@@ -1,4 +1,4 @@
-"""The stages that come before training: text, vocabulary, prepared store. What is done is not done again."""
+"""The stages before training: text, vocabulary, prepared store. Finished stages are not repeated."""
 
 import functools
 import hashlib
@@ -27,30 +27,30 @@ from nmt.progress import Reporter
 VOCABULARY, STORE = "vocab", "data"  # folders of a run
 
 
-def directions_of(recipe: Recipe) -> tuple[Direction, ...]:
+def recipe_directions(recipe: Recipe) -> tuple[Direction, ...]:
     """Return the directions of a recipe, canonical, in its order."""
     return parse_directions(recipe.data.directions)
 
 
-def languages_of(recipe: Recipe) -> list[str]:
+def recipe_languages(recipe: Recipe) -> list[str]:
     """Return the languages of a recipe, sorted: those that get a tag."""
     return sorted(
-        {code for direction in (*directions_of(recipe), *denoising_directions(recipe.data)) for code in direction}
+        {code for direction in (*recipe_directions(recipe), *denoising_directions(recipe.data)) for code in direction}
     )
 
 
-class Preparation:
+class RunPreparation:
     """Text, vocabulary and store of one run, each made when it is first needed and missing.
 
     Args:
       recipe: the resolved recipe.
       run: the run's folder.
-      progress: who is told of it.
+      progress: told of every stage.
     """
 
     def __init__(self, recipe: Recipe, run: epath.Path, progress: Reporter):
         self.recipe, self.run, self.progress = recipe, run, progress
-        self.directions = directions_of(recipe)
+        self.directions = recipe_directions(recipe)
         specs = load_specs(recipe.data.corpora)
         texts = denoising_directions(recipe.data)
         self._marks = Marks.collect(specs, domains=recipe.data.domain_tags, denoise=bool(texts))
@@ -109,7 +109,7 @@ class Preparation:
             vocabularies = self._learn(folder)
         else:
             symbols = self._marks.symbols
-            vocabularies = Vocabularies.adopt(folder, config, languages_of(self.recipe), self._target_tags, symbols)
+            vocabularies = Vocabularies.adopt(folder, config, recipe_languages(self.recipe), self._target_tags, symbols)
         self._report(vocabularies, folder)
         with atomic_write(record) as temporary:
             temporary.write_text(json.dumps(inputs, indent=2) + "\n")
@@ -117,7 +117,7 @@ class Preparation:
         return vocabularies
 
     def _learn(self, folder: epath.Path) -> Vocabularies:
-        recipe, corpus, tags = self.recipe, self.corpus(), languages_of(self.recipe)
+        recipe, corpus, tags = self.recipe, self.corpus(), recipe_languages(self.recipe)
         symbols = self._marks.symbols
         with self.progress.wait("learning the vocabulary"):
             if recipe.vocab.target_size is None:
@@ -134,13 +134,13 @@ class Preparation:
     @property
     def _target_tags(self) -> list[str]:
         """The languages that need a tag in the vocabulary of targets."""
-        return languages_of(self.recipe) if self.recipe.data.tags == "nllb" else []
+        return recipe_languages(self.recipe) if self.recipe.data.tags == "nllb" else []
 
     def _report(self, vocabularies: Vocabularies, folder: epath.Path) -> None:
-        """Write what the vocabularies make of each language: vocab/coverage.tsv, with two of them one for each."""
+        """Write how the vocabularies cover each language: vocab/coverage.tsv, or one file a vocabulary."""
         sides = {"coverage": (0, 1)} if vocabularies.is_shared else {"coverage.source": (0,), "coverage.target": (1,)}
-        for vocabulary, (name, of) in zip(vocabularies, sides.items(), strict=False):
-            found = measure_coverage(vocabulary, training_texts(self.corpus(), of))
+        for vocabulary, (name, columns) in zip(vocabularies, sides.items(), strict=False):
+            found = measure_coverage(vocabulary, training_texts(self.corpus(), columns))
             write_coverage(found, folder, name)
             worst = max(found, key=lambda row: row.per_word)
             self.progress.say(

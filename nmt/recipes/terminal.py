@@ -1,4 +1,4 @@
-"""How the terminal looks: progress of long work, and consoles for tables. All commands share it."""
+"""Output on the terminal: progress of long work, and consoles for tables. All commands share it."""
 
 import os
 import threading
@@ -134,7 +134,7 @@ class _Bar:
 
 
 class _Amount(ProgressColumn):
-    """How much is done: 3/10 sentences; of bytes also the speed. Nothing of a task without a unit."""
+    """The amount that is done: 3/10 sentences; for bytes also the speed; empty for a task without a unit."""
 
     def __init__(self) -> None:
         super().__init__()

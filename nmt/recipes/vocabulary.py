@@ -1,4 +1,4 @@
-"""The vocabulary by itself: learnt for a recipe, and the report of what it makes of each language."""
+"""The vocabulary by itself: learning it for a recipe, and the report of how it covers each language."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from nmt.config.runs import RECIPE_FILE, read_run_recipe, save_recipe
 from nmt.data.coverage import TITLES, Coverage, cells, measure_coverage
 from nmt.data.vocab import Vocabulary
 from nmt.errors import UserError
-from nmt.recipes.stages import Preparation
+from nmt.recipes.stages import RunPreparation
 from nmt.recipes.terminal import TerminalProgress, table_console
 
 _REPORTS = ("coverage", "coverage.source", "coverage.target")
@@ -27,7 +27,7 @@ def learn_vocabulary(recipe: Recipe) -> None:
     folder = epath.Path(recipe.run_dir)
     if not (folder / RECIPE_FILE).exists():
         save_recipe(recipe, folder)
-    Preparation(recipe, folder, TerminalProgress()).vocabularies()
+    RunPreparation(recipe, folder, TerminalProgress()).vocabularies()
     report(os.fspath(folder), ())
 
 

@@ -28,7 +28,7 @@ from nmt.data.order import DrawnExamples
 from nmt.data.pipeline import dev_batches, enter_stage, train_batches
 from nmt.errors import UserError
 from nmt.languages import Direction, parse_stream
-from nmt.recipes.stages import languages_of
+from nmt.recipes.stages import recipe_languages
 
 ES_EN, EN_ES, ES_ES = Direction("es", "en"), Direction("en", "es"), Direction("es", "es")
 MASK, MARK = 7, 9
@@ -302,7 +302,7 @@ def test_rejections_are_counted_and_held_out_text_is_not_learnt(made):
         "placeholder": 1, "too_short": 1, "duplicate": 1, "held_out": HELD_OUT, "too_many_tokens": 0
     }  # fmt: skip
     assert vocabulary.symbols == ("<denoise>", "<mask>")
-    assert languages_of(recipe) == ["de", "en", "es"]
+    assert recipe_languages(recipe) == ["de", "en", "es"]
     assert not (preparation.store / "test" / "es-es.jsonl").exists()
     assert preparation.corpus().samples[ES_ES]
     assert all(not target for pairs in preparation.corpus().samples[ES_ES].values() for _, target in pairs)

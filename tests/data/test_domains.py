@@ -18,7 +18,7 @@ from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
 from nmt.progress import SILENT
-from nmt.recipes.stages import Preparation
+from nmt.recipes.stages import RunPreparation
 
 ES_EN, EN_ES = Direction("es", "en"), Direction("en", "es")
 
@@ -49,7 +49,7 @@ def recipe_of(folder, *corpora, **data):
 
 
 def prepared(recipe):
-    preparation = Preparation(recipe, epath.Path(recipe.run_dir), SILENT)
+    preparation = RunPreparation(recipe, epath.Path(recipe.run_dir), SILENT)
     vocabularies = preparation.vocabularies()
     preparation.stats(vocabularies)
     return preparation, vocabularies
@@ -122,7 +122,7 @@ def test_without_the_key_nothing_is_marked(made, folder):
     plain = recipe.model_copy(update={"data": data, "run_dir": str(folder / "plain")})
     _, vocabularies = prepared(plain)
     assert vocabularies.source.symbols == ()
-    preparation = Preparation(recipe, epath.Path(folder / "plain"), SILENT)
+    preparation = RunPreparation(recipe, epath.Path(folder / "plain"), SILENT)
     with pytest.raises(UserError, match=r"prepared from another input \(changed: .*domains"):
         preparation.stats(vocabularies)
 

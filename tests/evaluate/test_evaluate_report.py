@@ -24,7 +24,7 @@ from nmt.errors import UserError
 from nmt.evaluate.heat import background, foreground
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.metrics import Cell
-from nmt.evaluate.report import markdown, signatures
+from nmt.evaluate.report import render_markdown, signatures
 from nmt.evaluate.results import DirectionResult, Matrix, ResultOrigin
 from nmt.evaluate.samples import SampleTranslation
 from nmt.evaluate.webpage import render_page
@@ -60,7 +60,7 @@ def printed(matrix: Matrix, width: int = 200) -> str:
 
 
 def test_a_few_directions_are_a_list_with_averages_below() -> None:
-    assert markdown(matrix_of([("de", "en"), ("en", "de"), ("es", "en")])) == (
+    assert render_markdown(matrix_of([("de", "en"), ("en", "de"), ("es", "en")])) == (
         "| direction | BLEU | chrF++ | sentences | length ratio |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
         "| de-en | 1.0 | 10.0 | 9 | 0.99 |\n"
@@ -75,7 +75,7 @@ def test_a_few_directions_are_a_list_with_averages_below() -> None:
 
 def test_more_directions_are_a_grid() -> None:
     matrix = matrix_of([*itertools.permutations(["de", "en", "es", "pt"], 2), ("it", "en")])
-    rows = [line.strip("| ").split(" | ") for line in markdown(matrix).splitlines() if line.startswith("|")]
+    rows = [line.strip("| ").split(" | ") for line in render_markdown(matrix).splitlines() if line.startswith("|")]
     assert rows[0] == ["BLEU from, into", "de", "en", "es", "pt"]
     assert rows[2:] == [
         ["de", "·", "1.0", "2.0", "3.0"],
@@ -84,12 +84,12 @@ def test_more_directions_are_a_grid() -> None:
         ["it", "·", "13.0", "·", "·"],
         ["pt", "10.0", "11.0", "12.0", "·"],
     ]
-    assert "mean into English: BLEU 8.2, chrF++ 82.5 (4 directions)" in markdown(matrix)  # of 1, 8, 11 and 13
+    assert "mean into English: BLEU 8.2, chrF++ 82.5 (4 directions)" in render_markdown(matrix)  # of 1, 8, 11 and 13
 
 
 def test_many_languages_get_one_line_each() -> None:
     matrix = matrix_of(pairs_of(20))
-    rows = [line.strip("| ").split(" | ") for line in markdown(matrix).splitlines() if line.startswith("|")]
+    rows = [line.strip("| ").split(" | ") for line in render_markdown(matrix).splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 20
     english = next(row for row in rows if row[0] == "en")
     into = [cell.bleu for cell in matrix.cells if cell.direction.target == "en"]
@@ -102,7 +102,7 @@ def test_the_terminal_shows_what_markdown_says(count: int) -> None:
     matrix = matrix_of(pairs_of(count))
     text = printed(matrix)
     assert "toy <i>[b], step 7, test" in text
-    for line in markdown(matrix).splitlines()[2:]:
+    for line in render_markdown(matrix).splitlines()[2:]:
         for field in line.replace("*", "").replace("`", "").replace("Left out", "left out").split("|"):
             assert field.strip() in text
 

@@ -28,8 +28,8 @@ from nmt.config import load_recipe
 from nmt.errors import UserError
 from nmt.plan import topology
 from nmt.plan.advice import knobs
-from nmt.plan.chips import chip_for
-from nmt.plan.compile import MemoryUse, Overflow, overflow_of, read_memory
+from nmt.plan.chips import find_chip
+from nmt.plan.compile import MemoryUse, Overflow, parse_overflow, read_memory
 from nmt.plan.decoding import Decoding
 from nmt.plan.memory import Parameters
 from nmt.plan.planning import Plan
@@ -300,11 +300,11 @@ def test_errors_of_xla_about_memory_are_understood():
     used = (
         "RESOURCE_EXHAUSTED: E1000: Ran out of memory in memory space hbm. Used 15.51G of 15.48G hbm. Exceeded by 31M"
     )
-    found = overflow_of(used, 1.0)
+    found = parse_overflow(used, 1.0)
     assert found == Overflow(int(15.51 * GIB), int(15.48 * GIB), False, 1.0)
     only = "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (29.92G) exceeds available HBM (15.48G)."
-    assert overflow_of(only, 1.0) == Overflow(int(29.92 * GIB), int(15.48 * GIB), True, 1.0)
-    assert overflow_of("INTERNAL: something else", 1.0) is None
+    assert parse_overflow(only, 1.0) == Overflow(int(29.92 * GIB), int(15.48 * GIB), True, 1.0)
+    assert parse_overflow("INTERNAL: something else", 1.0) is None
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def too_large(memory: dict[str, int]) -> Plan:
         parameters=Parameters(100, 100, 13),
         tokens=1,
         sparse_layers=2,
-        chip=chip_for("v3"),
+        chip=find_chip("v3"),
         memory={"weights": GIB, "average": 0, "optimizer": 0} | memory,
         outcome=Overflow(2 * GIB, GIB, False, 1.0),
     )

@@ -18,7 +18,7 @@ from toy_programs import INNER, LAYERS, ROWS, WIDTH
 from nmt.plan.hlo import analyse
 from nmt.plan.hlo_flops import _seen, convolution_flops
 from nmt.plan.hlo_groups import group_size, parse_groups
-from nmt.plan.hlo_text import Array, bits, parse, parse_instruction, parse_shape
+from nmt.plan.hlo_text import Array, bits, parse_instruction, parse_module, parse_shape
 
 MATMUL = 2 * ROWS * WIDTH * WIDTH
 
@@ -110,7 +110,7 @@ def test_collectives_have_their_bytes_groups_and_names(programs):
     }
     assert found["all-to-all"].sent_bytes == block * 3 / 4
     assert found["all-reduce"].sent_bytes == 2 * block * 7 / 8
-    assert not any(one.in_loop for one in program.collectives)
+    assert not any(one.is_looped for one in program.collectives)
     for one in found.values():
         assert "shard_map" in one.op_name
         assert Path(one.source.rpartition(":")[0]).name == "toy_programs.py"
@@ -135,10 +135,10 @@ def test_a_gathered_weight_is_found(programs):
     program = analyse(texts["gathered"])
     if not any(one.kind == "all-gather" for one in program.collectives):
         pytest.fail("the program was to gather its weights")
-    assert program.gathers_of((WIDTH, 2 * WIDTH))
-    assert program.gathers_of((2 * WIDTH, 1, WIDTH))
-    assert not program.gathers_of((WIDTH, 3 * WIDTH))
-    assert not analyse(texts["exchange"]).gathers_of((WIDTH, WIDTH))
+    assert program.find_gathers((WIDTH, 2 * WIDTH))
+    assert program.find_gathers((2 * WIDTH, 1, WIDTH))
+    assert not program.find_gathers((WIDTH, 3 * WIDTH))
+    assert not analyse(texts["exchange"]).find_gathers((WIDTH, WIDTH))
 
 
 # Text
@@ -187,7 +187,7 @@ def test_operands_may_come_with_their_shapes():
 @pytest.mark.parametrize("text", ["", "module @jit_f {}", "HloModule x\n"])
 def test_other_texts_are_refused(text):
     with pytest.raises(ValueError, match="HLO module"):
-        parse(text)
+        parse_module(text)
 
 
 # Groups

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from nmt.config import VocabularySizes
 from nmt.data.batch import Batch
 from nmt.errors import UserError
-from nmt.plan.chips import CHIPS, chip_for
+from nmt.plan.chips import CHIPS, find_chip
 from nmt.plan.flops import model_flops
 from nmt.plan.hlo import Collective, Program, analyse
 from nmt.plan.hlo_text import Array
 from nmt.plan.paper import PAPER, published
-from nmt.plan.roofline import assumptions, estimate, group_shape, seconds_of
+from nmt.plan.roofline import assumptions, collective_seconds, estimate, group_shape
 from nmt.sharding import make_mesh
 from nmt.train.step import make_trainer
 
@@ -36,14 +36,14 @@ def collective(kind, payload, group, executions=1.0, across=False):
     ("name", "kind"), [("TPU v3", "v3"), ("v5", "v5p"), ("TPU v5 lite", "v5e"), ("TPU7x", "tpu7x"), (" V6E ", "v6e")]
 )
 def test_chips_are_known_by_topology_and_by_device_kind(name, kind):
-    assert chip_for(name).kind == kind
+    assert find_chip(name).kind == kind
 
 
 def test_an_unknown_chip_and_an_unpublished_figure_are_mistakes_with_a_way_out():
     with pytest.raises(UserError, match=r"unknown chip 'v9'.*known are v2, v3"):
-        chip_for("v9")
+        find_chip("v9")
     with pytest.raises(UserError, match="peak_flops of cpu is not published"):
-        chip_for("cpu").known("peak_flops")
+        find_chip("cpu").known("peak_flops")
 
 
 def test_figures_agree_with_the_pods_that_the_documentation_describes():
@@ -93,34 +93,34 @@ def test_all_to_all_takes_as_long_as_its_busiest_link(torus):
     _, rings = group_shape(chips, V5P, torus)
     ordered = tuple(sorted(torus, reverse=True))
     one = collective("all-to-all", 4096, chips)
-    assert seconds_of(one, V5P, torus) * V5P.link_bandwidth == pytest.approx(busiest(ordered, rings, 4096))
+    assert collective_seconds(one, V5P, torus) * V5P.link_bandwidth == pytest.approx(busiest(ordered, rings, 4096))
 
 
 def test_all_to_all_grows_with_the_square_root_of_a_2d_torus():
-    small, large = (seconds_of(collective("all-to-all", 4096, 2 * n * n), V3, (n, n)) for n in (32, 128))
+    small, large = (collective_seconds(collective("all-to-all", 4096, 2 * n * n), V3, (n, n)) for n in (32, 128))
     assert large == pytest.approx(4 * small)
 
 
 def test_rings_take_what_each_link_has_to_carry():
     payload, n = 16 * 1024, 16
-    gather = seconds_of(collective("all-gather", payload, n), V5P, (16,))
+    gather = collective_seconds(collective("all-gather", payload, n), V5P, (16,))
     assert gather == pytest.approx(payload * 15 / 16 / (2 * V5P.link_bandwidth))
-    assert seconds_of(collective("reduce-scatter", payload, n), V5P, (16,)) == gather
-    assert seconds_of(collective("all-reduce", payload, n), V5P, (16,)) == 2 * gather
+    assert collective_seconds(collective("reduce-scatter", payload, n), V5P, (16,)) == gather
+    assert collective_seconds(collective("all-reduce", payload, n), V5P, (16,)) == 2 * gather
     # Twice as many links in two dimensions; half as many that can be used where nothing closes to a ring.
-    assert seconds_of(collective("all-gather", payload, n), V5P, (4, 4)) == pytest.approx(gather / 2)
-    assert seconds_of(collective("all-gather", payload, 2), V5P, (2,)) == pytest.approx(
+    assert collective_seconds(collective("all-gather", payload, n), V5P, (4, 4)) == pytest.approx(gather / 2)
+    assert collective_seconds(collective("all-gather", payload, 2), V5P, (2,)) == pytest.approx(
         payload / 2 / V5P.link_bandwidth
     )
-    permute = seconds_of(collective("collective-permute", payload, 2), V5P, (16,))
+    permute = collective_seconds(collective("collective-permute", payload, 2), V5P, (16,))
     assert permute == pytest.approx(payload / V5P.link_bandwidth)
 
 
 def test_two_devices_of_a_chip_need_no_link_and_share_what_there_is():
-    assert seconds_of(collective("all-reduce", 4096, 2), V3, (32, 32)) == 0.0
+    assert collective_seconds(collective("all-reduce", 4096, 2), V3, (32, 32)) == 0.0
     one_a_chip = replace(V3, devices_per_chip=1)
-    shared = seconds_of(collective("all-to-all", 4096, 2048), V3, (32, 32))
-    assert shared == pytest.approx(2 * seconds_of(collective("all-to-all", 4096, 1024), one_a_chip, (32, 32)))
+    shared = collective_seconds(collective("all-to-all", 4096, 2048), V3, (32, 32))
+    assert shared == pytest.approx(2 * collective_seconds(collective("all-to-all", 4096, 1024), one_a_chip, (32, 32)))
 
 
 @given(st.lists(st.sampled_from([1, 2, 3, 4, 8, 16]), min_size=1, max_size=3), st.data())
@@ -155,10 +155,10 @@ def test_a_step_is_the_closed_form():
         "all-to-all": pytest.approx(4 * 4 * 1e6 / (8 * 1e11)),
     }
     assert found.communication == pytest.approx(sum(found.interconnect.values()))
-    assert found.at_least == max(found.compute, found.memory, found.communication)
-    assert found.at_most == pytest.approx(found.compute + found.memory + found.communication)
-    assert found.bound_by == "compute"
-    assert found.mfu() == pytest.approx(6e13 / (found.at_most * 128 * 459e12))
+    assert found.shortest == max(found.compute, found.memory, found.communication)
+    assert found.longest == pytest.approx(found.compute + found.memory + found.communication)
+    assert found.bottleneck == "compute"
+    assert found.mfu() == pytest.approx(6e13 / (found.longest * 128 * 459e12))
     assert found.mfu(1.0) == pytest.approx(6e13 / (128 * 459e12))
     assert found.tokens_per_second(0.5) == 2e6
     assert found.days(seconds=1.0) == pytest.approx(1e6 / 86400)

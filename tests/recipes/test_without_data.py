@@ -19,7 +19,7 @@ from nmt.languages import parse_directions
 from nmt.progress import SILENT
 from nmt.recipes.dry_run import dry_run
 from nmt.recipes.held_out import check_stages, note_missing
-from nmt.recipes.stages import Preparation
+from nmt.recipes.stages import RunPreparation
 from nmt.train.curriculum import Curriculum
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_of_every_recipe_needs_no_text(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name, ["model.dtype=float32"])
     shown = io.StringIO()
-    dry_run(recipe, Preparation(recipe, epath.Path(tmp_path / "run"), SILENT), Console(file=shown, width=200))
+    dry_run(recipe, RunPreparation(recipe, epath.Path(tmp_path / "run"), SILENT), Console(file=shown, width=200))
     text = shown.getvalue()
     assert f"name: {name}\n" in text
     assert "parameters: " in text
@@ -77,7 +77,7 @@ def test_recipes_of_own_files_learn_from_a_public_corpus_without(name: str, monk
 def test_a_corpus_without_a_substitute_still_asks_for_its_variable(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path, "files: $MY_FILES"))
     shown = io.StringIO()
-    preparation = Preparation(recipe, epath.Path(tmp_path / "run"), SILENT)
+    preparation = RunPreparation(recipe, epath.Path(tmp_path / "run"), SILENT)
     dry_run(recipe, preparation, Console(file=shown, width=200))
     wanted = "corpus mine is at $MY_FILES: set the environment variable MY_FILES"
     assert f"mixture: not shown, since {wanted}" in shown.getvalue()
