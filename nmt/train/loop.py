@@ -24,7 +24,7 @@ from nmt.train.expert_load import UsageCounter
 from nmt.train.objective import Metrics
 from nmt.train.preemption import Preemption
 from nmt.train.step import Trainer, TrainState, make_trainer
-from nmt.train.telemetry import Recorder, Silence, StepWindow, TrainingDisplay, flatten
+from nmt.train.telemetry import Recorder, Silence, StepWindow, TrainingWatcher, flatten
 from nmt.train.usage import Usage, drop_usage_after, write_usage
 
 
@@ -70,7 +70,7 @@ def train(
     vocabulary: VocabularySizes,
     data: Data,
     mesh: Mesh,
-    display: TrainingDisplay,
+    display: TrainingWatcher,
     hosts: Hosts = ALONE,
 ) -> TrainingResult:
     """Train until the last step, the last minute, or a signal to stop; resume from the newest checkpoint.
@@ -131,7 +131,7 @@ class _Loop:
     data: Data
     checkpoints: Checkpoints
     recorder: Recorder | Silence
-    display: TrainingDisplay
+    display: TrainingWatcher
     preemption: Preemption
     progress: Progress
     hosts: Hosts

@@ -35,7 +35,7 @@ class WindowReport:
     layers: dict[str, dict[int, Experts]]  # per stack, by the number of the layer in it
 
 
-class TrainingDisplay(Protocol):
+class TrainingWatcher(Protocol):
     """A watcher of a run, told of every window of steps, and of everything else in words."""
 
     def report(self, report: WindowReport, full: bool) -> None:

@@ -1,6 +1,6 @@
 """The program that prepares one dataset with TensorFlow Datasets, as ArrayRecord; TensorFlow is not needed.
 
-Its one argument is a `Preparation` as JSON. It ends with status 1 and one line on standard output if it fails.
+Its one argument is a `DatasetRequest` as JSON. It ends with status 1 and one line on standard output if it fails.
 """
 
 import json
@@ -18,7 +18,7 @@ def prepare_dataset(request: dict[str, str]) -> None:
     """Download and prepare a dataset.
 
     Args:
-      request: the fields of `Preparation`.
+      request: the fields of `DatasetRequest`.
 
     Raises:
       Exception: whatever TensorFlow Datasets, or the dataset's own code, raises; see `explain`.

@@ -29,7 +29,7 @@ _ENVIRONMENT = {"NO_GCE_CHECK": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @dataclass(frozen=True)
-class Preparation:
+class DatasetRequest:
     """A dataset that is to be prepared: the arguments of the program."""
 
     name: str
@@ -47,7 +47,7 @@ class TfdsDownload(Download):
 
     def _fetch(self, temporary: Path, watch: Watch) -> Obtained:
         obtain, folder = self.obtain, self.path.parent
-        request = Preparation(obtain.name, obtain.config, obtain.version, str(folder), str(temporary))
+        request = DatasetRequest(obtain.name, obtain.config, obtain.version, str(folder), str(temporary))
         status, answer, messages = client.run_client(
             [*PROGRAM, json.dumps(asdict(request))],
             _ENVIRONMENT,
