@@ -241,8 +241,8 @@ def choose_tokens(logits, real, slots):
     return taken
 
 
-def scrambled(x, seed):
-    """The integer hash of `nmt.models.numerics.scrambled` for Python integers."""
+def hash_integers(x, seed):
+    """The integer hash of `nmt.models.numerics.hash_integers` for Python integers."""
     word = 2**32
     h = (x + seed[0]) % word
     h = (h ^ (h >> 16)) * 0x7FEB352D % word
@@ -256,7 +256,7 @@ def hashed_experts(token, experts, choices):
     left, chosen = list(range(experts)), []
     for k in range(choices):
         seed = (0x9E3779B9 * (k + 1) % 2**32, 0x85EBCA6B)
-        chosen.append(left.pop(scrambled(token, seed) % len(left)))
+        chosen.append(left.pop(hash_integers(token, seed) % len(left)))
     return chosen
 
 

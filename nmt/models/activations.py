@@ -37,6 +37,3 @@ def activate(
     if gate is None:
         return _PLAIN[name](hidden)
     return _GATED[name](gate.astype(jnp.float32)) * hidden
-
-
-gated = is_gated  # the name by which other rooms still know it

@@ -131,6 +131,3 @@ class FeedForward(nnx.Module):
         gate = None if self.wg is None else add_bias(product("nm,mh->nh", rows, self.wg[...], self.dtype), self.bg)
         hidden = dropout(activate(self.activation, hidden, gate), self.rate, key)
         return add_bias(product("nh,hm->nm", hidden, self.wo[...], self.dtype), self.bo).reshape(x.shape)
-
-
-biased = add_bias  # the name by which nmt/models/moe still knows it

@@ -190,7 +190,3 @@ def dropout(x: Float[Array, "*any"], rate: float, key: PRNGKeyArray | None) -> F
 def split_key(key: PRNGKeyArray | None, number: int) -> list[PRNGKeyArray | None]:
     """Split a random key; without one, return as many Nones."""
     return [None] * number if key is None else list(jax.random.split(key, number))
-
-
-# Names by which nmt/models/moe still knows these.
-bits, from_bits, scrambled = integer_bits, from_integer_bits, hash_integers

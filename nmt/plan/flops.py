@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nmt.config import ModelConfig, MoEConfig, VocabularySizes
 from nmt.config.routers import ROUTERS
-from nmt.models.activations import gated
+from nmt.models.activations import is_gated
 from nmt.models.moe.capacity import capacity
 from nmt.models.moe.routers import make_router
 
@@ -118,7 +118,7 @@ class _Stack:
         return _weighted(2.0 * 2.0 * self.layers * self.tokens * memory * inner)
 
     def _feed_forward(self, tokens: float, hidden: int | None = None) -> Term:
-        products = 3 if gated(self.config.activation) else 2
+        products = 3 if is_gated(self.config.activation) else 2
         return _weighted(2.0 * products * tokens * self.config.width * (hidden or self.config.hidden))
 
     def dense(self) -> Term:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import Recipe, VocabularySizes
-from nmt.models.activations import gated
+from nmt.models.activations import is_gated
 from nmt.models.building import abstract_model, count_parameters
 from nmt.train.accumulation import gradient_bytes
 from nmt.train.optimizer import make_optimizer
@@ -75,7 +75,7 @@ def _activations(recipe: Recipe, vocabulary: int) -> int:
     model, data = recipe.model, recipe.data
     rows = recipe.rows // recipe.train.accumulate
     heads = model.heads * model.head_width
-    inner = 3 if gated(model.activation) else 2
+    inner = 3 if is_gated(model.activation) else 2
     slots = 1.0 if model.moe is None else max(1.0, model.moe.capacity_factor)
 
     def layer(length: int, memory: int, attentions: int) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from nmt.config import ModelConfig, Recipe, VocabularySizes, load_recipe
 from nmt.files import declarations
-from nmt.models.activations import gated
+from nmt.models.activations import is_gated
 from nmt.recipes.size import ModelSize, measure
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def size_of(name: str) -> ModelSize:
 def closed_form(model: ModelConfig, sizes: VocabularySizes, experts: int | None = None) -> int:
     """Count parameters by hand; `experts`: of a sparse layer, those that count (None: all)."""
     heads, bias, moe = model.heads * model.head_width, int(model.bias), model.moe
-    inner = 2 if gated(model.activation) else 1
+    inner = 2 if is_gated(model.activation) else 1
     norm = model.width * (2 if model.norm == "layernorm" else 1)
     attention = 4 * model.width * heads + bias * (3 * heads + model.width) + norm
     forward = (inner + 1) * model.width * model.hidden + bias * (inner * model.hidden + model.width)

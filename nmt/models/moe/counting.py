@@ -28,8 +28,8 @@ def positions(wanted: jax.Array, expert: jax.Array, experts: int) -> jax.Array:
     chosen = jnp.pad(nobody, ((0, 0), (0, missing)), constant_values=experts).reshape(groups, -1, block)
     earlier = jnp.arange(block) < jnp.arange(block)[:, None]
     inside = ((chosen[..., None, :] == chosen[..., None]) & earlier).sum(axis=-1, dtype=jnp.int32)
-    of_block = (chosen[..., None] == jnp.arange(experts)).sum(axis=2, dtype=jnp.int32)  # [G,blocks,E]
-    before = jnp.cumsum(of_block, axis=1) - of_block
+    block_counts = (chosen[..., None] == jnp.arange(experts)).sum(axis=2, dtype=jnp.int32)  # [G,blocks,E]
+    before = jnp.cumsum(block_counts, axis=1) - block_counts
     there = jnp.take_along_axis(before, jnp.minimum(chosen, experts - 1), axis=2)
     flat = (inside + there).reshape(groups, -1)[:, : choices * tokens]
     return flat.reshape(groups, choices, tokens).swapaxes(1, 2)

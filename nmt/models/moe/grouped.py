@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from nmt.models.moe.counting import positions
 from nmt.models.moe.rows import invert, no_gradient
-from nmt.models.numerics import bits, contract_rows, from_bits
+from nmt.models.numerics import contract_rows, from_integer_bits, integer_bits
 from nmt.sharding import platform
 
 FEWEST_ROWS, MOST_ROWS = 8, 128  # of a block
@@ -118,8 +118,8 @@ def _take(array: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _part(array: jax.Array, index: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Return a part of an array that was made ready by `bits`, in another type."""
-    return from_bits(_take(array, index), jnp.dtype(jnp.bfloat16)).astype(dtype)
+    """Return a part of an array that was made ready by `integer_bits`, in another type."""
+    return from_integer_bits(_take(array, index), jnp.dtype(jnp.bfloat16)).astype(dtype)
 
 
 def _put(array: jax.Array, part: jax.Array, index: jax.Array) -> jax.Array:
@@ -128,7 +128,7 @@ def _put(array: jax.Array, part: jax.Array, index: jax.Array) -> jax.Array:
 
 def _looped(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
     """Multiply one block after the other."""
-    rows, weights = bits(rows), bits(weights)
+    rows, weights = integer_bits(rows), integer_bits(weights)
 
     def step(block: jax.Array, result: jax.Array) -> jax.Array:
         x, w = _part(rows, block, dtype), _part(weights, _take(blocks.owner, block), dtype)
@@ -142,7 +142,7 @@ def _looped_backward(
     rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
     """Return the derivatives by rows and by weights; those of an expert's blocks are added up where they stay."""
-    parts = bits(rows), bits(weights), bits(gradient)
+    parts = integer_bits(rows), integer_bits(weights), integer_bits(gradient)
 
     def step(block: jax.Array, results: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         rows_gradient, weights_gradient = results

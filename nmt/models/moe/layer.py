@@ -10,8 +10,8 @@ from flax import nnx
 from nmt.config import ModelConfig, MoEConfig
 from nmt.config.routers import ROUTERS
 from nmt.errors import UserError
-from nmt.models.activations import activate, gated
-from nmt.models.layers import FeedForward, Init, bias_parameter, biased, parameter
+from nmt.models.activations import activate, is_gated
+from nmt.models.layers import FeedForward, Init, add_bias, bias_parameter, parameter
 from nmt.models.moe.capacity import capacity, has_capacity
 from nmt.models.moe.dispatch import (
     Owners,
@@ -71,7 +71,7 @@ class MoE(nnx.Module):
         decoder: bool = False,
         options: ExpertOptions = ExpertOptions(),
     ):
-        experts, init, two = config.experts, options.init, gated(options.activation)
+        experts, init, two = config.experts, options.init, is_gated(options.activation)
         self.config, self.options, self.dtype, self.decoder = config, options, dtype, decoder
         # `self.router` is its matrix, under the name that checkpoints have.
         self.policy = make_router(config, decoder)
@@ -220,7 +220,7 @@ class MoE(nnx.Module):
         # Conditional MoE routing (NLLB, arXiv:2207.04672, section 6.2). The budget is for the gate that is learnt, not
         # for what dropout leaves of it.
         logit = jnp.einsum("bsm,m->bs", x.astype(jnp.float32), self.share_w[...], precision=jax.lax.Precision.HIGHEST)
-        gate = jax.nn.sigmoid(biased(logit, self.share_b))
+        gate = jax.nn.sigmoid(add_bias(logit, self.share_b))
         used = (gate * real).sum() / jnp.maximum(real.sum(), 1)
         budget = jnp.where(real.any(), jnp.abs(used - config.gated_budget), 0.0)
         gate = open_gates(gate, config.gated_dropout, gate_key)[..., None]

@@ -58,8 +58,8 @@ def _send_forward(x: jax.Array, occupant: jax.Array, place: jax.Array) -> tuple[
 
 def _send_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, np.ndarray, np.ndarray]:
     occupant, place = saved
-    of_x = _weighted(gradient, place, (place < occupant.shape[0]).astype(jnp.float32))
-    return of_x, no_gradient(occupant), no_gradient(place)
+    x_cotangent = _weighted(gradient, place, (place < occupant.shape[0]).astype(jnp.float32))
+    return x_cotangent, no_gradient(occupant), no_gradient(place)
 
 
 send.defvjp(_send_forward, _send_backward)
@@ -82,10 +82,12 @@ def _collect_backward(
 ) -> tuple[jax.Array, jax.Array, np.ndarray, np.ndarray]:
     rows, gate, occupant, place = saved
     gate_of_place = jnp.zeros((rows.shape[0],), gate.dtype).at[place.reshape(-1)].set(gate.reshape(-1), mode="drop")
-    of_rows = (take(gradient, occupant) * gate_of_place[:, None]).astype(rows.dtype)
+    rows_cotangent = (take(gradient, occupant) * gate_of_place[:, None]).astype(rows.dtype)
     gradient = gradient.astype(gate.dtype)
-    of_gate = jnp.stack([(take(rows, place[:, k]) * gradient).sum(axis=-1) for k in range(gate.shape[1])], axis=-1)
-    return of_rows, of_gate, no_gradient(occupant), no_gradient(place)
+    gate_cotangent = jnp.stack(
+        [(take(rows, place[:, k]) * gradient).sum(axis=-1) for k in range(gate.shape[1])], axis=-1
+    )
+    return rows_cotangent, gate_cotangent, no_gradient(occupant), no_gradient(place)
 
 
 collect.defvjp(_collect_forward, _collect_backward)

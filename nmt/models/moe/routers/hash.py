@@ -13,7 +13,7 @@ import numpy as np
 
 from nmt.models.moe.routers.contract import Arrays, Router
 from nmt.models.moe.routing import Decision, Routing, fill
-from nmt.models.numerics import scrambled
+from nmt.models.numerics import hash_integers
 from nmt.models.tokens import TokenInfo
 
 
@@ -25,7 +25,7 @@ def hashed_experts(token: jax.Array, experts: int, number: int) -> jax.Array:
     chosen: list[jax.Array] = []
     for choice in range(number):
         seed = jnp.array([0x9E3779B9 * (choice + 1) % 2**32, 0x85EBCA6B], jnp.uint32)
-        expert = (scrambled(token.astype(jnp.uint32), seed) % np.uint32(experts - choice)).astype(jnp.int32)
+        expert = (hash_integers(token.astype(jnp.uint32), seed) % np.uint32(experts - choice)).astype(jnp.int32)
         for taken in jnp.sort(jnp.stack(chosen), axis=0) if chosen else ():
             expert = expert + (expert >= taken)
         chosen.append(expert)
