@@ -57,6 +57,12 @@ An unknown key, a value of the wrong type and a key given twice are errors that 
 argument, and the nearest valid names. YAML is read by the core schema of YAML 1.2: only `true` and `false` are truth
 values, so `no` is Norwegian, and `1e-3` is a number. `nmt-train recipe=NAME dry_run=true` shows the resolved recipe.
 
+## Model files
+
+A file that `model.base` names (`models/NAME.yaml`) holds keys of `model`. It may also have a section `vocab` with
+`size` and `target_size`, the vocabulary sizes that its number of parameters assumes; other keys of `vocab` are errors
+there. A recipe's own `vocab` wins over it.
+
 ## The recipe of a run
 
 The resolved recipe, every key spelt out, is kept as `RUN/recipe.yaml`; every command that takes RUN reads it from
