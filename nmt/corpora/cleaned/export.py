@@ -14,7 +14,6 @@ from nmt.files import atomic_write
 from nmt.languages import Direction
 from nmt.progress import SILENT, Reporter
 
-FORMATS = ("moses", "tsv", "jsonl")
 _TOLD_EVERY = 1000  # pairs
 
 
