@@ -52,11 +52,6 @@ class ModelFlops:
         """FLOPs that are computed, every slot of every expert included."""
         return self.total + self.slots
 
-    @property
-    def per_token(self) -> Term:
-        """FLOPs of one position, source or target."""
-        return Term(self.total.forward / self.tokens, self.total.backward / self.tokens)
-
 
 def _weighted(flops: float) -> Term:
     """A product of activations with a weight, or of two activations: each side has a gradient."""

@@ -48,11 +48,6 @@ class Collective:
         return self.bytes * share * (2.0 if self.kind == "all-reduce" else 1.0)
 
     @property
-    def is_looped(self) -> bool:
-        """Whether the collective runs inside a loop."""
-        return bool(self.trip_counts)
-
-    @property
     def phase(self) -> str:
         """The phase of the step, one of `PHASES`, by JAX's name of the operation.
 

@@ -8,7 +8,6 @@ device is drawn in the paper, not printed as numbers, so it is not here: it grow
 from dataclasses import dataclass
 
 SOURCE = "GShard, arXiv:2006.16668, tables 1 and 3"
-CHIP = "v3"
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def test_collectives_have_their_bytes_groups_and_names(programs):
     }
     assert found["all-to-all"].sent_bytes == block * 3 / 4
     assert found["all-reduce"].sent_bytes == 2 * block * 7 / 8
-    assert not any(one.is_looped for one in program.collectives)
+    assert not any(one.trip_counts for one in program.collectives)
     for one in found.values():
         assert "shard_map" in one.op_name
         assert Path(one.source.rpartition(":")[0]).name == "toy_programs.py"
