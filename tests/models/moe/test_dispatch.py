@@ -137,7 +137,7 @@ def test_grouped_is_a_gated_sum_of_experts(seed, shape, load):
 @pytest.mark.parametrize("shape", [(2, 9, 4, 2), (1, 2048, 2, 2), (2, 1, 8, 2)])
 @pytest.mark.parametrize("load", [*LOADS])
 def test_grouped_as_on_gpus_is_a_gated_sum_of_experts(shape, load, monkeypatch):
-    on_cpus = {"_in_turn": grouped._copied, "_in_turn_backward": grouped._copied_backward}
+    on_cpus = {"_looped": grouped._copied, "_looped_backward": grouped._copied_backward}
     for name, value in {"platform": lambda: "gpu", **on_cpus}.items():
         monkeypatch.setattr(grouped, name, value)
     rng = np.random.default_rng(shape)
@@ -311,7 +311,7 @@ def reference(rows, weights, dy):
 @pytest.mark.parametrize(
     ("multiply", "backward"),
     [
-        (grouped._in_turn, grouped._in_turn_backward),
+        (grouped._looped, grouped._looped_backward),
         (grouped._copied, grouped._copied_backward),
         (grouped._ragged, grouped._ragged_backward),
     ],
