@@ -109,7 +109,9 @@ def _memory_table(plan: Plan, compiled: Compiled) -> Table:
     memory = compiled.memory
     table.add_section()
     table.add_row("arguments", _gib(memory.arguments), "what is there before it, as XLA lays it out")
-    table.add_row("temporaries", _gib(memory.temporaries + memory.outputs + memory.code), "with the program's code")
+    table.add_row(
+        "temporaries", _gib(memory.temporaries + memory.outputs + memory.code), "reserved, program's code too"
+    )
     table.add_row("peak", _gib(memory.peak), _chip_share(plan, memory.peak))
     return table
 

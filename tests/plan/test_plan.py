@@ -147,9 +147,11 @@ def check_step(plan: dict) -> None:
         plan["memory_by_class"][name] for name in ("weights", "optimizer", "batch")
     )
     memory = plan["memory"]
+    reserved = sum(memory[name] for name in ("arguments", "outputs", "temporaries", "code"))
     if plan["topology"].startswith("cpu"):
-        assert memory["peak"] == sum(memory[name] for name in ("arguments", "outputs", "temporaries", "code"))
-    assert memory["peak"] >= max(memory["arguments"], memory["temporaries"])
+        assert memory["peak"] == reserved
+    # On TPUs more is reserved for temporaries than is alive at once: of 13.8 MB some 1.4 in this small program.
+    assert memory["arguments"] < memory["peak"] <= reserved
     by_class = plan["memory_by_class"]
     temporaries = by_class["gradients"] + by_class["dispatch buffers"] + by_class["activations"]
     assert temporaries == plan["memory"]["temporaries"]
