@@ -17,7 +17,7 @@ from toy_corpus import make_parquet, open_files, texts
 
 from nmt.corpora import CorpusReader
 from nmt.corpora.cleaned.testsets import read_test_set
-from nmt.corpora.declare.spec_read import Tsv
+from nmt.corpora.declare.spec_read_columns import Tsv
 from nmt.corpora.readers.catalogues import read_catalogue
 from nmt.errors import UserError
 

@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.declare.spec_read import AnyPairs, Jsonl, ParallelText, Parquet, Read, TfdsDataset, Tsv
+from nmt.corpora.declare.spec_read import AnyPairs, ParallelText, Read, TfdsDataset
+from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
 from nmt.corpora.readers.compressed import stem
 from nmt.errors import UserError
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.declare.spec_read import Columns
+from nmt.corpora.declare.spec_read_columns import Columns
 from nmt.corpora.readers.cells import Column, Record, column_names, has_column, read_cell
 from nmt.corpora.readers.files import FilesReader, canonical_code
 from nmt.corpora.readers.reader import NO_TEXT, NOT_TEXT, Row, match_codes, single_rows

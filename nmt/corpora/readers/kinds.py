@@ -1,6 +1,6 @@
 """The kinds of reading, by the `read.kind` of a declaration: the one table of them.
 
-Another kind is a module of this folder with a subclass of `CorpusReader`, a section in
+Another kind is a module of this folder with a subclass of `CorpusReader`, a section in the union of
 nmt/corpora/declare/spec_read.py, a line here, and an entry in tests/corpora/test_reader_contract.py, which holds every
 reader to the same promises.
 """
@@ -16,16 +16,14 @@ from nmt.corpora.declare.spec_read import (
     Descriptions,
     Gettext,
     HtmlTables,
-    Jsonl,
     JsonTables,
     ParallelText,
-    Parquet,
     PlainText,
     Read,
     Sqlite,
     TfdsDataset,
-    Tsv,
 )
+from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
 from nmt.corpora.readers.any import resolve_pairs
 from nmt.corpora.readers.ddtp import DdtpReader
 from nmt.corpora.readers.gettext import GettextReader

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from nmt.corpora.declare.spec import CorpusSpec
-from nmt.corpora.declare.spec_read import Tsv
+from nmt.corpora.declare.spec_read_columns import Tsv
 from nmt.corpora.readers.cells import Column, NamedCells, Record
 from nmt.corpora.readers.columns import ColumnsReader
 from nmt.corpora.readers.reader import EMPTY
