@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from nmt.config.standins import VARIABLE
 from nmt.errors import UserError
 
+# Endings of archives, whose members a pattern names behind a slash: `de-en.txt.zip/{component}.{language}`.
+ARCHIVES = (
+    *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz"),
+    *(".tar.bz2", ".tbz2", ".tbz", ".tar.zst", ".tzst"),
+)
+
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\{[a-z]+\}")
 _WILD = {"**/": r"((?:[^/]+/)*)", "**": r"(.*)", "*": r"([^/]*)"}
 # A code with its subtags, so that {source}-{target} is divided where a code may end.
@@ -62,6 +68,18 @@ def split_glob(pattern: str) -> tuple[str, str]:
     folders = glob.split("/")
     wild = next((place for place, part in enumerate(folders) if "*" in part), len(folders) - 1)
     return "/".join(folders[:wild]) or ("/" if glob.startswith("/") else ""), "/".join(folders[wild:])
+
+
+def split_archive(pattern: str) -> tuple[str, str] | None:
+    """Return the path of the archive that a pattern reaches into, and the whole of the pattern behind it.
+
+    None if no part of it but the last is the name of an archive: `x.zip/a.de` reaches into one, `x.zip` does not.
+    """
+    parts = pattern.split("/")
+    for place, part in enumerate(parts[:-1], start=1):
+        if part.lower().endswith(ARCHIVES):
+            return "/".join(parts[:place]), "/".join(parts[place:])
+    return None
 
 
 def expand_variables(text: str, owner: str, environment: Mapping[str, str] = os.environ) -> str:

@@ -1,5 +1,6 @@
 """Corpora whose files the person has: finding these files, and the way to read them."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from etils import epath
 
-from nmt.corpora.declare.patterns import expand_variables
+from nmt.corpora.declare.patterns import ARCHIVES, expand_variables, split_archive
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_obtain import LocalFiles
 from nmt.corpora.declare.spec_read import Read
@@ -16,6 +17,7 @@ from nmt.corpora.obtain.contents import known_sha256s
 from nmt.corpora.obtain.kind import LocalKind
 from nmt.corpora.readers.kinds import READER_KINDS, resolve_reading
 from nmt.corpora.readers.tree import Files
+from nmt.errors import UserError
 from nmt.files import is_remote
 from nmt.progress import SILENT, Reporter
 
@@ -51,7 +53,7 @@ class OwnCorpus:
 
 
 def own_files(spec: CorpusSpec, progress: Reporter = SILENT) -> list[OwnFile]:
-    """Return the files of a corpus of the person's own, sorted by name.
+    """Return the files of a corpus of the person's own, sorted by name; archives stand for the files in them.
 
     Args:
       spec: the declaration.
@@ -62,7 +64,7 @@ def own_files(spec: CorpusSpec, progress: Reporter = SILENT) -> list[OwnFile]:
     """
     own = find_own(spec)
     files, wanted = Files(own.folder), tuple(map(READER_KINDS[own.read.kind].files, own.patterns))
-    names = [found.name for found in files.find(wanted)]
+    names = files.sources(wanted)
     here = [Path(path) for name in names if not is_remote(path := files.full_path(name))]
     digests = dict(zip(map(str, here), known_sha256s(here, progress), strict=True))
     return list(_described(files, names, digests))
@@ -82,10 +84,30 @@ def find_own(spec: CorpusSpec) -> OwnCorpus:
     """Return how to read a corpus of the person's own files.
 
     Raises:
-      UserError: a variable is not set, or the patterns of `read.kind: any` are not those of pairs.
+      UserError: a variable is not set, the patterns of `read.kind: any` are not those of pairs, or one ends in an
+        archive.
     """
     what = f"corpus {spec.name}"
     patterns = tuple(expand_variables(pattern, what) for pattern in spec.read.patterns)
     folder = expand_variables(getattr(spec.obtain, "folder", ""), what)
     read, patterns = resolve_reading(spec, patterns)
-    return OwnCorpus(read, patterns, folder or READER_KINDS[read.kind].default_folder())
+    own = OwnCorpus(read, patterns, folder or READER_KINDS[read.kind].default_folder())
+    for pattern in own.patterns:
+        _check_archive(what, pattern, own.folder)
+    return own
+
+
+def _check_archive(what: str, pattern: str, folder: str) -> None:
+    """Check that a pattern that leads to an archive goes on to the files in it, and not to another archive there.
+
+    Raises:
+      UserError: it does not; the message says what the archive has.
+    """
+    if not pattern.lower().endswith(ARCHIVES):
+        return
+    if split_archive(pattern) is not None:
+        raise UserError(f"{what}: {pattern} is an archive within an archive: unpack the outer one")
+    with contextlib.closing(Files(folder)) as files:
+        found = files.sources([pattern])
+        contents = f"; {files.contents(found[0])}" if found else ""
+    raise UserError(f"{what}: {pattern} is an archive: name the files in it, as in {pattern}/NAME{contents}")

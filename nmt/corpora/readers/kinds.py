@@ -119,7 +119,11 @@ def open_files(spec: CorpusSpec, read: Read, tree: Tree, patterns: Patterns) -> 
             raise UserError(
                 f"corpus {spec.name}: read.kind: {read.kind} does not go with obtain.kind: {spec.obtain.kind}"
             )
-        return reader(spec, read, tree, patterns)
-    except UserError:
+        opened = reader(spec, read, tree, patterns)
+    except UserError as error:
         tree.close()
+        if tree.damaged:
+            raise UserError(f"{error}; {'; '.join(tree.damaged)}") from None
         raise
+    opened.note_damaged(tree.damaged)
+    return opened

@@ -108,6 +108,12 @@ class CorpusReader(ABC):
         if note not in self.unreadable:
             self.unreadable.append(note)
 
+    def note_damaged(self, notes: Iterable[str]) -> None:
+        """Note files that could not be opened, or only in part, whenever rows are read: `NAME: REASON`."""
+        unreadable, skipped, first = self._noted_at_opening
+        self._noted_at_opening = [*unreadable, *notes], skipped, first
+        self.unreadable = [*self._noted_at_opening[0]]
+
     def _skip(self, kind: str, place: str) -> None:
         """Count something that is left out; `place` is where it is: NAME or NAME:LINE."""
         self.skipped[self._first.setdefault(kind, f"{kind}, first at {place}")] += 1

@@ -1,9 +1,13 @@
-"""The files of a corpus under their names: members of archives in the cache, or files that a person has."""
+"""The files of a corpus under their names: members of archives in the cache, or files that a person has.
+
+A person's files may lie in archives of theirs: the member NAME of `de-en.zip` is the file `de-en.zip/NAME`.
+"""
 
 import contextlib
 import lzma
 import os
 import shutil
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -14,8 +18,9 @@ from typing import IO, cast
 
 from etils import epath
 
-from nmt.corpora.declare.patterns import MatchedPath, compile_pattern, match_path, split_glob
+from nmt.corpora.declare.patterns import MatchedPath, compile_pattern, match_path, split_archive, split_glob
 from nmt.corpora.readers.compressed import decompressed, stem
+from nmt.corpora.readers.members import ArchiveMembers, open_members
 from nmt.errors import UserError
 
 # What reading a damaged file, a member of a damaged archive or a file that has gone can raise.
@@ -25,10 +30,13 @@ UNREADABLE = (
     EOFError,
     RecursionError,
     zipfile.BadZipFile,
+    tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
     NotImplementedError,
 )
+
+_LISTED = 5  # members of an archive in an error
 
 
 def error_reason(error: BaseException) -> str:
@@ -38,7 +46,13 @@ def error_reason(error: BaseException) -> str:
 
 
 class Tree(ABC):
-    """Files by name; names have no order of their own."""
+    """Files by name; names have no order of their own.
+
+    Attributes:
+      damaged: archives in which not all files could be found, as `NAME: REASON`.
+    """
+
+    damaged: Sequence[str] = ()
 
     @abstractmethod
     def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
@@ -58,13 +72,17 @@ class Tree(ABC):
     def seekable(self, name: str) -> Iterator[IO[bytes]]:
         """Give the content of a file, decompressed into a temporary one if need be, to be read at any place."""
         with self.plain(name) as file:
-            if stem(name) == name:
+            if stem(name) == name and self._has_random_access(name):
                 yield file
                 return
             with tempfile.TemporaryFile(prefix="nmt-") as copy:
                 shutil.copyfileobj(file, copy, 1 << 20)
                 copy.seek(0)
                 yield cast(IO[bytes], copy)
+
+    def _has_random_access(self, name: str) -> bool:
+        """Return whether the content of a file, as it is, can be read at any place as quickly as in order."""
+        return True
 
     def read(self, name: str) -> bytes:
         """Return the content of a file, decompressed."""
@@ -108,6 +126,9 @@ class Archives(Tree):
         """Open a member."""
         return self._member[name].open(name)
 
+    def _has_random_access(self, name: str) -> bool:
+        return False
+
     def close(self) -> None:
         """Close the archives."""
         for archive in self._zips:
@@ -117,28 +138,74 @@ class Archives(Tree):
 class Files(Tree):
     """Files below a folder, here or on gs://; names are relative to it, or whole where the pattern is.
 
+    Archives that a pattern reaches into are opened when files are looked for. Those on gs:// are copied into a
+    temporary file first.
+
     Attributes:
       folder: the folder; empty: the working directory.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder.rstrip("/")
+        self.damaged: list[str] = []
+        self._archives: dict[str, ArchiveMembers] = {}
 
     def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
         """Return the files that a pattern fits, the first one that does, sorted by name."""
-        names: set[str] = set()
-        for pattern in patterns:
-            base, glob = split_glob(self.full_path(pattern))
-            names.update(self._shown(str(path)) for path in _glob(base or ".", glob))
+        names = {name for pattern in patterns for name in (*self._on_disk(pattern), *self._in_archives(pattern))}
         return _fitting(sorted(names), patterns)
+
+    def sources(self, patterns: Sequence[str]) -> list[str]:
+        """Return what is on the disk of the files that a pattern fits, sorted: themselves, or the archives of them."""
+        plain = (name for pattern in patterns for name in self._on_disk(pattern))
+        archives = (name for pattern in patterns for name in self._archives_of(pattern))
+        return sorted({*(one.name for one in _fitting(plain, patterns)), *archives})
+
+    def _on_disk(self, pattern: str) -> Iterator[str]:
+        """Yield files that may fit a pattern."""
+        base, glob = split_glob(self.full_path(pattern))
+        return (self._shown(str(path)) for path in _glob(base or ".", glob))
+
+    def _archives_of(self, pattern: str) -> list[str]:
+        """Return the archives that a pattern reaches into."""
+        if (parts := split_archive(pattern)) is None:
+            return []
+        return [one.name for one in _fitting(sorted(self._on_disk(parts[0])), parts[:1])]
+
+    def _in_archives(self, pattern: str) -> Iterator[str]:
+        """Yield all files in the archives that a pattern reaches into."""
+        for archive in self._archives_of(pattern):
+            yield from (f"{archive}/{member}" for member in self._members(archive).names())
+
+    def _members(self, archive: str) -> ArchiveMembers:
+        if archive not in self._archives:
+            raw: IO[bytes] = epath.Path(path := self.full_path(archive)).open("rb")
+            members = self._archives[archive] = open_members(_copied(raw) if "://" in path else raw, archive)
+            if members.damage is not None:
+                self.damaged.append(f"{archive}: {error_reason(members.damage)}")
+        return self._archives[archive]
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file."""
+        if archive := self._archive_of(name):
+            return self._archives[archive].open(name.removeprefix(f"{archive}/"))
         file: IO[bytes] = epath.Path(self.full_path(name)).open("rb")
         return file
 
+    def _has_random_access(self, name: str) -> bool:
+        archive = self._archive_of(name)
+        return archive is None or self._archives[archive].random_access
+
+    def _archive_of(self, name: str) -> str | None:
+        """Return the open archive that a file lies in, None if it lies in none."""
+        ends = (place for place, letter in enumerate(name) if letter == "/")
+        return next((name[:end] for end in ends if name[:end] in self._archives), None) if self._archives else None
+
     def close(self) -> None:
-        """Nothing stays open."""
+        """Close the archives."""
+        for archive in self._archives.values():
+            archive.close()
+        self._archives.clear()
 
     def size(self, name: str) -> int:
         """Return how many bytes a file has."""
@@ -149,16 +216,32 @@ class Files(Tree):
         return name if _is_absolute(name) or not self.folder else f"{self.folder}/{name}"
 
     def missing(self, patterns: Sequence[str]) -> str:
-        """Return patterns that no file fits, with their folder, and whether there is one."""
+        """Return patterns that no file fits, with their folder, whether there is one, and what archives have."""
         shown = " or ".join(patterns)
+        contents = "".join(f"; {self.contents(one)}" for pattern in patterns for one in self._archives_of(pattern)[:1])
         if all(map(_is_absolute, patterns)):
-            return shown
+            return shown + contents
         folder = self.folder or os.getcwd()
         gone = "" if "://" in folder or os.path.isdir(folder) else ", which is no folder"
-        return f"{shown} in {folder}{gone}"
+        return f"{shown} in {folder}{gone}{contents}"
+
+    def contents(self, archive: str) -> str:
+        """Return what an archive has, as messages say it: `de-en.zip has README, x.de, ... (12 files)`."""
+        names = sorted(self._members(archive).names())
+        listed = ", ".join(names[:_LISTED]) or "no files"
+        return f"{archive} has {listed}" + (f", ... ({len(names):,} files)" if len(names) > _LISTED else "")
 
     def _shown(self, path: str) -> str:
         return path.removeprefix(f"{self.folder}/") if self.folder else path
+
+
+def _copied(raw: IO[bytes]) -> IO[bytes]:
+    """Return a temporary file with the content of another one, which is closed."""
+    copy = cast(IO[bytes], tempfile.TemporaryFile(prefix="nmt-"))  # noqa: SIM115 - closed with the archive
+    with raw:
+        shutil.copyfileobj(raw, copy, 1 << 20)
+    copy.seek(0)
+    return copy
 
 
 def _is_absolute(name: str) -> bool:
