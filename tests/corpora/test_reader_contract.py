@@ -78,13 +78,24 @@ def descriptions(_: list[str], lines: list[str]) -> str:
     return "\n".join(stanzas)
 
 
-def columns(name: str, header: Callable[[list[str]], str], row: Callable[[dict[str, str]], str]) -> Any:
+def columns(
+    name: str, header: Callable[[list[str]], str], row: Callable[[dict[str, str]], str], footer: str = ""
+) -> Any:
     def write(folder: Path, texts: Texts) -> None:
         for part, languages in texts.items():
             rows = (dict(zip(languages, cells, strict=True)) for cells in zip(*languages.values(), strict=True))
-            put(folder / name.format(part=part), header([*languages]) + "".join(map(row, rows)))
+            put(folder / name.format(part=part), header([*languages]) + "".join(map(row, rows)) + footer)
 
     return write
+
+
+def memory(codes: list[str]) -> str:
+    return '<tmx version="1.4"><header srclang="en"/><body>'
+
+
+def memory_unit(row: dict[str, str]) -> str:
+    variants = (f'<tuv xml:lang="{code}"><seg>{html.escape(text)}</seg></tuv>' for code, text in row.items())
+    return f"<tu>{''.join(variants)}</tu>"
 
 
 def parquet(folder: Path, texts: Texts) -> None:
@@ -196,6 +207,11 @@ CASES = {
     ),
     "parquet": Case({"kind": "parquet", "files": "{component}.parquet"}, parquet, null_row),
     "tfds": Case({"kind": "tfds", "files": "toy"}, dataset, cut_shard, {"obtain": "tfds"}),
+    "tmx": Case(
+        {"kind": "tmx", "files": "{component}.tmx"},
+        columns("{part}.tmx", memory, memory_unit, "</body></tmx>"),
+        spoil("b.tmx", b"<tu>", "b.tmx: read as far as unit 5 ("),
+    ),
     "any": Case(
         {"kind": "any", "files": "{source}-{target}/{component}.tsv"},
         columns("de-en/{part}.tsv", lambda _: "", lambda row: f"{row['de']}\t{row['en']}\n"),

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, Patterns, PatternSection, ReadSection
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
+from nmt.corpora.declare.spec_read_units import Tmx
 
 
 class JsonTables(PatternSection):
@@ -153,6 +154,7 @@ Read = Annotated[
     | Jsonl
     | Parquet
     | TfdsDataset
+    | Tmx
     | AnyPairs,
     Field(discriminator="kind"),
 ]

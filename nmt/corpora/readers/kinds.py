@@ -24,6 +24,7 @@ from nmt.corpora.declare.spec_read import (
     TfdsDataset,
 )
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
+from nmt.corpora.declare.spec_read_units import Tmx
 from nmt.corpora.readers.any import resolve_pairs
 from nmt.corpora.readers.ddtp import DdtpReader
 from nmt.corpora.readers.gettext import GettextReader
@@ -36,6 +37,7 @@ from nmt.corpora.readers.reader import CorpusReader
 from nmt.corpora.readers.sqlite import SqliteReader
 from nmt.corpora.readers.text import TextReader
 from nmt.corpora.readers.tfds import TfdsReader, dataset_files, default_folder
+from nmt.corpora.readers.tmx import TmxReader
 from nmt.corpora.readers.tree import Tree
 from nmt.corpora.readers.tsv import TsvReader
 from nmt.errors import UserError
@@ -84,6 +86,7 @@ READER_KINDS: dict[str, ReaderKind] = {
     "jsonl": ReaderKind(Jsonl, JsonlReader),
     "parquet": ReaderKind(Parquet, ParquetReader),
     "tfds": ReaderKind(TfdsDataset, TfdsReader, files=dataset_files, default_folder=default_folder),
+    "tmx": ReaderKind(Tmx, TmxReader),
     "any": ReaderKind(AnyPairs, None, resolve=resolve_pairs),
 }
 

@@ -1,0 +1,22 @@
+"""The sections of a declaration on how files of units are read: translation memories, XLIFF and terminologies."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, PatternSection
+
+
+class Units(PatternSection):
+    """Files of units, in which texts of two or more languages stand side by side with the codes of their languages."""
+
+    key_language: str = Field("en", description=KEY_LANGUAGE + " Where a unit has none of it, its source language.")
+
+
+class Tmx(Units):
+    """Translation memories, TMX 1.1 to 1.4b, streamed.
+
+    Every text of a language pairs with every text of another. Left out: markup in <bpt>, <ept>, <ph>, <it> and <ut>.
+    """
+
+    kind: Literal["tmx"] = Field(description="How the corpus is read.")

@@ -1,0 +1,162 @@
+"""Corpora of units: files whose units hold the texts of two or more languages that translate each other."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from nmt import languages
+from nmt.corpora.declare.patterns import MatchedPath
+from nmt.corpora.declare.spec import CorpusSpec
+from nmt.corpora.readers.files import FilesReader
+from nmt.corpora.readers.reader import EMPTY, Row
+from nmt.corpora.readers.tree import UNREADABLE, Tree
+from nmt.errors import UserError
+
+NO_SIDE = "unit without text on a side"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of a file: texts that translate each other.
+
+    Attributes:
+      place: its number in the file, from 1.
+      source: the file's code of the language that was translated from; empty if it is not told.
+      variants: codes of languages, as the file writes them, and texts; a language may have several.
+    """
+
+    place: int
+    source: str
+    variants: Sequence[tuple[str, str]]
+
+
+class UnitsReader(FilesReader):
+    """An open corpus of units; holds one at a time.
+
+    Codes of one language, such as en-US and en-GB, are all this language. Where a unit has several texts of a language,
+    each text of the key language stands beside each of the others; texts of two other languages stand side by side.
+    """
+
+    def __init__(self, spec: CorpusSpec, tree: Tree, patterns: tuple[str, ...]) -> None:
+        super().__init__(spec, tree)
+        self._found = tree.find(patterns)
+        self._check(patterns, len(self._found))
+        self._source_of: dict[str, str] = {}  # canonical codes by those of languages that were translated from
+        groups = [group for one in self._found for group in self._groups(one)]
+        self._language_of, self.unregistered = unite_codes(spec, {code for group in groups for code in group})
+        known = self._language_of.keys()
+        self._note(*(frozenset(self._language_of[code] for code in group & known) for group in groups))
+
+    def _groups(self, found: MatchedPath) -> set[frozenset[str]]:
+        """Return the file's codes of languages that stand side by side; a file without any is read for its damage."""
+        groups = set()
+        try:
+            for group in self._find_groups(found):
+                groups.add(group)
+        except UNREADABLE as error:
+            self._unread(found.name, error)
+        if not groups:
+            for _ in self._units(found):
+                pass
+        return groups
+
+    def _units(self, found: MatchedPath) -> Iterator[Unit]:
+        """Yield the units of a file as far as it can be read."""
+        units, done = self._read_units(found), 0
+        while True:
+            try:
+                unit = next(units)
+            except StopIteration:
+                break
+            except UNREADABLE as error:
+                self._unread(found.name, error, done, "unit")
+                return
+            done = unit.place
+            yield unit
+        if not done:
+            self._skip(EMPTY, found.name)
+
+    def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
+        for found in self._found:
+            for unit in self._units(found):
+                texts = self._texts(unit)
+                if len(texts) < 2:
+                    self._skip(NO_SIDE, f"{found.name} unit {unit.place}")
+                    continue
+                key_language = self._choose_key(unit, texts)
+                used = {one: found for one, found in texts.items() if one in wanted and one != key_language}
+                yield from _paired(found, unit, key_language, texts[key_language], used)
+
+    def _single_rows(self, wanted: frozenset[str]) -> Iterator[Row]:
+        for found in self._found:
+            for unit in self._units(found):
+                for language, texts in self._texts(unit).items():
+                    for number, text in enumerate(texts):
+                        if language in wanted:
+                            yield Row(language, found.component, _key(found, unit, number), text, {})
+
+    def _texts(self, unit: Unit) -> dict[str, list[str]]:
+        """Return the texts of a unit by their languages."""
+        texts: dict[str, list[str]] = {}
+        for code, text in unit.variants:
+            if text and not text.isspace() and (language := self._language_of.get(code)):
+                texts.setdefault(language, []).append(text)
+        return texts
+
+    def _choose_key(self, unit: Unit, texts: Mapping[str, Sequence[str]]) -> str:
+        """Return the key language, or else the one that was translated from, or else the first."""
+        if unit.source not in self._source_of:
+            self._source_of[unit.source] = unite_codes(self.spec, [unit.source])[0].get(unit.source, "")
+        preferred = (self.key_language, self._source_of[unit.source])
+        return next((one for one in preferred if one in texts), next(iter(texts)))
+
+    @abstractmethod
+    def _find_groups(self, found: MatchedPath) -> Iterator[frozenset[str]]:
+        """Yield the file's codes of languages that stand side by side; an error of `UNREADABLE` ends them."""
+
+    @abstractmethod
+    def _read_units(self, found: MatchedPath) -> Iterator[Unit]:
+        """Yield the units of a file; an error of `UNREADABLE` ends them where it is damaged."""
+
+
+def _paired(
+    found: MatchedPath, unit: Unit, key_language: str, texts: Sequence[str], others: Mapping[str, Sequence[str]]
+) -> Iterator[Row]:
+    """Yield a row for every text of the key language beside every text of the others."""
+    most = max(map(len, others.values()), default=0)
+    for first, text in enumerate(texts):
+        for number in range(most):
+            translations = {one: variants[number] for one, variants in others.items() if number < len(variants)}
+            yield Row(key_language, found.component, _key(found, unit, first * most + number), text, translations)
+
+
+def _key(found: MatchedPath, unit: Unit, number: int) -> tuple[str, ...]:
+    return found.name, f"{unit.place:012d}", f"{number:03d}"
+
+
+def unite_codes(spec: CorpusSpec, found: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the canonical codes of a corpus's codes, of which several may be one language, and the unknown codes.
+
+    The declaration's `languages` hold for a code in any capitals, with - or _, as files of one corpus differ in these.
+
+    Raises:
+      UserError: the declaration names an unknown language.
+    """
+    folded = {_folded(code): code for code in reversed(spec.languages)}
+    known, unregistered = {}, []
+    for code in sorted(found):
+        declared = code if code in spec.languages else folded.get(_folded(code))
+        name = code if declared is None else spec.languages[declared]
+        if name is None:
+            continue
+        try:
+            known[code] = languages.get(name).code
+        except UserError as error:
+            if declared is not None:
+                raise UserError(f"corpus {spec.name}: languages.{declared}: {error}") from None
+            unregistered.append(code)
+    return known, unregistered
+
+
+def _folded(code: str) -> str:
+    return code.casefold().replace("_", "-")

@@ -1,0 +1,212 @@
+"""Elements of XML files of any size, one at a time, by the parser of Python's standard library (Expat).
+
+Nothing outside a file is ever fetched, so that a `<!DOCTYPE tmx SYSTEM "tmx14.dtd">` without the DTD does no harm. A
+DOCTYPE that declares entities is refused: no file of text needs them, and they can stand for more than memory holds.
+"""
+
+import codecs
+import html
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import IO, NamedTuple
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+_CHUNK_BYTES = 1 << 16
+_LONGEST_TAG = 1 << 16  # of a start tag in `scan_attributes`
+_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([^"']*)""")
+_ENDS_EARLY = ("no element found", "unclosed token")
+
+LANGUAGE_ATTRIBUTES = ("xml:lang", "lang")
+
+
+class XmlElement(NamedTuple):
+    """An element with all that is in it, and the start tags of the elements around it, outermost first."""
+
+    element: Element
+    around: tuple[tuple[str, Mapping[str, str]], ...]  # names and attributes
+
+
+def stream_elements(file: IO[bytes], roots: Collection[str], wanted: Collection[str]) -> Iterator[XmlElement]:
+    """Yield the elements of some names, which hold none of each other, one at a time; none of an empty file.
+
+    Args:
+      file: the content, in UTF-8, UTF-16 or any encoding that its first line declares and Python knows.
+      roots: names that the outermost element may have. Where it has the prefix of a namespace, such as `xlf:`, all
+        elements are without it; other names stay as they are written.
+      wanted: names of the elements.
+
+    Raises:
+      ValueError: the file is no XML, ends early, has another root, or declares entities; what comes before is yielded.
+    """
+    collector, empty = _Collector(roots, wanted), True
+    for chunk in utf8_chunks(file):
+        empty, error = False, collector.feed(chunk)
+        yield from collector.take()
+        if error is not None:
+            raise error
+    if not empty and (error := collector.feed(b"", final=True)) is not None:
+        raise error
+
+
+class _Collector:
+    """Builds the wanted elements of what a parser is fed."""
+
+    def __init__(self, roots: Collection[str], wanted: Collection[str]) -> None:
+        self._roots, self._wanted = roots, wanted
+        self._prefix = ""
+        self._around: list[tuple[str, Mapping[str, str]]] = []
+        self._within: tuple[tuple[str, Mapping[str, str]], ...] = ()
+        self._done: list[XmlElement] = []
+        self._parser = expat.ParserCreate("utf-8")
+        self._parser.buffer_text = True
+        self._parser.EntityDeclHandler = _refuse_entities
+        self._parser.StartElementHandler = self._open_root
+
+    def feed(self, content: bytes, *, final: bool = False) -> ValueError | None:
+        """Parse a piece of the file; return what is wrong with it, if anything."""
+        try:
+            self._parser.Parse(content, final)
+        except expat.ExpatError as error:
+            ended = any(reason in str(error) for reason in _ENDS_EARLY)
+            return ValueError(f"the file ends within an element: {error}" if ended else f"no valid XML: {error}")
+        except ValueError as error:
+            return error
+        return None
+
+    def take(self) -> list[XmlElement]:
+        """Return the elements that are complete since the last call."""
+        done, self._done = self._done, []
+        return done
+
+    def _open_root(self, name: str, attributes: Mapping[str, str]) -> None:
+        prefix, colon, local = name.rpartition(":")
+        if local not in self._roots:
+            raise ValueError(f"its outermost element is <{name}>, not {' or '.join(f'<{one}>' for one in self._roots)}")
+        self._prefix = prefix + colon
+        self._seek()
+        self._start(name, attributes)
+
+    def _seek(self) -> None:
+        """Go on outside of the wanted elements."""
+        self._parser.StartElementHandler, self._parser.EndElementHandler = self._start, self._end
+        self._parser.CharacterDataHandler = self._parser.SkippedEntityHandler = None
+
+    def _start(self, name: str, attributes: Mapping[str, str]) -> None:
+        name = name.removeprefix(self._prefix)
+        if name not in self._wanted:
+            self._around.append((name, attributes))
+            return
+        self._builder, self._open = TreeBuilder(), name
+        self._within = tuple(self._around)
+        self._builder.start(name, dict(attributes))
+        # Without a prefix to remove, most of the work is done without a call of Python.
+        self._parser.StartElementHandler = self._start_inside if self._prefix else self._builder.start
+        self._parser.EndElementHandler = self._end_inside
+        self._parser.CharacterDataHandler = self._builder.data
+        self._parser.SkippedEntityHandler = self._skipped_entity
+
+    def _end(self, _: str) -> None:
+        self._around.pop()
+
+    def _start_inside(self, name: str, attributes: dict[str, str]) -> None:
+        self._builder.start(name.removeprefix(self._prefix), attributes)
+
+    def _end_inside(self, name: str) -> None:
+        name = name.removeprefix(self._prefix)
+        self._builder.end(name)
+        if name == self._open:
+            self._done.append(XmlElement(self._builder.close(), self._within))
+            self._seek()
+
+    def _skipped_entity(self, name: str, is_parameter: bool) -> None:
+        """Keep an entity of a DTD that is not there: as its character if HTML has one of this name, else as it is."""
+        if not is_parameter:
+            self._builder.data(html.unescape(f"&{name};"))
+
+
+def _refuse_entities(*_: object) -> None:
+    raise ValueError("its DOCTYPE declares entities, which are not expanded: write the text itself in their place")
+
+
+def utf8_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the content of an XML file in pieces, as UTF-8 without a byte-order mark.
+
+    Raises:
+      ValueError: its encoding is unknown, or not the one that it has.
+    """
+    chunk = file.read(_CHUNK_BYTES)
+    encoding = _find_encoding(chunk)
+    decoder = None if encoding in ("utf-8", "ascii") else codecs.getincrementaldecoder(encoding)()
+    started = False
+    while chunk:
+        content = chunk if decoder is None else decoder.decode(chunk).encode("utf-8", "surrogatepass")
+        if not started:
+            content = content.lstrip()  # nothing may stand before <?xml, and blank lines often do
+        started = started or bool(content)
+        if content:
+            yield content
+        chunk = file.read(_CHUNK_BYTES)
+    if decoder is not None and (rest := decoder.decode(b"", final=True)):
+        yield rest.encode("utf-8", "surrogatepass")
+
+
+def _find_encoding(head: bytes) -> str:
+    """Return the encoding of a file that begins so; what its first bytes show goes before what it declares."""
+    for start, encoding in _BOMS.items():
+        if head.startswith(start):
+            return encoding
+    if 0 in head[:2]:  # XML begins with < or white space, of which UTF-16 has one byte that is 0
+        return "utf-16-le" if head[0] else "utf-16-be"
+    declared = _DECLARED.match(head)
+    name = declared[1].decode("ascii", "replace") if declared else "utf-8"
+    try:
+        encoding = codecs.lookup(name).name
+    except LookupError:
+        raise ValueError(f"its encoding, {name}, is unknown") from None
+    return "utf-8" if encoding.startswith(("utf-16", "utf-32")) else encoding
+
+
+def scan_languages(file: IO[bytes], names: Collection[str]) -> Iterator[str]:
+    """Yield the values that `xml:lang` or `lang` has in the start tags of some elements, each once, without parsing.
+
+    Raises:
+      ValueError: its encoding is unknown, or not the one that it has.
+    """
+    elements = "|".join(map(re.escape, names)).encode()
+    pattern = re.compile(rb"<(?:\w+:)?(?:" + elements + rb""")\s(?:[^<]*?\s)?(?:xml:)?lang\s*=\s*["']([^"'<]*)["']""")
+    told, rest = {b""}, b""
+    for chunk in utf8_chunks(file):
+        content = rest + chunk
+        found = {code.strip() for code in pattern.findall(content)} - told
+        told |= found
+        yield from (code.decode("utf-8", "replace") for code in sorted(found))
+        rest = content[max(content.rfind(b"<"), len(content) - _LONGEST_TAG, 0) :]
+
+
+def language_attribute(element: Element) -> str:
+    """Return the code of an element's language, empty if it has none of its own."""
+    return next((code for name in LANGUAGE_ATTRIBUTES if (code := element.get(name, "").strip())), "")
+
+
+def inline_text(element: Element, codes: Collection[str]) -> str:
+    """Return the text of an element without markup.
+
+    Args:
+      element: with inline elements, such as `<seg>` or `<source>`.
+      codes: names of inline elements whose content is markup and no text; of all others the content is text. One whose
+        type says that it is a line break is a space.
+    """
+    parts = [element.text or ""]
+    for inner in element:
+        if inner.tag not in codes:
+            parts.append(inline_text(inner, codes))
+        if _breaks_line(inner):
+            parts.append(" ")
+        parts.append(inner.tail or "")
+    return "".join(parts)
+
+
+def _breaks_line(element: Element) -> bool:
+    return any(element.get(name) in ("lb", "xlf:lb", "x-lb") for name in ("type", "ctype", "subType"))
