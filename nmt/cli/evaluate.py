@@ -6,6 +6,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from nmt.cli.shell import parsed, prepare_process, run_command
+from nmt.errors import UserError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -20,6 +21,7 @@ class EvaluateArguments(NamedTuple):
     step: int | None
     force: bool
     as_json: bool
+    references: str | None = None
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,6 +45,14 @@ def evaluate(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Translate again what has been evaluated already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the matrix as JSON instead of a table.")] = False,
+    references: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORM",
+            help="normalised: references are brought to the form of the training text before they are scored; "
+            "raw: they are scored as they are in the file. Default: what the recipe says, usually normalised.",
+        ),
+    ] = None,
 ) -> EvaluateArguments:
     """Translate held-out text of every direction with one loaded model, and print BLEU and chrF++.
 
@@ -50,7 +60,7 @@ def evaluate(
     same checkpoint, text and options, is not translated again.
     """
     wanted = [name.strip() for text in pairs for name in text.split(",") if name.strip()] if pairs else None
-    return EvaluateArguments(run, testset, wanted, beam, step, force, as_json)
+    return EvaluateArguments(run, testset, wanted, beam, step, force, as_json, references)
 
 
 def main() -> None:
@@ -67,6 +77,8 @@ def _evaluate(request: EvaluateArguments) -> None:
     from nmt.config import read_run_recipe
     from nmt.evaluate.sets import open_set, select
 
+    if request.references not in (None, "normalised", "raw"):
+        raise UserError(f"--references must be normalised or raw (not {request.references})")
     recipe = read_run_recipe(request.run)
     testset = recipe.evaluate.split if request.testset is None else request.testset
     chosen = open_set(request.run, testset, request.pairs, recipe.evaluate.sentences)
@@ -86,6 +98,7 @@ def _evaluate(request: EvaluateArguments) -> None:
         split=chosen,
         directions=request.pairs,
         beam=request.beam,
+        references=request.references,
         force=request.force,
         progress=progress,
     )

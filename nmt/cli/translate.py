@@ -243,6 +243,12 @@ def _tell(report: "StreamReport", translator: "Translator") -> None:
         lines = "1 line was" if report.split == 1 else f"{report.split} lines were"
         longest = translator.recipe.data.source_length
         _note(f"{lines} longer than the {longest} tokens the model was trained on, and translated in parts")
+    if report.normalised:
+        lines = "1 line was" if report.normalised == 1 else f"{report.normalised} lines were"
+        _note(
+            f"{lines} brought to the form of the training text (invisible characters, entities, Unicode normal form), "
+            f"the first of them line {report.first_normalised}"
+        )
 
 
 def _note(text: str) -> None:

@@ -85,6 +85,11 @@ class EvaluateConfig(Section):
     sentences: Positive | None = Field(
         None, description="Most sentences translated of each direction, from the start of its stored split; null: all."
     )
+    references: Literal["normalised", "raw"] = Field(
+        "normalised",
+        description="References are brought to the form of the training text before they are scored, as hypotheses "
+        "have it (normalised), or are scored as they are in the file (raw).",
+    )
     samples: int = Field(2, ge=0, description="Sample translations shown at the end of a run.")
 
 

@@ -1,7 +1,8 @@
 """Streams of lines: bytes in, bytes out, N lines in and N lines out, in bounded memory.
 
 Only "\\n" ends a line; a "\\r" before it is kept. Other characters that editors or Python take for a line break are
-part of their line. Bytes that are not UTF-8 become U+FFFD.
+part of their line. Bytes that are not UTF-8 become U+FFFD. A translation has the white space around its line, and what
+the line writes as entities; a byte-order mark at the beginning stays there.
 """
 
 import codecs
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from nmt.decode.lines import LineForm
 from nmt.decode.translator import Translation
 
 CHUNK_LINES = 4096
@@ -25,9 +27,13 @@ class StreamReport:
     undecodable: int = 0  # lines that were not UTF-8
     first_undecodable: int = 0  # number of the first of them, from 1
     split: int = 0  # lines that were translated in parts
+    normalised: int = 0  # lines of which more than white space was changed before they were translated
+    first_normalised: int = 0  # number of the first of them, from 1
 
 
 class _Line(NamedTuple):
+    number: int  # from 1
+    mark: str  # the byte-order mark, or nothing
     text: str
     end: bytes
     size: int  # bytes read
@@ -57,8 +63,15 @@ def translate_stream(
     for chunk in _chunks(_decoded(lines, report), chunk_lines):
         after = before + sum(line.size for line in chunk)
         translations = translate([line.text for line in chunk], _scaled(progress, before, after, len(chunk)))
-        report.split += sum(translation.parts > 1 for translation in translations)
-        write(b"".join(render(t).encode() + line.end for t, line in zip(translations, chunk, strict=True)))
+        output = []
+        for translation, line in zip(translations, chunk, strict=True):
+            report.split += translation.parts > 1
+            if translation.normalised:
+                report.normalised += 1
+                report.first_normalised = report.first_normalised or line.number
+            text = line.mark + LineForm.read(line.text).apply(translation.text)
+            output.append(render(translation._replace(text=text)).encode() + line.end)
+        write(b"".join(output))
         before = after
     return report
 
@@ -84,7 +97,7 @@ def _decoded(lines: Iterable[bytes], report: StreamReport) -> Iterator[_Line]:
             text = body.decode(errors="replace")
             report.undecodable += 1
             report.first_undecodable = report.first_undecodable or number
-        yield _Line(text, content[len(body) :], len(raw))
+        yield _Line(number, "\ufeff" if len(content) < len(raw) else "", text, content[len(body) :], len(raw))
 
 
 def _chunks(lines: Iterable[_Line], most: int) -> Iterator[list[_Line]]:

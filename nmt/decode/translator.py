@@ -9,6 +9,7 @@ import jax
 from etils import epath
 
 from nmt.config import DecodeConfig, Recipe, VocabularySizes, read_run_recipe
+from nmt.corpora.clean.text import normalise
 from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.direction import resolve_direction
@@ -29,6 +30,7 @@ class Translation(NamedTuple):
     text: str  # one line; empty for a blank one
     score: float  # log probability over GNMT's length normaliser; mean over the parts
     parts: int  # how many parts the line was translated in; 0 if it was blank
+    normalised: bool = False  # whether more than white space of the line was changed first, as in training text
 
 
 class Translator:
@@ -102,7 +104,9 @@ class Translator:
     ) -> list[Translation]:
         """Translate lines of text.
 
-        Blank lines stay blank. A line with more pieces than the model was trained on is translated in parts.
+        Each is first brought to the form of the training text: `nmt.corpora.clean.normalise` with the recipe's
+        data.clean.unicode. Lines that are blank then stay blank. A line with more pieces than the model was trained
+        on is translated in parts.
 
         Args:
           lines: any texts; a line break within one counts as a space.
@@ -125,7 +129,8 @@ class Translator:
         vocabulary = self.vocabularies.source
         marks = [] if domain is None else [vocabulary.symbol(DOMAIN.format(domain))]
         longest = self._searcher.longest - SPECIALS - len(marks)
-        parts = [split_text(line, longest, vocabulary.encode) for line in lines]
+        texts = [normalise(line, self.recipe.data.clean.unicode) for line in lines]
+        parts = [split_text(text, longest, vocabulary.encode) for text in texts]
         owner = [number for number, line in enumerate(parts) for _ in line]
         tag, begin = self._tags(direction)
         found = self._searcher.search(
@@ -135,13 +140,14 @@ class Translator:
             progress=_progress_by_line(owner, len(lines), progress),
         )
         best = [hypotheses[0] for hypotheses in found]
-        texts = self.vocabularies.target.decode([hypothesis.tokens for hypothesis in best])
+        outputs = self.vocabularies.target.decode([hypothesis.tokens for hypothesis in best])
         languages = get(direction.source), get(direction.target)
         result, used = [], 0
-        for line in parts:
+        for given, text, line in zip(lines, texts, parts, strict=True):
             here = slice(used, used := used + len(line))
-            text = join_translations(texts[here], line, *languages)
-            result.append(Translation(text, _mean_score(best[here]), len(line)))
+            output = join_translations(outputs[here], line, *languages)
+            changed = text != " ".join(given.split())
+            result.append(Translation(output, _mean_score(best[here]), len(line), changed))
         return result
 
     def _tags(self, direction: Direction) -> tuple[int, int]:

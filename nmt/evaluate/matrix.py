@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -23,7 +23,8 @@ from etils import epath
 from nmt.config.schema import Recipe
 from nmt.data.store import load_stats
 from nmt.errors import UserError
-from nmt.evaluate.metrics import score
+from nmt.evaluate.forms import ScoringForm
+from nmt.evaluate.metrics import Cell, score
 from nmt.evaluate.results import DirectionResult, Matrix, ResultOrigin
 from nmt.evaluate.samples import hypotheses_file, read_samples
 from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, ordered_directions, select, stored_set
@@ -66,6 +67,7 @@ def evaluate(
     split: str | EvaluationSet = "test",
     directions: Sequence[str] | None = None,
     beam: int | None = None,
+    references: str | None = None,
     force: bool = False,
     progress: Reporter = SILENT,
 ) -> Matrix:
@@ -77,6 +79,7 @@ def evaluate(
       split: `test` or `dev`, or a set from `nmt.evaluate.sets.open_set`.
       directions: such as `["de-en"]`; None: all that the set has and the model can translate.
       beam: beam width; None: the recipe's.
+      references: `normalised` or `raw`, see `nmt.evaluate.forms`; None: the recipe's.
       force: translate again directions that have a valid result.
       progress: told of every result, new or stored, and of the sentences that are translated.
 
@@ -90,7 +93,7 @@ def evaluate(
     most = translator.recipe.evaluate.sentences
     chosen = split if isinstance(split, EvaluationSet) else stored_set(run, split, most)
     selection = select(chosen, translator.recipe, directions)
-    job = _Job.prepare(translator, epath.Path(run), chosen, beam)
+    job = _Job.prepare(translator, epath.Path(run), chosen, beam, ScoringForm.choose(translator.recipe, references))
     results = {}
     for direction in selection.directions:
         results[direction] = job.result(direction, force, progress)
@@ -108,10 +111,13 @@ class _Job:
     folder: epath.Path
     checkpoint: str
     decode: dict[str, Any]
+    form: ScoringForm
     training_pairs: dict[Direction, int]
 
     @classmethod
-    def prepare(cls, translator: Translates, run: epath.Path, chosen: EvaluationSet, beam: int | None) -> "_Job":
+    def prepare(
+        cls, translator: Translates, run: epath.Path, chosen: EvaluationSet, beam: int | None, form: ScoringForm
+    ) -> "_Job":
         decode = translator.recipe.decode.model_dump()
         if beam is not None:
             decode["beam"] = beam
@@ -120,18 +126,21 @@ class _Job:
             (folder / "hypotheses").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write results to {folder}: {error.strerror or error}") from None
-        return cls(translator, chosen, folder, _checkpoint_hash(run, translator.step), decode, _training_pairs(run))
+        checkpoint = _checkpoint_hash(run, translator.step)
+        return cls(translator, chosen, folder, checkpoint, decode, form, _training_pairs(run))
 
     def result(self, direction: Direction, force: bool, progress: Reporter) -> DirectionResult:
         """Return the result of a direction: the stored one if it is still valid, else a new one, written."""
         if not force and (stored := self._stored(direction)):
             return stored
-        pairs = self.chosen.read(direction)
+        pairs = self._read(direction)
         hypotheses, seconds = self._translate(direction, pairs, progress)
         cell = score(direction, [pair.source for pair in pairs], hypotheses, [pair.target for pair in pairs])
         text = "".join(f"{line}\n" for line in hypotheses).encode()
         date = datetime.now(UTC).isoformat(timespec="seconds")
-        result = DirectionResult(cell, self._source(pairs), hashlib.sha256(text).hexdigest(), seconds, date)
+        result = DirectionResult(
+            self._marked(cell), self._source(pairs), hashlib.sha256(text).hexdigest(), seconds, date
+        )
         _write(hypotheses_file(self.folder, direction), text)
         _write(self.folder / f"{direction}.json", _encode_json(result.to_json()))
         return result
@@ -150,6 +159,14 @@ class _Job:
         _write(self.folder / "matrix.json", _encode_json(matrix.to_json()))
         _write(self.folder / "report.html", render_page(matrix, samples).encode())
 
+    def _read(self, direction: Direction) -> list[Pair]:
+        """Return the pairs of a direction as they are translated and scored."""
+        return [self.form.bring(pair) for pair in self.chosen.read(direction)]
+
+    def _marked(self, cell: Cell) -> Cell:
+        mark = self.form.mark
+        return replace(cell, bleu_signature=mark(cell.bleu_signature), chrf_signature=mark(cell.chrf_signature))
+
     def _source(self, pairs: Sequence[Pair]) -> ResultOrigin:
         return ResultOrigin(self.translator.step, self.checkpoint, content_hash(pairs), self.decode)
 
@@ -164,7 +181,10 @@ class _Job:
             return None  # of another version, or damaged
         if stored.hypotheses != hashlib.sha256(hypotheses).hexdigest():
             return None
-        return stored if stored.source == self._source(self.chosen.read(direction)) else None
+        if stored.source != self._source(self._read(direction)):
+            return None
+        # Equal text has equal scores, whichever form was asked for when they were computed.
+        return replace(stored, cell=self._marked(stored.cell))
 
     def _translate(self, direction: Direction, pairs: Sequence[Pair], progress: Reporter) -> tuple[list[str], float]:
         """Return the hypotheses and the seconds that they took."""

@@ -20,7 +20,7 @@ class ResultOrigin:
 
     step: int
     checkpoint: str  # SHA-256 of the checkpoint's own record, which no other checkpoint shares; "" if it has none
-    test_set: str  # SHA-256 of the pairs
+    test_set: str  # SHA-256 of the pairs, as they were translated and scored
     decode: dict[str, Any]  # the decode section of the recipe, as used
 
 

@@ -25,8 +25,10 @@ from nmt.config import (
     VocabularySizes,
     save_recipe,
 )
+from nmt.corpora.clean.text import without_invisible
 from nmt.data.vocab import learn
 from nmt.decode import stream
+from nmt.decode.lines import LineForm
 from nmt.decode.long_text import TextPart, join_translations, split_text
 from nmt.decode.stream import translate_stream
 from nmt.decode.translator import Translation, Translator
@@ -262,7 +264,7 @@ def test_parts_are_joined_as_the_target_is_written(source, target, spaced, expec
 
 def in_capitals(lines, progress):
     progress(len(lines))
-    return [Translation(line.upper().strip(), -1.5, len(line.split())) for line in lines]
+    return [Translation(without_invisible(line).upper().strip(), -1.5, len(line.split())) for line in lines]
 
 
 def streamed(data, translate=in_capitals, **options):
@@ -280,9 +282,12 @@ def streamed(data, translate=in_capitals, **options):
         (b"a\nb", b"A\nB"),
         (b"a\nb\n", b"A\nB\n"),
         (b"a\r\n\r\nb\r\n", b"A\r\n\r\nB\r\n"),
-        (b"a\r\r\n", b"A\r\n"),  # the other is white space
+        (b"a\r\r\n", b"A\r\r\n"),  # the first is white space after the text
         (b"a\n\n  \nb", b"A\n\n\nB"),
-        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", b"A\n\xef\xbb\xbfB\n"),
+        (b"  - a b\t \n\n\ta\r\n", b"  - A B\t \n\n\tA\r\n"),
+        ("\u3000\u200ba\u200b\n".encode(), "\u3000A\n".encode()),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", b"\xef\xbb\xbfA\nB\n"),
+        (b"\xef\xbb\xbf\n a\n", b"\xef\xbb\xbf\n A\n"),
         (b"a\x00b\n", b"A\x00B\n"),
         ("a\u2028b\x85c\x0cd\x1ee\n".encode(), "A\u2028B\x85C\x0cD\x1eE\n".encode()),
         (b"a\xffb\nc\n", "A\ufffdB\nC\n".encode()),
@@ -311,6 +316,42 @@ def test_a_stream_is_read_in_chunks(monkeypatch):
     monkeypatch.setattr(stream, "CHUNK_BYTES", 7)
     assert streamed(data, translate)[0] == data
     assert sizes[3:] == [2] * 5
+
+
+@pytest.mark.parametrize(
+    ("line", "translation", "expected"),
+    [
+        ("A &amp; B", "C & D", "C &amp; D"),
+        ("R&D &amp; B", "C & D", "C & D"),  # the line has both, so neither is its format's
+        ("<b>A &amp; B</b>", "<b>C & D</b>", "<b>C &amp; D</b>"),
+        ("1 &lt; 2 &gt; 0", "<&>", "&lt;&&gt;"),
+        ("&quot;A&quot; &amp; B &apos;", "\"&lt;' &", "&quot;&amp;lt;&apos; &amp;"),
+        ("&eacute; &#233; A", "é & <", "é & <"),
+        ("  \u200f A\u00ad\t", "B", "   B\t"),
+        ("A", "", ""),
+        (" \u200b ", "", ""),
+    ],
+)
+def test_a_translation_has_the_form_of_its_line(line, translation, expected):
+    assert LineForm.read(line).apply(translation) == expected
+
+
+def test_what_training_removes_translation_removes_too(translator):
+    plain = translator.translate_scored(TEXT, "en", "de")
+    for change in (
+        lambda text: f"\ufeff{text}",
+        lambda text: f"\u202a{text}\u202c\u200f",
+        lambda text: "\u00ad".join(text),
+        lambda text: text.replace("e", "e\u200b"),
+        lambda text: text.replace("is", "&#105;s").replace("old", "&#x6F;ld"),
+        lambda text: f" {text.replace(' ', chr(0xA0))}\t",
+    ):
+        changed = translator.translate_scored(list(map(change, TEXT)), "en", "de")
+        assert [t._replace(normalised=False) for t in changed] == plain
+        assert [t.normalised for t in changed] == [change(text).split() != text.split() for text in TEXT]
+    assert translator.translate(["\u200b\ufeff", "&#32;"], "en", "de") == ["", ""]
+    composed = translator.translate(["Der Hund schläft."], "de", "en")
+    assert translator.translate(["Der Hund schla\u0308ft."], "de", "en") == composed
 
 
 # The command.
@@ -360,7 +401,7 @@ def test_as_many_lines_come_out_as_went_in(run_dir, loaded, data):
 def test_files_scores_and_notes(run_dir, loaded, translator, tmp_path, monkeypatch):
     text, out = tmp_path / "in.txt", tmp_path / "out.txt"
     long = " ".join(SENTENCES["en"] * 3)
-    text.write_bytes(f"{TEXT[0]}\n\n{long}".encode() + b"\n\xff\n")
+    text.write_bytes(f"{TEXT[0]}\n\n{long}\u200b".encode() + b"\n\xff\n")
     streams = Streams(monkeypatch)
     command.run_translation(request(run_dir, target="zh", file=str(text), output=str(out), scores=True))
     assert streams.out.getvalue() == b""
@@ -370,10 +411,12 @@ def test_files_scores_and_notes(run_dir, loaded, translator, tmp_path, monkeypat
     assert lines[1] == "0.0000\t"
     assert len(lines) == 5
     notes = streams.err.getvalue().splitlines()
-    assert len(notes) == 3
+    assert len(notes) == 4
     assert "not trained on en-zh-Hans" in notes[0]
     assert "1 line was not UTF-8, the first of them line 4" in notes[1]
     assert "1 line was longer than the 16 tokens" in notes[2]
+    assert "1 line was brought to the form of the training text" in notes[3]
+    assert "the first of them line 3" in notes[3]
 
 
 def test_output_is_all_or_nothing(run_dir, loaded, translator, tmp_path, monkeypatch):

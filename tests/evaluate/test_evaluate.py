@@ -14,6 +14,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from toy_evaluation import RECIPE, TEXT, FakeTranslator, write_set
 
 from nmt.config import DecodeConfig, EvaluateConfig
+from nmt.config.schema import CleanConfig
 from nmt.errors import UserError
 from nmt.evaluate import metrics
 from nmt.evaluate.matrix import evaluate
@@ -239,7 +240,10 @@ def test_every_direction_is_written_and_can_be_recomputed_from_its_files(run):
         sources, references = zip(*pairs, strict=True)
         cell = score(parse_direction(direction), sources, hypotheses, references)
         assert (stored["bleu"], stored["chrf"], stored["sentences"]) == (cell.bleu, cell.chrf, len(pairs))
-        assert (stored["bleu_signature"], stored["chrf_signature"]) == (cell.bleu_signature, cell.chrf_signature)
+        assert (stored["bleu_signature"], stored["chrf_signature"]) == (
+            f"{cell.bleu_signature}|norm:nfc",
+            f"{cell.chrf_signature}|norm:nfc",
+        )
         assert stored["decode"] == DecodeConfig().model_dump()
         assert (stored["direction"], stored["step"]) == (direction, 7)
         assert stored["sentences_per_second"] == pytest.approx(len(pairs) / stored["seconds"])
@@ -343,6 +347,42 @@ def test_another_training_that_reached_the_same_step_is_noticed(run):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"direction": "de-en"}'])
 def test_a_damaged_result_is_made_again(run, content):
     assert retranslated(run, lambda: (results_folder(run) / "de-en.json").write_text(content)) == ["de-en"]
+
+
+DECOMPOSED = ("Das Ger\u00e4t ist gr\u00fcn.", "The d\u0065\u0301vice\u200b is \u00adgreen &amp; red.")
+
+
+def test_references_are_scored_in_the_form_of_hypotheses(run):
+    class Perfect(FakeTranslator):
+        def translate(self, lines, source, target, *, beam=None, progress=None):
+            self.asked.append((f"{source}-{target}", beam))
+            assert lines == ["Das Ger\u00e4t ist gr\u00fcn."]
+            return ["The d\u00e9vice is green & red."]
+
+    write_set(run / "own", {"de-en": [(DECOMPOSED[0].replace("\u00e4", "a\u0308"), DECOMPOSED[1])]})
+    chosen = open_set(run, str(run / "own"))
+    cell = evaluate(Perfect(), run, split=chosen).cells[0]
+    assert (cell.bleu, cell.chrf) == (pytest.approx(100), pytest.approx(100))
+    assert cell.bleu_signature.endswith("|norm:nfc")
+    raw = evaluate(Perfect(), run, split=chosen, references="raw").cells[0]
+    assert raw.bleu < 50
+    assert raw.bleu_signature.endswith("|norm:raw")
+    folded = Perfect()
+    data = RECIPE.data.model_copy(update={"clean": CleanConfig(unicode="NFKC")})
+    folded.recipe = RECIPE.model_copy(update={"data": data})
+    assert evaluate(folded, run, split=chosen).cells[0].chrf_signature.endswith("|norm:nfkc")
+
+
+def test_results_of_equal_text_stay_valid_and_say_what_was_asked_for(run):
+    stored = results_folder(run) / "de-en.json"
+
+    def before_there_was_a_form():
+        stored.write_text(stored.read_text().replace("|norm:nfc", ""))
+
+    assert retranslated(run, before_there_was_a_form) == []
+    assert retranslated(run, references="raw") == []
+    again = evaluate(FakeTranslator(), run, references="raw")
+    assert {cell.bleu_signature.rpartition("|")[2] for cell in again.cells} == {"norm:raw"}
 
 
 def test_damaged_hypotheses_are_made_again(run):

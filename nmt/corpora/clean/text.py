@@ -27,8 +27,13 @@ def normalise(text: str, form: str = "NFC") -> str:
 
 
 def _normalise_once(text: str, form: str) -> str:
-    visible = _INVISIBLE.sub("", html.unescape(text))
+    visible = without_invisible(html.unescape(text))
     return " ".join(unicodedata.normalize(form, visible).split())  # type: ignore[arg-type]
+
+
+def without_invisible(text: str) -> str:
+    """Return `text` without soft hyphens, zero-width spaces, byte-order marks and marks of direction."""
+    return _INVISIBLE.sub("", text)
 
 
 def digit_template(text: str) -> str:
