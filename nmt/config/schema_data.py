@@ -80,8 +80,8 @@ class CleanConfig(Section):
     )
     decontaminate: tuple[str, ...] = Field(
         (),
-        description="Files of test sets (.tsv, .jsonl, other text by lines; also as .gz, .xz, .bz2 or .zst) whose text "
-        "is kept out of training, like that of the held-out splits.",
+        description="Test sets, all text of which is kept out of training, like that of the held-out splits: files, "
+        "folders, or patterns such as flores/**/*.devtest; docs/cleaning.md lists the formats.",
     )
     max_overlap: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         0.8,

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -103,6 +103,8 @@ class Stats:
       directions: entries by name of the direction, such as "de-en".
       corpora: origin of the text, one entry a corpus.
       format: version of the layout of the store.
+      test_sets: files of data.clean.decontaminate, with the texts of each and the pairs that it removed; empty in
+        stores of older versions.
     """
 
     digests: dict[str, str]
@@ -110,6 +112,7 @@ class Stats:
     directions: dict[str, DirectionStats]
     corpora: list[dict[str, Any]]
     format: int = _FORMAT
+    test_sets: list[dict[str, Any]] = field(default_factory=list)
 
     def direction(self, direction: Direction) -> DirectionStats:
         """Return a direction's entry. Raises UserError when the store does not have it."""
@@ -183,6 +186,7 @@ def prepare(
     lengths: RowLengths,
     rejected: Mapping[Direction, Mapping[Reason, int]] | None = None,
     corpora: Iterable[Mapping[str, Any]] = (),
+    test_sets: Iterable[Mapping[str, Any]] = (),
     shard_pairs: int = _SHARD_PAIRS,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> Stats:
@@ -198,6 +202,7 @@ def prepare(
       lengths: S and T of the packed rows.
       rejected: pairs that the cleaning rejected, by direction and reason.
       corpora: origin of the text, one entry a corpus.
+      test_sets: use of named test sets, one entry a file.
       shard_pairs: most pairs in one shard.
       progress: called with the number of pairs done since the last call.
 
@@ -212,7 +217,8 @@ def prepare(
             str(direction): writer.direction(direction, splits, (rejected or {}).get(direction, {}))
             for direction, splits in pairs.items()
         }
-        stats = Stats(dict(digests), lengths, directions, [dict(corpus) for corpus in corpora])
+        origins, named = [dict(corpus) for corpus in corpora], [dict(one) for one in test_sets]
+        stats = Stats(dict(digests), lengths, directions, origins, test_sets=named)
         with atomic_write(root / _STATS) as temporary:
             temporary.write_bytes(_STATS_TYPE.dump_json(stats, indent=2))
     except BaseException:

@@ -172,6 +172,7 @@ class RunPreparation:
                 lengths=lengths,
                 rejected=corpus.rejections,
                 corpora=[asdict(source) for source in corpus.provenance],
+                test_sets=[one._asdict() for one in corpus.test_sets],
             )
         pairs = sum(direction.splits["train"].pairs for direction in stats.directions.values())
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())

@@ -16,7 +16,7 @@ import pytest
 from toy_corpus import make_parquet, open_files, texts
 
 from nmt.corpora import CorpusReader
-from nmt.corpora.cleaned.testsets import read_test_set
+from nmt.corpora.cleaned.testsets import KeptOutTexts
 from nmt.corpora.declare.spec_read_columns import Tsv
 from nmt.corpora.readers.catalogues import read_catalogue
 from nmt.errors import UserError
@@ -101,14 +101,14 @@ def test_damaged_text_is_read_as_far_as_it_goes_and_noted(
         assert len(rows) < len(ROWS) or damage == "cut at the end"
     (tmp_path / f"set.tsv{suffix}").write_bytes(damaged)
     with pytest.raises(UserError, match=rf"decontaminate: .*/set.tsv{suffix} cannot be read: .") as raised:
-        list(read_test_set(str(tmp_path / f"set.tsv{suffix}")))
+        list(KeptOutTexts(str(tmp_path / f"set.tsv{suffix}")))
     assert "\n" not in str(raised.value)
 
 
 def test_test_sets_are_read_in_every_compression(packed: tuple[str, bytes], tmp_path: Path) -> None:
     suffix, content = packed
     (tmp_path / f"set.tsv{suffix}").write_bytes(content)
-    assert list(read_test_set(str(tmp_path / f"set.tsv{suffix}"))) == [
+    assert list(KeptOutTexts(str(tmp_path / f"set.tsv{suffix}"))) == [
         text for english, row in ROWS for text in (row["de"], english)
     ]
 

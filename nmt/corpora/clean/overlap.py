@@ -132,15 +132,21 @@ class OverlapIndex(NamedTuple):
     def overlapping(self, texts: Sequence[str]) -> np.ndarray:
         """Return whether each text overlaps with any held-out text, as an array [len(texts)] of bool."""
         result = np.zeros(len(texts), bool)
+        result[self.matches(texts)[0]] = True
+        return result
+
+    def matches(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return which texts overlap with which held-out texts: the numbers of both, [K] int64 each."""
+        none = np.zeros(0, np.int64)
         if not len(self.hashes) or not texts:
-            return result
+            return none, none
         found = find_grams(texts, self.n)
         kept = _sampled(found.hashes, self.every)
         found = Grams(found.hashes[kept], found.texts[kept])
         low = np.searchsorted(self.hashes, found.hashes, "left")
         times = np.searchsorted(self.hashes, found.hashes, "right") - low
         if not (matches := int(times.sum())):
-            return result
+            return none, none
         # One entry for each gram that a text shares with a held-out text.
         place = np.arange(matches) - np.repeat(np.cumsum(times) - times, times) + np.repeat(low, times)
         pairs = np.repeat(found.texts, times) * len(self.sizes) + self.texts[place]
@@ -148,8 +154,7 @@ class OverlapIndex(NamedTuple):
         own, held = np.divmod(shared, len(self.sizes))
         sizes, own_sizes = self.sizes[held], np.bincount(found.texts, minlength=len(texts))[own]
         near = (hits >= self.least * sizes) & ((sizes * self.every >= FEW_GRAMS) | (hits >= self.least * own_sizes))
-        result[own[near]] = True
-        return result
+        return own[near], held[near]
 
 
 def _loaded(path: Path) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Building a cleaned corpus: rows are cleaned in chunks, candidates are written to disk, then some are chosen."""
 
 import heapq
-import itertools
 import shutil
 import time
 from collections import Counter, defaultdict
@@ -19,7 +18,7 @@ from nmt.corpora.cleaned.records import CANDIDATE, MEETING, TextPair, list_coupl
 from nmt.corpora.cleaned.resolve import VERDICTS, count_rows, decontaminate, hold_out, resolve_duplicates
 from nmt.corpora.cleaned.sieve import SAMPLES, Chunk, Cleaner, RejectedSample, RowBatch
 from nmt.corpora.cleaned.spill import BUFFER_BYTES, Appender, Spill, allocate_zeros
-from nmt.corpora.cleaned.testsets import read_test_set
+from nmt.corpora.cleaned.testsets import KeptOutFile, KeptOutTexts, find_test_sets
 from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.opening import Corpora
 from nmt.corpora.parallel import map_in_order
@@ -80,7 +79,7 @@ def build(folder: Path, corpora: Corpora, job: CleaningJob) -> Corpus:
             speed = total.pairs / (time.monotonic() - began)
             task.update(total.pairs, f"cleaning: {total.pairs:,} pairs, {speed:,.0f} a second")
         candidates = total.finish()
-        verdicts = _decide(total, candidates, job, task)
+        verdicts, test_sets = _decide(total, candidates, job, task)
         rows = count_rows(total.meetings, candidates, verdicts)
     for name in ("spill", "overlap"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -103,20 +102,26 @@ def build(folder: Path, corpora: Corpora, job: CleaningJob) -> Corpus:
         digest=job.digest,
         candidates=candidates,
         unregistered={source.spec.name: source.unregistered for source in corpora.sources if source.unregistered},
+        test_sets=test_sets,
     )
 
 
-def _decide(total: "_Total", candidates: Candidates, job: CleaningJob, task: Task) -> np.ndarray:
-    """Return the verdicts on all candidates, [candidates] uint8, written to disk."""
+def _decide(
+    total: "_Total", candidates: Candidates, job: CleaningJob, task: Task
+) -> tuple[np.ndarray, tuple[KeptOutFile, ...]]:
+    """Return the verdicts on all candidates, [candidates] uint8, written to disk, and the use of named test sets."""
     clean = job.clean
     verdicts = allocate_zeros(candidates.folder / VERDICTS_FILE, len(candidates))
     task.update(None, f"deduplicating {total.pairs:,} pairs")
     resolve_duplicates(total.meetings, candidates, verdicts, keep_duplicates=clean.duplicates == "keep")
     hold_out(candidates, verdicts)
     task.update(None, f"comparing {total.pairs:,} pairs with held-out text")
-    test_sets = itertools.chain.from_iterable(map(read_test_set, clean.decontaminate))
-    decontaminate(candidates, verdicts, test_sets, clean, job.workers)
-    return verdicts
+    test_sets = list(map(KeptOutTexts, find_test_sets(clean.decontaminate)))
+    removed = decontaminate(candidates, verdicts, test_sets, clean, job.workers)
+    times = Counter(sorted_couple(*direction) for direction in job.directions)
+    totals = np.array([times[couple] for couple in candidates.couples], np.int64) @ removed
+    uses = zip(test_sets, totals.tolist(), strict=True)
+    return verdicts, tuple(KeptOutFile(one.name, one.count, pairs) for one, pairs in uses)
 
 
 class _Total:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, overload
 from nmt.corpora.clean import Reason
 from nmt.corpora.cleaned.candidates import Candidates
 from nmt.corpora.cleaned.records import TextPair, sorted_couple
+from nmt.corpora.cleaned.testsets import KeptOutFile
 from nmt.corpora.declare.spec_split import SPLITS, Split
 from nmt.corpora.readers.reader import FileProvenance
 from nmt.languages import Direction
@@ -105,6 +106,7 @@ class Corpus:
     digest: str  # see `inputs_digest`
     candidates: Candidates
     unregistered: dict[str, list[str]] = field(default_factory=dict)  # codes that the registry does not know, by corpus
+    test_sets: tuple[KeptOutFile, ...] = ()  # files of data.clean.decontaminate
 
     def save(self) -> None:
         """Write corpus.json into the folder of the candidates; with it the folder is complete."""
@@ -129,6 +131,7 @@ class Corpus:
             "skipped": self.skipped,
             "failures": self.failures,
             "unregistered": self.unregistered,
+            "test_sets": [one._asdict() for one in self.test_sets],
         }
         # Rejected text may be anything, lone surrogates included.
         (candidates.folder / CORPUS_FILE).write_text(json.dumps(values, indent=1))
@@ -163,6 +166,7 @@ class Corpus:
             digest=values["digest"],
             candidates=candidates,
             unregistered=values.get("unregistered", {}),
+            test_sets=tuple(KeptOutFile(**one) for one in values.get("test_sets", ())),
         )
 
 

@@ -18,7 +18,7 @@ from nmt.config import CleanConfig
 from nmt.corpora.cleaned.build import CleaningJob, DamagedError, build
 from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.cleaned.spill import explain_full_disk
-from nmt.corpora.cleaned.testsets import test_set_digest
+from nmt.corpora.cleaned.testsets import find_test_sets, test_set_digest
 from nmt.corpora.counts import expected_pairs
 from nmt.corpora.declare.spec import CorpusSpec, load_specs
 from nmt.corpora.obtain.fetch import find_fetched
@@ -81,11 +81,14 @@ def clean_corpora(
     with _locked(folder):
         corpus = Corpus.load(folder)
         # A corpus that lacks a part of a mixture is cleaned anew: the part may be there now.
-        if corpus is None or corpus.failures or not _is_current(corpus, specs):
+        if corpus is None or corpus.failures or not _is_current(corpus, specs) or not _counts_test_sets(corpus, clean):
             job = CleaningJob(digest, directions, clean, workers or available_cores(), progress=progress)
             _make(folder, names, job)
             corpus = Corpus.load(folder)
     assert corpus is not None
+    # The files are known by their contents, and may have had other names when they were read.
+    named = zip(corpus.test_sets, find_test_sets(clean.decontaminate), strict=True)
+    corpus = replace(corpus, test_sets=tuple(one._replace(file=name) for one, name in named))
     _warn(corpus, progress)
     return corpus
 
@@ -119,7 +122,7 @@ def inputs_digest(
         "corpora": [_identity(spec, progress, named is None or spec.name in named) for spec in specs],
         "directions": [str(direction) for direction in directions],
         "clean": clean.model_dump(mode="json", exclude={"decontaminate"}),
-        "test sets": [test_set_digest(name) for name in clean.decontaminate],
+        "test sets": [test_set_digest(name) for name in find_test_sets(clean.decontaminate)],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -186,6 +189,11 @@ def _is_current(corpus: Corpus, specs: Iterable[CorpusSpec]) -> bool:
     return all([one.sha256 for one in files] == used[name] for name, files in there.items() if files)
 
 
+def _counts_test_sets(corpus: Corpus, clean: CleanConfig) -> bool:
+    """Return whether a cleaned corpus says which pairs each named test set removed; older versions did not count."""
+    return len(corpus.test_sets) == len(find_test_sets(clean.decontaminate))
+
+
 def _check_covered(directions: Iterable[Direction], corpora: Corpora) -> None:
     sources = corpora.sources
     if missing := [str(one) for one in directions if not any(source.has(*one) for source in sources)]:
@@ -217,3 +225,5 @@ def _warn(corpus: Corpus, progress: Reporter) -> None:
         progress.warn(damaged_files(corpus.unreadable))
     for what, count in corpus.skipped.items():
         progress.warn(f"left out of {what} ({count:,} times)")
+    for test_set in corpus.test_sets:
+        progress.say(str(test_set))

@@ -3,7 +3,7 @@
 The code works on hashes and numbers in arrays; text is read only for the comparison of n-grams.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +79,30 @@ def hold_out(candidates: Candidates, verdicts: np.ndarray) -> None:
 
 
 def decontaminate(
-    candidates: Candidates, verdicts: np.ndarray, test_sets: Iterable[str], clean: CleanConfig, workers: int
-) -> None:
-    """Reject training candidates with a side that overlaps with held-out text of the run, or of named test sets."""
+    candidates: Candidates,
+    verdicts: np.ndarray,
+    test_sets: Sequence[Iterable[str]],
+    clean: CleanConfig,
+    workers: int,
+) -> np.ndarray:
+    """Reject training candidates with a side that overlaps with held-out text of the run, or of named test sets.
+
+    Args:
+      candidates: of which those with the verdict of training are compared.
+      verdicts: [candidates] uint8, changed here.
+      test_sets: the texts of each named test set, read once.
+      clean: says how much overlap is too much.
+      workers: processes; the result does not depend on their number.
+
+    Returns:
+      how many candidates of each couple overlap with each test set, [couples, test sets] int64.
+    """
+    removed = np.zeros((len(candidates.couples), len(test_sets)), np.int64)
     least = 1.0 if clean.max_overlap is None else clean.max_overlap
-    index = OverlapIndex.build(_held_texts(candidates, test_sets, clean), clean.overlap_ngram, least)
+    texts = _HeldTexts(candidates, test_sets, clean)
+    index = OverlapIndex.build(texts, clean.overlap_ngram, least)
     if not len(index.hashes):
-        return
+        return removed
     folder = candidates.folder / "overlap"
     folder.mkdir()
     index.save(folder)
@@ -94,35 +111,55 @@ def decontaminate(
         for couple in range(len(candidates.couples))
         for numbers, pairs in candidates.read_decided(couple, _TRAIN)
     )
-    for couple, numbers in map_in_order(_Overlapping, (folder,), blocks, workers):
+    for couple, numbers, counts in map_in_order(_Overlapping, (folder, texts.ends), blocks, workers):
         verdicts[candidates.bases[couple] + numbers] = _CONTAMINATED
+        removed[couple] += counts
+    return removed
 
 
 class _Overlapping:
-    """Finds the candidates of a block that overlap with held-out text."""
+    """Finds the candidates of a block that overlap with held-out text, and counts them by test set."""
 
-    def __init__(self, folder: Path) -> None:
-        self._index = OverlapIndex.load(folder)
+    def __init__(self, folder: Path, ends: Sequence[int]) -> None:
+        self._index, self._ends = OverlapIndex.load(folder), np.array(ends, np.int64)
 
-    def __call__(self, block: tuple[int, np.ndarray, list[tuple[str, str]]]) -> tuple[int, np.ndarray]:
+    def __call__(self, block: tuple[int, np.ndarray, list[tuple[str, str]]]) -> tuple[int, np.ndarray, np.ndarray]:
         couple, numbers, pairs = block
-        sides = [self._index.overlapping([pair[side] for pair in pairs]) for side in (0, 1)]
-        return couple, numbers[sides[0] | sides[1]]
+        sides = [self._index.matches([pair[side] for pair in pairs]) for side in (0, 1)]
+        own = np.concatenate([found for found, _ in sides])
+        sets = np.searchsorted(self._ends, np.concatenate([held for _, held in sides]), side="right")
+        files = len(self._ends)
+        # Each candidate once for each test set; numbers beyond those of test sets are of the run's own held-out text.
+        by_set = np.unique(own * (files + 1) + sets) % (files + 1)
+        return couple, numbers[np.unique(own)], np.bincount(by_set, minlength=files + 1)[:files]
 
 
-def _held_texts(candidates: Candidates, test_sets: Iterable[str], clean: CleanConfig) -> Iterator[str]:
-    """Yield the texts that training must not overlap with.
+class _HeldTexts:
+    """The texts that training must not overlap with: those of named test sets, then the run's own.
 
     Without `max_overlap` these are the named test sets only: `hold_out` has rejected identical texts of the run.
+
+    Attributes:
+      ends: number of texts up to the end of each test set, once they are read.
     """
-    yield from test_sets
-    if clean.max_overlap is None:
-        return
-    for couple in range(len(candidates.couples)):
-        for split in (_DEV, _TEST):
-            for _, pairs in candidates.read_decided(couple, split):
-                for pair in pairs:
-                    yield from pair
+
+    def __init__(self, candidates: Candidates, test_sets: Sequence[Iterable[str]], clean: CleanConfig) -> None:
+        self._candidates, self._test_sets = candidates, test_sets
+        self._splits = () if clean.max_overlap is None else (_DEV, _TEST)
+        self.ends: list[int] = []
+
+    def __iter__(self) -> Iterator[str]:
+        count = 0
+        for test_set in self._test_sets:
+            for text in test_set:
+                count += 1
+                yield text
+            self.ends.append(count)
+        for couple in range(len(self._candidates.couples)):
+            for split in self._splits:
+                for _, pairs in self._candidates.read_decided(couple, split):
+                    for pair in pairs:
+                        yield from pair
 
 
 def count_rows(meetings: Spill, candidates: Candidates, verdicts: np.ndarray) -> dict[Split, int]:

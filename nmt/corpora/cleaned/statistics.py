@@ -26,6 +26,7 @@ def corpus_statistics(corpus: Corpus) -> dict[str, Any]:
         "skipped": corpus.skipped,
         "failures": corpus.failures,
         "unregistered": corpus.unregistered,
+        "test_sets": [one._asdict() for one in corpus.test_sets],
         "digest": corpus.digest,
     }
 
