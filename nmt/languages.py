@@ -21,6 +21,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,6 +88,16 @@ class Direction(NamedTuple):
         return self.source == self.target
 
 
+class Certainty(IntEnum):
+    """How surely a text is the code of a language, the surest first."""
+
+    EXACT = 0  # one of its spellings
+    USUAL_REGION = 1  # with a region in the usual capitals behind it
+    ANY_REGION = 2  # with a region in small letters behind it
+    UNLIKELY = 3  # known, but not where it stands: both sides of a direction are the same
+    UNKNOWN = 4
+
+
 @dataclass(frozen=True)
 class Registry:
     """Languages in order of their codes, and the index of their spellings, normalised."""
@@ -100,6 +111,17 @@ class Registry:
         if found is None and region is not None:
             return self.index.get(_key(region.sub("", text.strip())))
         return found
+
+    def find_with_region(self, text: str) -> Language | None:
+        """Return the language written so, whatever final region subtag stands behind it, or None."""
+        return self.find(text, _ANY_REGION)
+
+    def certainty(self, text: str) -> Certainty:
+        """Return how surely a text is the code of a language."""
+        for certainty, region in enumerate((None, _UPPER_REGION, _ANY_REGION)):
+            if self.find(text, region) is not None:
+                return Certainty(certainty)
+        return Certainty.UNKNOWN
 
     def nearest(self, text: str, most: int = 3) -> str:
         """Return `"; did you mean de (German)?"`, or advice when no spelling is near `text`."""
@@ -210,7 +232,7 @@ def get(code: str) -> Language:
       UserError: unknown; the message names the nearest languages.
     """
     known = registry()
-    if (language := known.find(code, _ANY_REGION)) is None:
+    if (language := known.find_with_region(code)) is None:
         raise UserError(f"unknown language {code!r}{known.nearest(code)}")
     return language
 
@@ -249,7 +271,7 @@ def parse_stream(text: str) -> Direction:
       UserError: as `parse_direction`.
     """
     half = text[: len(text) // 2]
-    if text == f"{half}-{half}" and (language := registry().find(half, _ANY_REGION)):
+    if text == f"{half}-{half}" and (language := registry().find_with_region(half)):
         return Direction(language.code, language.code)
     return parse_direction(text)
 
@@ -260,7 +282,7 @@ def _unreadable(text: str, splits: Sequence[tuple[str, str]], known: Registry) -
         half
         for source, target in splits
         for half, other in ((source, target), (target, source))
-        if known.find(other, _ANY_REGION)
+        if known.find_with_region(other)
     ]
     wrong = min(halves, key=len) if halves else splits[0][0] if splits else ""
     if not wrong.strip():

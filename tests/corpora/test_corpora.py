@@ -258,7 +258,9 @@ def test_keys_with_dots_and_slashes_do_not_collide(tmp_path: Path) -> None:
 def test_codes_of_the_corpus_go_through_its_list_then_through_the_registry(tmp_path: Path) -> None:
     tables: Tables = {("hue", code): {"a": code} for code in ("en", "deu_Latn", "tlh", "xx", "es-419", "es")}
     path = make_wheel(tmp_path / WHEEL, tables)
-    with pytest.raises(UserError, match=r"corpus toy: es and es-419 are all es; .* `es-419: null`"):
+    with pytest.raises(
+        UserError, match=r"corpus toy: es and es-419 are all es, for the same texts; .* `languages: \{es-419: null\}`"
+    ):
         rows_of(path, set())
     with pytest.raises(UserError, match=r"corpus toy: languages.tlh: unknown language 'klingonish'"):
         rows_of(path, set(), languages={"es-419": None, "tlh": "klingonish"})

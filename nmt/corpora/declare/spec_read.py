@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, Patterns, PatternSection, ReadSection
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
-from nmt.corpora.declare.spec_read_units import Tbx, Tmx, Xliff
+from nmt.corpora.declare.spec_read_units import Tmx
 
 
 class JsonTables(PatternSection):
@@ -155,8 +155,6 @@ Read = Annotated[
     | Parquet
     | TfdsDataset
     | Tmx
-    | Xliff
-    | Tbx
     | AnyPairs,
     Field(discriminator="kind"),
 ]

@@ -64,6 +64,7 @@ def own_files(spec: CorpusSpec, progress: Reporter = SILENT) -> list[OwnFile]:
     """
     own = find_own(spec)
     files, wanted = Files(own.folder), tuple(map(READER_KINDS[own.read.kind].files, own.patterns))
+    files.declared = frozenset(spec.languages)
     names = files.sources(wanted)
     here = [Path(path) for name in names if not is_remote(path := files.full_path(name))]
     digests = dict(zip(map(str, here), known_sha256s(here, progress), strict=True))

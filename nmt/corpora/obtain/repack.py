@@ -44,7 +44,7 @@ def repack(archives: Sequence[Path], patterns: Sequence[str], target: Path, what
         for archive in archives:
             try:
                 for name, file in _members(archive):
-                    if name not in written and any(pattern.fullmatch(name) for pattern in wanted):
+                    if name not in written and any(pattern.fits(name) for pattern in wanted):
                         add_member(zipped, name, file.read())
                         written.add(name)
             except _DAMAGED as error:

@@ -9,7 +9,7 @@ from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read_columns import Columns
 from nmt.corpora.readers.cells import Column, Record, column_names, has_column, read_cell
 from nmt.corpora.readers.files import FilesReader, canonical_code
-from nmt.corpora.readers.reader import NO_TEXT, NOT_TEXT, Row, match_codes, single_rows
+from nmt.corpora.readers.reader import NO_TEXT, NOT_TEXT, Row, check_codes, match_codes, single_rows
 from nmt.corpora.readers.tree import Tree
 from nmt.errors import UserError
 
@@ -40,6 +40,7 @@ class ColumnsReader(FilesReader):
         self._check(patterns, len(found))
         raw = [(one, self._columns(one)) for one in found]
         codes = match_codes(spec, (code for _, columns in raw for code in columns))
+        check_codes(spec, codes, (columns for _, columns in raw))
         self.unregistered = codes.unregistered
         self._files = [
             _File(

@@ -33,7 +33,7 @@ class GettextReader(TableReader):
             return False
 
     def _check(self, patterns: Sequence[str]) -> None:
-        if not self._code_of:
+        if not self._codes_of:
             shown = self._tree.missing(patterns)
             raise UserError(f"corpus {self.spec.name}: there is no catalogue among {shown}{self._unknown()}")
         self.languages = sorted({*self.languages, self.key_language})
@@ -41,7 +41,7 @@ class GettextReader(TableReader):
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         codes = self._other_codes(wanted)
         for component in sorted({component for component, _ in self._names}):
-            tables = {language: self._table(component, code) for language, code in codes.items()}
+            tables = {language: self._table(component, several) for language, several in codes.items()}
             for key in sorted({key for table in tables.values() for key in table}):
                 translations = {language: table[key] for language, table in tables.items() if key in table}
                 yield Row(self.key_language, component, key, key[1], translations)

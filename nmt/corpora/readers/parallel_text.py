@@ -2,14 +2,15 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import ParallelText
+from nmt.corpora.readers.compressed import stem
 from nmt.corpora.readers.files import FilesReader
-from nmt.corpora.readers.reader import EMPTY, Row, match_codes
+from nmt.corpora.readers.reader import EMPTY, Row, check_codes, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Tree, error_reason
 from nmt.errors import UserError
 
@@ -21,16 +22,39 @@ class ParallelTextReader(FilesReader):
         super().__init__(spec, tree)
         found = tree.find(patterns)
         self._check(patterns, len(found))
-        codes = match_codes(spec, (one.language for one in found))
+        codes = match_codes(spec, (code for one in found for code in (one.language, one.source, one.target) if code))
         self._language_of, self.unregistered = codes.languages, codes.unregistered
-        self._groups: dict[tuple[str, ...], dict[str, MatchedPath]] = defaultdict(dict)
+        groups = self._group(found)
+        check_codes(spec, codes, ((one.language for one in group) for group in groups.values()))
+        self._groups = [{self._language_of[one.language]: one for one in group} for group in groups.values()]
+        self._note(*map(frozenset, self._groups))
+        self._noted_at_opening = self.unreadable, self.skipped, self._first
+
+    def _group(self, found: Sequence[MatchedPath]) -> dict[tuple[str, ...], list[MatchedPath]]:
+        """Return the files of known languages, those together whose paths differ in nothing else.
+
+        Raises:
+          UserError: two have one name, but for their compression.
+        """
+        groups: dict[tuple[str, ...], dict[str, MatchedPath]] = defaultdict(dict)
         for one in found:
-            if one.language in self._language_of and (not one.source or one.language in (one.source, one.target)):
-                self._groups[one.rest][self._language_of[one.language]] = one
-        self._note(*(frozenset(group) for group in self._groups.values()))
+            if one.language not in self._language_of:
+                continue
+            if one.source and self._language_of[one.language] not in map(
+                self._language_of.get, (one.source, one.target)
+            ):
+                self._skip("file of a language that is none of its direction", one.name)
+                continue
+            *rest, end = one.rest
+            other = groups[*rest, stem(end)].setdefault(one.language, one)
+            if other is not one:
+                raise UserError(
+                    f"corpus {self.spec.name}: {other.name} and {one.name} are of the same texts; remove one"
+                )
+        return {rest: list(group.values()) for rest, group in groups.items()}
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
-        for group in sorted(self._groups.values(), key=lambda group: min(one.name for one in group.values())):
+        for group in sorted(self._groups, key=lambda group: min(one.name for one in group.values())):
             key_language = self._choose_key(group)
             used = {key_language: group[key_language]}
             used |= {language: one for language, one in sorted(group.items()) if language in wanted}

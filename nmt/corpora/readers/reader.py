@@ -175,38 +175,63 @@ def single_rows(rows: Iterable[Row], wanted: Collection[str]) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes that a corpus uses."""
+    """Codes that a corpus uses; a language may have several, in different files."""
 
-    of: Mapping[str, str]  # by canonical code, sorted by it
+    languages: Mapping[str, str]  # canonical codes by those of the corpus
     unregistered: list[str]
-
-    @property
-    def languages(self) -> dict[str, str]:
-        """Canonical codes by those of the corpus."""
-        return {code: language for language, code in self.of.items()}
 
 
 def match_codes(spec: CorpusSpec, found: Iterable[str]) -> Codes:
-    """Return the code that the corpus uses for every language that the registry knows.
+    """Return the languages of the codes that a corpus uses, those that the registry knows.
 
     Raises:
-      UserError: two codes denote one language, or the declaration names an unknown one.
+      UserError: the declaration names an unknown language.
     """
-    known: dict[str, list[str]] = defaultdict(list)
+    known: dict[str, str] = {}
     unregistered = []
     for code in sorted(set(found)):
         if (name := spec.languages.get(code, code)) is None:
             continue
         try:
-            known[languages.get(name).code].append(code)
+            known[code] = languages.get(name).code
         except UserError as error:
             if code in spec.languages:
                 raise UserError(f"corpus {spec.name}: languages.{code}: {error}") from None
             unregistered.append(code)
-    for language, codes in known.items():
-        if len(codes) > 1:
-            raise UserError(
-                f"corpus {spec.name}: {' and '.join(codes)} are all {language}; "
-                f"say under languages: which to use, such as `{codes[-1]}: null`"
-            )
-    return Codes({language: known[language][0] for language in sorted(known)}, unregistered)
+    return Codes(known, unregistered)
+
+
+def check_codes(spec: CorpusSpec, codes: Codes, together: Iterable[Iterable[str]]) -> None:
+    """Raise UserError if codes that stand together, such as columns of one file, are of one language.
+
+    The message names all such codes, and what to write in the declaration to use one of them.
+
+    Args:
+      spec: the declaration.
+      codes: those of the corpus.
+      together: codes of the corpus that belong to the same texts, group by group.
+    """
+    conflicts: dict[str, set[str]] = defaultdict(set)
+    for group in together:
+        by_language: dict[str, set[str]] = defaultdict(set)
+        for code in group:
+            if (language := codes.languages.get(code)) is not None:
+                by_language[language].add(code)
+        for language, several in by_language.items():
+            conflicts[language] |= several if len(several) > 1 else set()
+    conflicts = {language: several for language, several in sorted(conflicts.items()) if several}
+    if not conflicts:
+        return
+    shown = ", ".join(f"{' and '.join(sorted(several))} are all {language}" for language, several in conflicts.items())
+    unused = (code for language, several in conflicts.items() for code in _unused(language, several))
+    mapping = ", ".join(f"{code}: null" for code in unused)
+    raise UserError(
+        f"corpus {spec.name}: {shown}, for the same texts; say under languages: which are not used, such as "
+        f"`languages: {{{mapping}}}`"
+    )
+
+
+def _unused(language: str, codes: set[str]) -> list[str]:
+    """Return the codes but one: the canonical one stays if it is there, else the first."""
+    kept = language if language in codes else min(codes)
+    return sorted(codes - {kept})

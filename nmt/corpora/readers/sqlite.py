@@ -5,6 +5,7 @@ import itertools
 import shutil
 import sqlite3
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import Sqlite
-from nmt.corpora.readers.reader import EMPTY, CorpusReader, Row, match_codes
+from nmt.corpora.readers.reader import EMPTY, CorpusReader, Row, check_codes, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Tree, error_reason
 from nmt.errors import UserError
 
@@ -32,10 +33,11 @@ class SqliteReader(CorpusReader):
             self._database = self._connect(stack, patterns)
             found = self._select(f"SELECT DISTINCT language FROM ({self._query})")
             codes = match_codes(spec, (str(code) for (code,) in found))
-            self._language_of, self._code_of = codes.languages, codes.of
-            self.languages, self.unregistered = sorted(codes.of), codes.unregistered
-            if self.key_language not in self._code_of:
-                raise UserError(f"corpus {spec.name}: the query gives no {self.key_language} text")
+            self._language_of, self.unregistered = codes.languages, codes.unregistered
+            self.languages = sorted({*codes.languages.values()})
+            if self.key_language not in self.languages:
+                raise UserError(f"corpus {spec.name}: the query gives no {self.key_language} text{self._unknown()}")
+            check_codes(spec, codes, self._together())
             self._stack = stack.pop_all()
 
     def _connect(self, stack: contextlib.ExitStack, patterns: tuple[str, ...]) -> sqlite3.Connection:
@@ -57,6 +59,19 @@ class SqliteReader(CorpusReader):
         database.text_factory = lambda content: content.decode("utf-8", "replace")
         return database
 
+    def _together(self) -> Iterator[list[str]]:
+        """Yield codes of one language, each two that some text has in common."""
+        by_language: dict[str, list[str]] = defaultdict(list)
+        for code, language in self._language_of.items():
+            by_language[language].append(code)
+        for two in (two for codes in by_language.values() for two in itertools.combinations(codes, 2)):
+            query = (
+                f"SELECT 1 FROM ({self._query}) WHERE language IN (?, ?) "
+                "GROUP BY component, key HAVING COUNT(DISTINCT language) > 1 LIMIT 1"
+            )
+            if any(True for _ in self._select(query, two)):
+                yield list(two)
+
     def _select(self, query: str, values: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
         try:
             yield from self._database.execute(query, values)
@@ -69,8 +84,8 @@ class SqliteReader(CorpusReader):
         return UserError(f"corpus {self.spec.name}: cannot read {self._name}: {error_reason(error)}")
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
-        key_code = self._code_of[self.key_language]
-        codes = sorted({key_code, *(code for language, code in self._code_of.items() if language in wanted)})
+        used = {self.key_language, *wanted}
+        codes = [code for code, language in sorted(self._language_of.items()) if language in used]
         marks = ", ".join("?" * len(codes))
         query = (
             f"SELECT language, component, key, text FROM ({self._query}) WHERE language IN ({marks}) "

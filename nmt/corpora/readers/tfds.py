@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import TfdsDataset
 from nmt.corpora.readers.files import FilesReader
-from nmt.corpora.readers.reader import EMPTY, NO_TEXT, Row, match_codes
+from nmt.corpora.readers.reader import EMPTY, NO_TEXT, Row, check_codes, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Files, Tree
 from nmt.errors import UserError
 
@@ -61,17 +61,21 @@ class TfdsReader(FilesReader):
             )
         folder = tree.folder
         self._datasets = [
-            _describe(spec, folder, pattern, found) for pattern in patterns for found in find_prepared(folder, pattern)
+            _describe(spec, folder, pattern, found)
+            for pattern in patterns
+            for found in find_prepared(folder, pattern, tree.declared)
         ]
         if not self._datasets:
             names = " and ".join(patterns)
             raise UserError(f"corpus {spec.name}: {names} is not prepared in {folder}; {_how(patterns[0])}")
         codes = match_codes(spec, (code for dataset in self._datasets for code in dataset.codes))
+        check_codes(spec, codes, (dataset.codes for dataset in self._datasets if not dataset.variable))
         self._language_of, self.unregistered = codes.languages, codes.unregistered
         self._note(*(frozenset(self._known(dataset)) for dataset in self._datasets))
 
     def _known(self, dataset: _Dataset) -> list[str]:
-        return [self._language_of[code] for code in dataset.codes if code in self._language_of]
+        known = (self._language_of[code] for code in dataset.codes if code in self._language_of)
+        return list(dict.fromkeys(known))
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         for dataset in self._datasets:
@@ -88,7 +92,7 @@ class TfdsReader(FilesReader):
         for number, record in enumerate(self._records(shard), start=1):
             place = f"{shard.path}:{number}"
             try:
-                texts = self._texts(dataset, parse_example(record))
+                texts = self._texts(dataset, parse_example(record), place)
             except ValueError:
                 self._skip("damaged record", place)
                 continue
@@ -117,8 +121,8 @@ class TfdsReader(FilesReader):
         if not count:
             self._skip(EMPTY, str(shard.path))
 
-    def _texts(self, dataset: _Dataset, example: Example) -> dict[str, str]:
-        """Return the texts of an example by canonical code; of several in a language, the first."""
+    def _texts(self, dataset: _Dataset, example: Example, place: str) -> dict[str, str]:
+        """Return the texts of an example by canonical code; of several in a language the first, others are counted."""
         prefix = dataset.feature
         if dataset.variable:
             codes, values = example.get(f"{prefix}language", []), example.get(f"{prefix}translation", [])
@@ -127,8 +131,11 @@ class TfdsReader(FilesReader):
             pairs = [(code, example[prefix + code][0]) for code in dataset.codes if example.get(prefix + code)]
         texts: dict[str, str] = {}
         for code, value in pairs:
-            if code in self._language_of:
-                texts.setdefault(self._language_of[code], value.decode("utf-8", "replace"))
+            if (language := self._language_of.get(code)) is None:
+                continue
+            if language in texts:
+                self._skip("further text of a language in a record", place)
+            texts.setdefault(language, value.decode("utf-8", "replace"))
         return texts
 
 
@@ -188,10 +195,12 @@ def _varint(message: bytes, place: int) -> tuple[int, int]:
     raise ValueError("a damaged protocol buffer")
 
 
-def find_prepared(folder: str, pattern: str) -> list[MatchedPath]:
-    """Return the newest version of every dataset that a pattern fits."""
+def find_prepared(folder: str, pattern: str, declared: Collection[str] = ()) -> list[MatchedPath]:
+    """Return the newest version of every dataset that a pattern fits; for `declared` see `Tree`."""
     name, _, version = pattern.partition(":")
-    found = Files(folder).find([f"{name}/{version or '*'}/features.json"])
+    files = Files(folder)
+    files.declared = declared
+    found = files.find([f"{name}/{version or '*'}/features.json"])
     newest: dict[str, MatchedPath] = {}
     for one in sorted(found, key=lambda one: _version(one.name)):
         newest[one.name.rsplit("/", 2)[0]] = one

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -50,13 +50,19 @@ class Tree(ABC):
 
     Attributes:
       damaged: archives in which not all files could be found, as `NAME: REASON`.
+      declared: codes that the declaration of the corpus says the language of; they help to divide names.
     """
 
     damaged: Sequence[str] = ()
+    declared: Collection[str] = ()
 
     @abstractmethod
     def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
-        """Return the files that a pattern fits, the first one that does, sorted by name."""
+        """Return the files that a pattern fits, the first one that does, sorted by name.
+
+        Raises:
+          UserError: the codes of languages in a name can be read in several ways.
+        """
 
     @abstractmethod
     def open(self, name: str) -> IO[bytes]:
@@ -120,7 +126,7 @@ class Archives(Tree):
 
     def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
         """Return the members that a pattern fits, the first one that does, sorted by name."""
-        return _fitting(sorted(self._member), patterns)
+        return _fitting(sorted(self._member), patterns, self.declared)
 
     def open(self, name: str) -> IO[bytes]:
         """Open a member."""
@@ -153,13 +159,13 @@ class Files(Tree):
     def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
         """Return the files that a pattern fits, the first one that does, sorted by name."""
         names = {name for pattern in patterns for name in (*self._on_disk(pattern), *self._in_archives(pattern))}
-        return _fitting(sorted(names), patterns)
+        return _fitting(sorted(names), patterns, self.declared)
 
     def sources(self, patterns: Sequence[str]) -> list[str]:
         """Return what is on the disk of the files that a pattern fits, sorted: themselves, or the archives of them."""
         plain = (name for pattern in patterns for name in self._on_disk(pattern))
         archives = (name for pattern in patterns for name in self._archives_of(pattern))
-        return sorted({*(one.name for one in _fitting(plain, patterns)), *archives})
+        return sorted({*(one.name for one in _fitting(plain, patterns, self.declared)), *archives})
 
     def _on_disk(self, pattern: str) -> Iterator[str]:
         """Yield files that may fit a pattern."""
@@ -170,7 +176,7 @@ class Files(Tree):
         """Return the archives that a pattern reaches into."""
         if (parts := split_archive(pattern)) is None:
             return []
-        return [one.name for one in _fitting(sorted(self._on_disk(parts[0])), parts[:1])]
+        return [one.name for one in _fitting(sorted(self._on_disk(parts[0])), parts[:1], self.declared)]
 
     def _in_archives(self, pattern: str) -> Iterator[str]:
         """Yield all files in the archives that a pattern reaches into."""
@@ -260,7 +266,7 @@ def _glob(base: str, glob: str) -> list[Path]:
     return []
 
 
-def _fitting(names: Iterable[str], patterns: Sequence[str]) -> list[MatchedPath]:
+def _fitting(names: Iterable[str], patterns: Sequence[str], declared: Collection[str]) -> list[MatchedPath]:
     compiled = [compile_pattern(pattern) for pattern in patterns]
-    fits = (next((fit for one in compiled if (fit := match_path(one, name))), None) for name in names)
+    fits = (next((fit for one in compiled if (fit := match_path(one, name, declared))), None) for name in names)
     return [fit for fit in fits if fit]
