@@ -98,6 +98,26 @@ def memory_unit(row: dict[str, str]) -> str:
     return f"<tu>{''.join(variants)}</tu>"
 
 
+def xliff(folder: Path, texts: Texts) -> None:
+    """Write a <file> for each language beside English."""
+    for part, languages in texts.items():
+        content = '<xliff version="1.2">'
+        for code in languages.keys() - {"en"}:
+            content += f'<file source-language="en" target-language="{code}"><body>'
+            for line, other in zip(languages["en"], languages[code], strict=True):
+                content += f"<trans-unit><source>{line}</source><target>{other}</target></trans-unit>"
+            content += "</body></file>"
+        put(folder / f"{part}.xlf", content + "</xliff>")
+
+
+def entry(row: dict[str, str]) -> str:
+    terms = (
+        f'<langSet xml:lang="{code}"><tig><term>{html.escape(text)}</term></tig></langSet>'
+        for code, text in row.items()
+    )
+    return f"<termEntry>{''.join(terms)}</termEntry>"
+
+
 def parquet(folder: Path, texts: Texts) -> None:
     for part, languages in texts.items():
         make_parquet(folder / f"{part}.parquet", languages)
@@ -211,6 +231,14 @@ CASES = {
         {"kind": "tmx", "files": "{component}.tmx"},
         columns("{part}.tmx", memory, memory_unit, "</body></tmx>"),
         spoil("b.tmx", b"<tu>", "b.tmx: read as far as unit 5 ("),
+    ),
+    "xliff": Case(
+        {"kind": "xliff", "files": "{component}.xlf"}, xliff, spoil("b.xlf", b"<", "b.xlf: read as far as unit 5 (")
+    ),
+    "tbx": Case(
+        {"kind": "tbx", "files": "{component}.tbx"},
+        columns("{part}.tbx", lambda _: '<martif xml:lang="en"><text><body>', entry, "</body></text></martif>"),
+        spoil("b.tbx", b"<", "b.tbx: read as far as unit 5 ("),
     ),
     "any": Case(
         {"kind": "any", "files": "{source}-{target}/{component}.tsv"},

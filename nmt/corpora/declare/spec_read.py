@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, Patterns, PatternSection, ReadSection
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
-from nmt.corpora.declare.spec_read_units import Tmx
+from nmt.corpora.declare.spec_read_units import Tbx, Tmx, Xliff
 
 
 class JsonTables(PatternSection):
@@ -155,6 +155,8 @@ Read = Annotated[
     | Parquet
     | TfdsDataset
     | Tmx
+    | Xliff
+    | Tbx
     | AnyPairs,
     Field(discriminator="kind"),
 ]

@@ -20,3 +20,26 @@ class Tmx(Units):
     """
 
     kind: Literal["tmx"] = Field(description="How the corpus is read.")
+
+
+class Xliff(Units):
+    """Localisation files of XLIFF 1.0 to 1.2, 2.0 and 2.1, streamed; the path tells languages that a file does not.
+
+    Left out: inline codes, untranslated units, those with `translate="no"`, and drafts.
+    """
+
+    kind: Literal["xliff"] = Field(description="How the corpus is read.")
+    drafts: bool = Field(
+        False,
+        description="Whether translations count that are not done by their state (new, initial, needs-...) or, where "
+        "they have none, by approved=no.",
+    )
+
+
+class Tbx(Units):
+    """Terminologies, TBX 2 and 3, streamed: every term of an entry pairs with those of other languages.
+
+    Left out: terms that are deprecated, superseded or forbidden.
+    """
+
+    kind: Literal["tbx"] = Field(description="How the corpus is read.")

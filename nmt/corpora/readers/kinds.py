@@ -24,7 +24,7 @@ from nmt.corpora.declare.spec_read import (
     TfdsDataset,
 )
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
-from nmt.corpora.declare.spec_read_units import Tmx
+from nmt.corpora.declare.spec_read_units import Tbx, Tmx, Xliff
 from nmt.corpora.readers.any import resolve_pairs
 from nmt.corpora.readers.ddtp import DdtpReader
 from nmt.corpora.readers.gettext import GettextReader
@@ -35,11 +35,13 @@ from nmt.corpora.readers.parallel_text import ParallelTextReader
 from nmt.corpora.readers.parquet import ParquetReader
 from nmt.corpora.readers.reader import CorpusReader
 from nmt.corpora.readers.sqlite import SqliteReader
+from nmt.corpora.readers.tbx import TbxReader
 from nmt.corpora.readers.text import TextReader
 from nmt.corpora.readers.tfds import TfdsReader, dataset_files, default_folder
 from nmt.corpora.readers.tmx import TmxReader
 from nmt.corpora.readers.tree import Tree
 from nmt.corpora.readers.tsv import TsvReader
+from nmt.corpora.readers.xliff import XliffReader
 from nmt.errors import UserError
 
 Patterns = tuple[str, ...]
@@ -87,6 +89,8 @@ READER_KINDS: dict[str, ReaderKind] = {
     "parquet": ReaderKind(Parquet, ParquetReader),
     "tfds": ReaderKind(TfdsDataset, TfdsReader, files=dataset_files, default_folder=default_folder),
     "tmx": ReaderKind(Tmx, TmxReader),
+    "xliff": ReaderKind(Xliff, XliffReader),
+    "tbx": ReaderKind(Tbx, TbxReader),
     "any": ReaderKind(AnyPairs, None, resolve=resolve_pairs),
 }
 

@@ -9,13 +9,9 @@ from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read_units import Tmx
 from nmt.corpora.readers.tree import Tree
-from nmt.corpora.readers.units import Unit, UnitsReader
+from nmt.corpora.readers.units import NO_LANGUAGE, Unit, UnitsReader
 from nmt.corpora.readers.xml_stream import inline_text, language_attribute, scan_languages, stream_elements
 
-NO_LANGUAGE = "text whose language is not told"
-
-# Their content is the markup of the document that was translated; that of <hi> is text, and <sub> is within these only.
-_CODES = frozenset(("bpt", "ept", "ph", "it", "ut"))
 _ANY = "*all*"  # of `srclang`: every language was translated from
 
 
@@ -45,5 +41,5 @@ class TmxReader(UnitsReader):
                     if not (code := language_attribute(variant)):
                         self._skip(NO_LANGUAGE, f"{found.name} unit {place}")
                     elif (segment := variant.find("seg")) is not None:
-                        variants.append((code, inline_text(segment, _CODES)))
+                        variants.append((code, inline_text(segment)))
                 yield Unit(place, "" if source == _ANY else source, variants)

@@ -12,7 +12,9 @@ from nmt.corpora.readers.reader import EMPTY, Row
 from nmt.corpora.readers.tree import UNREADABLE, Tree
 from nmt.errors import UserError
 
+NO_LANGUAGE = "text whose language is not told"
 NO_SIDE = "unit without text on a side"
+ONE_LANGUAGE = "unit whose texts are all of one language"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,13 @@ class Unit:
       place: its number in the file, from 1.
       source: the file's code of the language that was translated from; empty if it is not told.
       variants: codes of languages, as the file writes them, and texts; a language may have several.
+      left_out: why its texts are no translations of each other; empty: they are.
     """
 
     place: int
     source: str
     variants: Sequence[tuple[str, str]]
+    left_out: str = ""
 
 
 class UnitsReader(FilesReader):
@@ -56,9 +60,14 @@ class UnitsReader(FilesReader):
         except UNREADABLE as error:
             self._unread(found.name, error)
         if not groups:
-            for _ in self._units(found):
-                pass
+            for unit in self._units(found):
+                if unit.left_out:
+                    self._skip(unit.left_out, f"{found.name} unit {unit.place}")
         return groups
+
+    def _without_languages(self) -> UserError:
+        left_out = "".join(f"; left out: {kind} ({count} times)" for kind, count in self.skipped.items())
+        return UserError(f"{super()._without_languages()}{left_out}")
 
     def _units(self, found: MatchedPath) -> Iterator[Unit]:
         """Yield the units of a file as far as it can be read."""
@@ -80,11 +89,11 @@ class UnitsReader(FilesReader):
         for found in self._found:
             for unit in self._units(found):
                 texts = self._texts(unit)
-                if len(texts) < 2:
-                    self._skip(NO_SIDE, f"{found.name} unit {unit.place}")
+                if why := unit.left_out or _one_sided(texts):
+                    self._skip(why, f"{found.name} unit {unit.place}")
                     continue
                 key_language = self._choose_key(unit, texts)
-                used = {one: found for one, found in texts.items() if one in wanted and one != key_language}
+                used = {one: variants for one, variants in texts.items() if one in wanted and one != key_language}
                 yield from _paired(found, unit, key_language, texts[key_language], used)
 
     def _single_rows(self, wanted: frozenset[str]) -> Iterator[Row]:
@@ -117,6 +126,13 @@ class UnitsReader(FilesReader):
     @abstractmethod
     def _read_units(self, found: MatchedPath) -> Iterator[Unit]:
         """Yield the units of a file; an error of `UNREADABLE` ends them where it is damaged."""
+
+
+def _one_sided(texts: Mapping[str, Sequence[str]]) -> str:
+    """Return why the texts of a unit are no pair; empty: they are one."""
+    if len(texts) > 1:
+        return ""
+    return ONE_LANGUAGE if any(len(variants) > 1 for variants in texts.values()) else NO_SIDE
 
 
 def _paired(

@@ -18,14 +18,19 @@ _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([^"']*)""")
 _ENDS_EARLY = ("no element found", "unclosed token")
 
-LANGUAGE_ATTRIBUTES = ("xml:lang", "lang")
+_LANGUAGE_ATTRIBUTES = ("xml:lang", "lang")
+# Inline elements of TMX, XLIFF and TBX whose content is the markup of a document; <sub> is within these only.
+_CODES = frozenset(("bpt", "ept", "ph", "it", "ut"))
+_BREAKS = ("lb", "x-lb", "xlf:lb")  # types of inline elements that are line breaks
+
+StartTag = tuple[str, Mapping[str, str]]  # name and attributes
 
 
 class XmlElement(NamedTuple):
     """An element with all that is in it, and the start tags of the elements around it, outermost first."""
 
     element: Element
-    around: tuple[tuple[str, Mapping[str, str]], ...]  # names and attributes
+    around: tuple[StartTag, ...]
 
 
 def stream_elements(file: IO[bytes], roots: Collection[str], wanted: Collection[str]) -> Iterator[XmlElement]:
@@ -41,13 +46,16 @@ def stream_elements(file: IO[bytes], roots: Collection[str], wanted: Collection[
       ValueError: the file is no XML, ends early, has another root, or declares entities; what comes before is yielded.
     """
     collector, empty = _Collector(roots, wanted), True
-    for chunk in utf8_chunks(file):
-        empty, error = False, collector.feed(chunk)
-        yield from collector.take()
-        if error is not None:
+    try:
+        for chunk in utf8_chunks(file):
+            empty, error = False, collector.feed(chunk)
+            yield from collector.take()
+            if error is not None:
+                raise error
+        if not empty and (error := collector.feed(b"", final=True)) is not None:
             raise error
-    if not empty and (error := collector.feed(b"", final=True)) is not None:
-        raise error
+    finally:
+        collector.close()
 
 
 class _Collector:
@@ -56,8 +64,8 @@ class _Collector:
     def __init__(self, roots: Collection[str], wanted: Collection[str]) -> None:
         self._roots, self._wanted = roots, wanted
         self._prefix = ""
-        self._around: list[tuple[str, Mapping[str, str]]] = []
-        self._within: tuple[tuple[str, Mapping[str, str]], ...] = ()
+        self._around: list[StartTag] = []
+        self._within: tuple[StartTag, ...] = ()
         self._done: list[XmlElement] = []
         self._parser = expat.ParserCreate("utf-8")
         self._parser.buffer_text = True
@@ -79,6 +87,10 @@ class _Collector:
         """Return the elements that are complete since the last call."""
         done, self._done = self._done, []
         return done
+
+    def close(self) -> None:
+        """Part from the parser: the two refer to each other, and would stay in memory until the next collection."""
+        del self._parser
 
     def _open_root(self, name: str, attributes: Mapping[str, str]) -> None:
         prefix, colon, local = name.rpartition(":")
@@ -187,26 +199,16 @@ def scan_languages(file: IO[bytes], names: Collection[str]) -> Iterator[str]:
 
 def language_attribute(element: Element) -> str:
     """Return the code of an element's language, empty if it has none of its own."""
-    return next((code for name in LANGUAGE_ATTRIBUTES if (code := element.get(name, "").strip())), "")
+    return next((code for name in _LANGUAGE_ATTRIBUTES if (code := element.get(name, "").strip())), "")
 
 
-def inline_text(element: Element, codes: Collection[str]) -> str:
-    """Return the text of an element without markup.
-
-    Args:
-      element: with inline elements, such as `<seg>` or `<source>`.
-      codes: names of inline elements whose content is markup and no text; of all others the content is text. One whose
-        type says that it is a line break is a space.
-    """
+def inline_text(element: Element) -> str:
+    """Return the text of an element such as `<seg>` or `<source>` without markup; a line break is a space."""
     parts = [element.text or ""]
     for inner in element:
-        if inner.tag not in codes:
-            parts.append(inline_text(inner, codes))
-        if _breaks_line(inner):
+        if inner.tag not in _CODES:
+            parts.append(inline_text(inner))
+        if any(inner.get(name) in _BREAKS for name in ("type", "ctype", "subType")):
             parts.append(" ")
         parts.append(inner.tail or "")
     return "".join(parts)
-
-
-def _breaks_line(element: Element) -> bool:
-    return any(element.get(name) in ("lb", "xlf:lb", "x-lb") for name in ("type", "ctype", "subType"))
