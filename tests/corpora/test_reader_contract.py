@@ -78,6 +78,10 @@ def descriptions(_: list[str], lines: list[str]) -> str:
     return "\n".join(stanzas)
 
 
+def properties(_: list[str], lines: list[str]) -> str:
+    return "".join(f"k{n:06}={line}\n" for n, line in enumerate(lines))
+
+
 def columns(
     name: str, header: Callable[[list[str]], str], row: Callable[[dict[str, str]], str], footer: str = ""
 ) -> Any:
@@ -239,6 +243,11 @@ CASES = {
         {"kind": "tbx", "files": "{component}.tbx"},
         columns("{part}.tbx", lambda _: '<martif xml:lang="en"><text><body>', entry, "</body></text></martif>"),
         spoil("b.tbx", b"<", "b.tbx: read as far as unit 5 ("),
+    ),
+    "localisation": Case(
+        {"kind": "localisation", "files": "{component}/{language}.properties"},
+        by_language("{part}/{code}.properties", properties),
+        spoil("b/de.properties", b"k=\\u12", "b/de.properties: Invalid"),
     ),
     "any": Case(
         {"kind": "any", "files": "{source}-{target}/{component}.tsv"},

@@ -162,9 +162,17 @@ def test_languages_are_those_of_the_text_then_of_the_file_then_of_the_path(tmp_p
         opened(tmp_path / "c", **untold, files="*.xlf")
     newer = {
         "content": xliff2("<file><unit><segment><source>a</source><target>b</target></segment></unit></file>", ""),
-        "name": "de-fr/a.xlf",
+        "name": "en-fr/a.xlf",
     }
     assert texts(opened(tmp_path / "d", **newer, files="{source}-{target}/*.xlf")) == [("a", {"fr": "b"})]
+
+
+def test_units_of_another_language_than_their_path_are_left_out(tmp_path: Path) -> None:
+    unit = "<trans-unit id='1'><source>door</source><target>Tür</target></trans-unit>"
+    reader = opened(tmp_path, xliff(unit), "messages.fr.xlf", "messages.{language}.xlf")
+    assert rows_and_skipped(reader)[1] == {
+        "unit in another language than its path says, first at messages.fr.xlf unit 1": 1
+    }
 
 
 def test_names_with_a_prefix_are_known(tmp_path: Path) -> None:

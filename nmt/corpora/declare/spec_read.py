@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, Patterns, PatternSection, ReadSection
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
-from nmt.corpora.declare.spec_read_units import Tbx, Tmx, Xliff
+from nmt.corpora.declare.spec_read_units import Localisation, Tbx, Tmx, Xliff
 
 
 class JsonTables(PatternSection):
@@ -30,13 +30,20 @@ class JsonTables(PatternSection):
 
 
 class Gettext(PatternSection):
-    """Message catalogues of gettext, .mo or .po, one file a language (and domain); the messages are the key language.
+    """Message catalogues of gettext, .mo or .po, one file a language (and domain).
+
+    The messages are the key language, or keys of texts that its own catalogue has.
 
     Left out: fuzzy and obsolete messages, and those without a translation.
     """
 
     kind: Literal["gettext"] = Field(description="How the corpus is read.")
     key_language: str = Field("en", description=KEY_LANGUAGE)
+    keyed: bool = Field(
+        False,
+        description="Whether messages are keys, such as `menu.open`, and no text: the key language has catalogues as "
+        "well, and translations are aligned by their keys.",
+    )
     context_mark: str = Field(
         "",
         max_length=1,
@@ -157,6 +164,7 @@ Read = Annotated[
     | Tmx
     | Xliff
     | Tbx
+    | Localisation
     | AnyPairs,
     Field(discriminator="kind"),
 ]

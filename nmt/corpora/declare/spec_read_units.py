@@ -1,8 +1,8 @@
-"""The sections of a declaration on how files of units are read: translation memories, XLIFF and terminologies."""
+"""The sections of a declaration on how translation memories, terminologies and localisation files are read."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, PatternSection
 
@@ -43,3 +43,23 @@ class Tbx(Units):
     """
 
     kind: Literal["tbx"] = Field(description="How the corpus is read.")
+
+
+class Localisation(PatternSection):
+    """Localisation files of programs, one a language, whose strings are aligned by their keys.
+
+    The form follows from the ending: .xml (Android), .properties (Java), .ftl (Fluent), .resx and .resw (.NET),
+    .strings (Apple), .ts (Qt, whose files have both languages). A path without {language} is of the key language.
+    Left out: strings that are not to be translated, references, resources that are no text, unfinished and obsolete
+    translations.
+    """
+
+    kind: Literal["localisation"] = Field(description="How the corpus is read.")
+    key_language: str = Field("en", description=KEY_LANGUAGE)
+
+    @model_validator(mode="after")
+    def _language_at_most_once(self) -> Self:
+        for pattern in self.patterns:
+            if pattern.count("{language}") > 1:
+                raise ValueError(f"{pattern!r} has {{language}} more than once")
+        return self

@@ -38,6 +38,15 @@ class Message:
         if self.plural and self.forms and (last := self.forms[max(self.forms)]):
             yield self.plural, last
 
+    def keyed(self) -> Iterator[tuple[str, str]]:
+        """Yield keys and texts of a catalogue whose messages are keys: of a plural, `one` is first and `other` last."""
+        if not self.plural:
+            yield self.singular, self.forms.get(0, "")
+            return
+        for name, number in (("one", min(self.forms)), ("other", max(self.forms))):
+            if name == "other" or len(self.forms) > 1:
+                yield f"{self.singular} {name}", self.forms[number]
+
 
 def read_catalogue(content: bytes) -> list[Message]:
     """Return the messages of a .mo or .po file but its header, fuzzy and obsolete ones.

@@ -30,7 +30,7 @@ class DdtpReader(DividedReader):
         for row in super()._rows(wanted):
             yield replace(row, component=row.key[0])
 
-    def _parse(self, content: bytes) -> Table:
+    def _parse(self, content: bytes, _: str) -> Table:
         table: Table = {}
         for stanza in content.decode("utf-8", "replace").split("\n\n"):
             package, digest, text = _PACKAGE.search(stanza), _MD5.search(stanza), _FIELD.search(stanza)

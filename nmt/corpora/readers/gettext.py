@@ -1,4 +1,4 @@
-"""Catalogues of gettext (`read.kind: gettext`): the messages are the key language, each catalogue a language."""
+"""Catalogues of gettext (`read.kind: gettext`), one a language; the messages are the key language, or keys."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +13,31 @@ from nmt.corpora.readers.tree import Tree
 from nmt.errors import UserError
 
 _LONGEST_CONTEXT = 40
+_FEWEST_MESSAGES = 10  # of a catalogue, to tell keys from text
+_KEY = re.compile(r"[\w-]+(?:[._:/][\w-]+)+")  # menu.file.open, menu_file_open
+
+
+def open_gettext(spec: CorpusSpec, read: Gettext, tree: Tree, patterns: tuple[str, ...]) -> TableReader:
+    """Return the open corpus of catalogues; raises a UserError as the readers do."""
+    return (KeyedGettextReader if read.keyed else GettextReader)(spec, read, tree, patterns)
+
+
+class KeyedGettextReader(TableReader):
+    """An open corpus of catalogues whose messages are keys; the key language has catalogues as the others do."""
+
+    def __init__(self, spec: CorpusSpec, read: Gettext, tree: Tree, patterns: tuple[str, ...]) -> None:
+        self._accelerators = _accelerator_pattern(read.accelerators)
+        super().__init__(spec, tree, patterns)
+
+    def _parse(self, content: bytes, name: str) -> Table:
+        table: Table = {}
+        for message in read_catalogue(content):
+            for key, text in message.keyed():
+                if text and not text.isspace():
+                    table.setdefault((message.context, key), self._accelerators.sub("", text))
+                else:
+                    self._skip("message without text", f"{name}: {key}")
+        return table
 
 
 class GettextReader(TableReader):
@@ -46,13 +71,23 @@ class GettextReader(TableReader):
                 translations = {language: table[key] for language, table in tables.items() if key in table}
                 yield Row(self.key_language, component, key, key[1], translations)
 
-    def _parse(self, content: bytes) -> Table:
+    def _parse(self, content: bytes, name: str) -> Table:
         table: Table = {}
         for message in read_catalogue(content):
             for text, translation in message.pairs():
                 key: KeyPath = (message.context, self._shown(self._context.sub("", text)))
                 table.setdefault(key, self._shown(translation))
+        self._check_text(name, [text for _, text in table])
         return table
+
+    def _check_text(self, name: str, messages: Sequence[str]) -> None:
+        """Raise UserError if most messages are keys: each would be taken for a text of the key language."""
+        keys = [message for message in messages if _KEY.fullmatch(message)]
+        if len(messages) >= _FEWEST_MESSAGES and len(keys) > len(messages) // 2:
+            raise UserError(
+                f"corpus {self.spec.name}: most messages of {name} are keys and no {self.key_language} text, such as "
+                f"{keys[0]}; say keyed: true under read, with a catalogue of {self.key_language}"
+            )
 
     def _shown(self, text: str) -> str:
         """Return a text as a person sees it, without the marks of accelerator keys."""

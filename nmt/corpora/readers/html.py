@@ -26,7 +26,7 @@ class HtmlReader(DividedReader):
         self.sentences = read.sentences
         super().__init__(spec, tree, patterns)
 
-    def _parse(self, content: bytes) -> Table:
+    def _parse(self, content: bytes, _: str) -> Table:
         page = content.decode("utf-8-sig", "replace")
         if self._by_id:
             texts = ((identity, _plain(inner)) for _, identity, inner in _WITH_ID.findall(page))

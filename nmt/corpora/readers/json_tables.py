@@ -17,7 +17,7 @@ class JsonTablesReader(TableReader):
         self._keys = [tuple(pattern.split("/")) for pattern in read.keys]
         super().__init__(spec, tree, patterns)
 
-    def _parse(self, content: bytes) -> Table:
+    def _parse(self, content: bytes, _: str) -> Table:
         table = json.loads(content.removeprefix(b"\xef\xbb\xbf"))
         if not isinstance(table, dict):
             raise ValueError("not an object")

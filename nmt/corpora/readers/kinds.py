@@ -24,13 +24,14 @@ from nmt.corpora.declare.spec_read import (
     TfdsDataset,
 )
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
-from nmt.corpora.declare.spec_read_units import Tbx, Tmx, Xliff
+from nmt.corpora.declare.spec_read_units import Localisation, Tbx, Tmx, Xliff
 from nmt.corpora.readers.any import resolve_pairs
 from nmt.corpora.readers.ddtp import DdtpReader
-from nmt.corpora.readers.gettext import GettextReader
+from nmt.corpora.readers.gettext import open_gettext
 from nmt.corpora.readers.html import HtmlReader
 from nmt.corpora.readers.json_tables import JsonTablesReader
 from nmt.corpora.readers.jsonl import JsonlReader
+from nmt.corpora.readers.localisation import open_localisation
 from nmt.corpora.readers.parallel_text import ParallelTextReader
 from nmt.corpora.readers.parquet import ParquetReader
 from nmt.corpora.readers.reader import CorpusReader
@@ -78,7 +79,7 @@ class ReaderKind:
 
 READER_KINDS: dict[str, ReaderKind] = {
     "json_tables": ReaderKind(JsonTables, JsonTablesReader),
-    "gettext": ReaderKind(Gettext, GettextReader),
+    "gettext": ReaderKind(Gettext, open_gettext),
     "html": ReaderKind(HtmlTables, HtmlReader),
     "ddtp": ReaderKind(Descriptions, DdtpReader),
     "sqlite": ReaderKind(Sqlite, SqliteReader),
@@ -91,6 +92,7 @@ READER_KINDS: dict[str, ReaderKind] = {
     "tmx": ReaderKind(Tmx, TmxReader),
     "xliff": ReaderKind(Xliff, XliffReader),
     "tbx": ReaderKind(Tbx, TbxReader),
+    "localisation": ReaderKind(Localisation, open_localisation),
     "any": ReaderKind(AnyPairs, None, resolve=resolve_pairs),
 }
 

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.readers.reader import EMPTY, CorpusReader, KeyPath, Row, check_codes, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Tree
@@ -24,7 +25,7 @@ class TableReader(CorpusReader):
         self._tree = tree
         self._names: dict[tuple[str, str], list[str]] = defaultdict(list)  # by (component, code of the corpus)
         for found in tree.find(patterns):
-            self._names[found.component, found.language].append(found.name)
+            self._names[found.component, self._code(found)].append(found.name)
         codes = match_codes(spec, self._used(sorted({code for _, code in self._names})))
         together: dict[str, list[str]] = defaultdict(list)
         for component, code in self._names:
@@ -36,6 +37,10 @@ class TableReader(CorpusReader):
         self.unregistered = codes.unregistered
         self.languages = sorted(self._codes_of)
         self._check(patterns)
+
+    def _code(self, found: MatchedPath) -> str:
+        """Return the corpus's code of the language of a file."""
+        return found.language
 
     def _used(self, codes: Iterable[str]) -> Iterable[str]:
         """Return those of the corpus's codes that are looked at."""
@@ -72,7 +77,7 @@ class TableReader(CorpusReader):
         for name in (name for code in codes for name in self._names.get((component, code), ())):
             try:
                 content = self._tree.read(name)
-                table = (self._parse(content) if content else {}) | table
+                table = (self._parse(content, name) if content else {}) | table
             except UNREADABLE as error:
                 self._unread(name, error)
                 continue
@@ -81,8 +86,13 @@ class TableReader(CorpusReader):
         return table
 
     @abstractmethod
-    def _parse(self, content: bytes) -> Table:
-        """Return the texts of a table by their keys; an error of `UNREADABLE` says that it is none."""
+    def _parse(self, content: bytes, name: str) -> Table:
+        """Return the texts of a table by their keys; an error of `UNREADABLE` says that it is none.
+
+        Args:
+          content: of the file, which is not empty.
+          name: of the file, for what is left out of it.
+        """
 
     def close(self) -> None:
         """Close the corpus's files."""

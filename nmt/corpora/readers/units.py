@@ -15,6 +15,7 @@ from nmt.errors import UserError
 NO_LANGUAGE = "text whose language is not told"
 NO_SIDE = "unit without text on a side"
 ONE_LANGUAGE = "unit whose texts are all of one language"
+OTHER_LANGUAGE = "unit in another language than its path says"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class UnitsReader(FilesReader):
         super().__init__(spec, tree)
         self._found = tree.find(patterns)
         self._check(patterns, len(self._found))
-        self._source_of: dict[str, str] = {}  # canonical codes by those of languages that were translated from
+        self._canonical: dict[str, str] = {"": ""}  # codes that the registry knows by codes of headers and paths
         groups = [group for one in self._found for group in self._groups(one)]
         self._language_of, self.unregistered = unite_codes(spec, {code for group in groups for code in group})
         known = self._language_of.keys()
@@ -114,10 +115,18 @@ class UnitsReader(FilesReader):
 
     def _choose_key(self, unit: Unit, texts: Mapping[str, Sequence[str]]) -> str:
         """Return the key language, or else the one that was translated from, or else the first."""
-        if unit.source not in self._source_of:
-            self._source_of[unit.source] = unite_codes(self.spec, [unit.source])[0].get(unit.source, "")
-        preferred = (self.key_language, self._source_of[unit.source])
+        preferred = (self.key_language, self._known(unit.source))
         return next((one for one in preferred if one in texts), next(iter(texts)))
+
+    def _known(self, code: str) -> str:
+        """Return the canonical code of a language, empty if it is unknown or not used."""
+        if code not in self._canonical:
+            self._canonical[code] = unite_codes(self.spec, [code])[0].get(code, "")
+        return self._canonical[code]
+
+    def _contradicts(self, code: str, path: str) -> bool:
+        """Return whether a file tells a language, and its path another one."""
+        return bool(self._known(code) and self._known(path)) and self._known(code) != self._known(path)
 
     @abstractmethod
     def _find_groups(self, found: MatchedPath) -> Iterator[frozenset[str]]:

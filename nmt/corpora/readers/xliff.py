@@ -12,7 +12,7 @@ from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read_units import Xliff
 from nmt.corpora.readers.tree import Tree
-from nmt.corpora.readers.units import Unit, UnitsReader
+from nmt.corpora.readers.units import OTHER_LANGUAGE, Unit, UnitsReader
 from nmt.corpora.readers.xml_stream import StartTag, XmlElement, inline_text, language_attribute, stream_elements
 from nmt.errors import UserError
 
@@ -52,23 +52,35 @@ class XliffReader(UnitsReader):
     def _read_units(self, found: MatchedPath) -> Iterator[Unit]:
         with self._tree.plain(found.name) as file:
             for place, unit in enumerate(stream_elements(file, ("xliff",), ("trans-unit", "unit")), start=1):
-                source, target = _languages(unit.around, found)
+                source, target = _languages(unit.around)
                 for segment in _segments(unit.element):
-                    yield self._unit(place, segment, source, target, _is_translated(unit))
+                    variants = [
+                        (_code(segment.source) or source or found.source, _text(segment.source)),
+                        (_code(segment.target) or target or _target(found), _text(segment.target)),
+                    ]
+                    left_out = self._left_out(segment, variants, found) if _is_translated(unit) else NOT_TO_TRANSLATE
+                    yield Unit(place, variants[0][0], variants, left_out)
 
-    def _unit(self, place: int, segment: _Segment, source: str, target: str, is_translated: bool) -> Unit:
-        source = (language_attribute(segment.source) if segment.source is not None else "") or source
-        target = (language_attribute(segment.target) if segment.target is not None else "") or target
-        text, translation = _text(segment.source), _text(segment.target)
-        if not is_translated:
-            left_out = NOT_TO_TRANSLATE
-        elif not translation:
-            left_out = UNTRANSLATED
-        elif segment.draft and not self._drafts:
-            left_out = f"draft unit ({segment.draft})"
-        else:
-            left_out = "" if target else NO_TARGET_LANGUAGE
-        return Unit(place, source, [(source, text), (target, translation)], left_out)
+    def _left_out(self, segment: _Segment, variants: Sequence[tuple[str, str]], found: MatchedPath) -> str:
+        """Return why a segment is left out; empty: it is not."""
+        (source, _), (target, translation) = variants
+        if not translation:
+            return UNTRANSLATED
+        if segment.draft and not self._drafts:
+            return f"draft unit ({segment.draft})"
+        if not target:
+            return NO_TARGET_LANGUAGE
+        contradicts = self._contradicts(source, found.source) or self._contradicts(target, _target(found))
+        return OTHER_LANGUAGE if contradicts else ""
+
+
+def _target(found: MatchedPath) -> str:
+    """Return the code of the language of translations that a path tells, or nothing."""
+    return found.target or found.language
+
+
+def _code(element: Element | None) -> str:
+    return "" if element is None else language_attribute(element)
 
 
 def _text(element: Element | None) -> str:
@@ -76,11 +88,12 @@ def _text(element: Element | None) -> str:
     return "" if text.isspace() else text
 
 
-def _languages(around: Sequence[StartTag], found: MatchedPath) -> tuple[str, str]:
-    """Return the codes of source and target that the file tells, or else its path."""
+def _languages(around: Sequence[StartTag]) -> tuple[str, str]:
+    """Return the codes of the languages of source and target that the file tells, empty where it does not."""
     told = {key: value for _, attributes in around for key, value in attributes.items()}
-    source = told.get("source-language") or told.get("srcLang") or found.source
-    return source, told.get("target-language") or told.get("trgLang") or found.target or found.language
+    names = (("source-language", "srcLang"), ("target-language", "trgLang"))
+    source, target = (next((told[name] for name in either if told.get(name)), "") for either in names)
+    return source, target
 
 
 def _is_translated(unit: XmlElement) -> bool:

@@ -208,7 +208,7 @@ def inline_text(element: Element) -> str:
     for inner in element:
         if inner.tag not in _CODES:
             parts.append(inline_text(inner))
-        if any(inner.get(name) in _BREAKS for name in ("type", "ctype", "subType")):
+        if inner.tag == "br" or any(inner.get(name) in _BREAKS for name in ("type", "ctype", "subType")):
             parts.append(" ")
         parts.append(inner.tail or "")
     return "".join(parts)
