@@ -12,6 +12,10 @@ put no spaces between words (Japanese, Thai, Lao, Khmer, Burmese and Shan, Tibet
 would be whole sentences; `13a`, sacreBLEU's default, for all others. Korean has `13a` too: it spaces its phrases, so
 its word n-grams mean as much as those of other agglutinative languages; `ko-mecab` would need a dictionary.
 
+An alias with a region names the entry of the script that is usual there, where it is another than elsewhere: `kk-CN` is
+Kazakh in Arabic script. These are all of the likely subtags of CLDR (as in Babel 2.19) for these languages. Such an
+alias, and one with a script, holds for every ISO code of its language: `kaz-CN` as well.
+
 A languages.tsv in ./data adds rows to those shipped, and replaces those with the same code.
 """
 
@@ -19,6 +23,7 @@ import difflib
 import functools
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -41,6 +46,8 @@ _FORMS = {
     "native": re.compile(r".*\w.*"),
     "tokenizer": re.compile("|".join(TOKENIZERS)),
 }
+_BARE = re.compile(r"[a-z]{2,3}")
+_WITH_SUBTAG = re.compile(r"[a-z]{2,3}-([A-Z][a-z]{3}|[A-Z]{2})")
 _ANY_REGION = re.compile(r"[-_]([A-Za-z]{2}|[0-9]{3})$")
 _UPPER_REGION = re.compile(r"[-_]([A-Z]{2}|[0-9]{3})$")
 
@@ -194,8 +201,9 @@ def read_registry(paths: Sequence[Path]) -> Registry:
     for path in reversed(paths):
         rows.update((row.language.code, row) for row in _read_rows(path))
     owners: dict[str, _Row] = {}
+    bare = _group_codes(row.language for row in rows.values())
     for row in rows.values():
-        for spelling in row.language.spellings:
+        for spelling in (*row.language.spellings, *_derive_spellings(row.language, bare)):
             owner = owners.setdefault(_key(spelling), row)
             if owner is not row:
                 raise UserError(
@@ -203,6 +211,26 @@ def read_registry(paths: Sequence[Path]) -> Registry:
                 )
     languages = sorted((row.language for row in rows.values()), key=lambda language: language.code)
     return Registry(tuple(languages), {key: row.language for key, row in owners.items()})
+
+
+def _group_codes(known: Iterable[Language]) -> dict[str, set[str]]:
+    """Return, for each code without subtags, all codes that mean the same: `uz`, `uzb` and `uzn`."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for language in known:
+        base, *subtags = language.code.split("-")
+        if not subtags or subtags == [language.script]:
+            groups[base] |= {base, language.iso639_3, *filter(_BARE.fullmatch, language.aliases)}
+    return {code: group for group in groups.values() for code in group}
+
+
+def _derive_spellings(language: Language, bare: Mapping[str, set[str]]) -> Iterator[str]:
+    """Yield every ISO code of a language with its script, and with the subtags of its aliases."""
+    base, *subtags = language.code.split("-")
+    if not subtags or subtags == [language.script]:
+        yield from (f"{code}-{language.script}" for code in bare[base])
+    for alias in filter(_WITH_SUBTAG.fullmatch, language.aliases):
+        code, _, subtag = alias.partition("-")
+        yield from (f"{other}-{subtag}" for other in bare.get(code, ()))
 
 
 @functools.cache

@@ -43,6 +43,66 @@ tsn_Latn tso_Latn tuk_Latn tum_Latn tur_Latn twi_Latn tzm_Tfng uig_Arab ukr_Cyrl
 vec_Latn vie_Latn war_Latn wol_Latn xho_Latn ydd_Hebr yor_Latn yue_Hant zho_Hans zho_Hant zsm_Latn zul_Latn
 """)
 
+# The languages of FLORES+ (openlanguagedata/flores_plus, its card of 2026), those of one split as well.
+FLORES_PLUS = words("""
+ace_Arab ace_Latn acm_Arab acq_Arab aeb_Arab afr_Latn als_Latn amh_Ethi apc_Arab_nort3139 apc_Arab_sout3123 apd_Arab
+arb_Arab arb_Latn arg_Latn ars_Arab ary_Arab arz_Arab asm_Beng ast_Latn awa_Deva ayr_Latn azb_Arab azj_Latn bak_Cyrl
+bam_Latn ban_Latn bel_Cyrl bem_Latn ben_Beng bho_Deva bjn_Arab bjn_Latn bod_Tibt bos_Latn brx_Deva bug_Latn bul_Cyrl
+cat_Latn cat_Latn_vale1252 ceb_Latn ces_Latn chv_Cyrl cjk_Latn ckb_Arab cmn_Hans cmn_Hant crh_Latn cym_Latn dan_Latn
+dar_Cyrl deu_Latn dgo_Deva dik_Latn dyu_Latn dzo_Tibt ekk_Latn ell_Grek eng_Latn epo_Latn eus_Latn ewe_Latn fao_Latn
+fij_Latn fil_Latn fin_Latn fon_Latn fra_Latn fur_Latn fuv_Latn gaz_Latn gla_Latn gle_Latn glg_Latn gom_Deva gug_Latn
+guj_Gujr hat_Latn hau_Latn heb_Hebr hin_Deva hne_Deva hrv_Latn hun_Latn hye_Armn ibo_Latn ilo_Latn ind_Latn isl_Latn
+ita_Latn jav_Latn jpn_Jpan kaa_Latn kab_Latn kac_Latn kam_Latn kan_Knda kas_Arab kas_Deva kat_Geor kaz_Cyrl kbp_Latn
+kea_Latn khk_Cyrl khk_Mong khm_Khmr kik_Latn kin_Latn kir_Cyrl kjh_Cyrl kmb_Latn kmr_Latn knc_Arab knc_Latn kor_Hang
+ktu_Latn lao_Laoo lij_Latn lim_Latn lin_Latn lit_Latn lld_Latn lld_Latn_gard1241 lmo_Latn ltg_Latn ltz_Latn lua_Latn
+lug_Latn luo_Latn lus_Latn lvs_Latn mag_Deva mai_Deva mal_Mlym mar_Deva mfe_Latn mhr_Cyrl min_Arab min_Latn mkd_Cyrl
+mlt_Latn mni_Beng mni_Mtei mos_Latn mri_Latn mya_Mymr myv_Cyrl nld_Latn nno_Latn nob_Latn nob_Latn_radical npi_Deva
+nqo_Nkoo nso_Latn nus_Latn nya_Latn oci_Latn oci_Latn_aran1260 ory_Orya pag_Latn pan_Guru pap_Latn pbt_Arab pes_Arab
+plt_Latn pol_Latn por_Latn prs_Arab quy_Latn ron_Latn run_Latn rus_Cyrl sag_Latn san_Deva sat_Olck scn_Latn shn_Mymr
+sin_Sinh slk_Latn slv_Latn smo_Latn sna_Latn snd_Arab snd_Deva som_Latn sot_Latn spa_Latn srd_Latn srp_Cyrl ssw_Latn
+sun_Latn swe_Latn swh_Latn szl_Latn tam_Taml taq_Latn taq_Tfng tat_Cyrl tel_Telu tgk_Cyrl tha_Thai tir_Ethi tpi_Latn
+tsn_Latn tso_Latn tuk_Latn tum_Latn tur_Latn twi_Latn_akua1239 twi_Latn_asan1239 tyv_Cyrl udm_Cyrl uig_Arab ukr_Cyrl
+umb_Latn urd_Arab uzn_Latn uzs_Arab vec_Latn vie_Latn vmw_Latn war_Latn wol_Latn wuu_Hans xho_Latn ydd_Hebr yor_Latn
+yue_Hant zgh_Tfng zsm_Latn zul_Latn
+""")
+
+# Codes of FLORES-200 that FLORES+ writes otherwise.
+RENAMED = {
+    "aka_Latn": "twi_Latn_akua1239",
+    "ajp_Arab": "apc_Arab_sout3123",
+    "apc_Arab": "apc_Arab_nort3139",
+    "est_Latn": "ekk_Latn",
+    "grn_Latn": "gug_Latn",
+    "kon_Latn": "ktu_Latn",
+    "sat_Beng": "sat_Olck",
+    "tgl_Latn": "fil_Latn",
+    "twi_Latn": "twi_Latn_asan1239",
+    "tzm_Tfng": "zgh_Tfng",
+    "zho_Hans": "cmn_Hans",
+    "zho_Hant": "cmn_Hant",
+}
+# Varieties of a language, for which the registry has no entry of their own.
+VARIETIES = {"cat_Latn_vale1252", "lld_Latn_gard1241", "nob_Latn_radical", "oci_Latn_aran1260"}
+
+# CLDR, likely subtags (as in Babel 2.19): regions whose usual script is not that of the language elsewhere.
+REGIONS = {
+    "az": {"IQ": "Arab", "IR": "Arab", "RU": "Cyrl"},
+    "ha": {"CM": "Arab", "SD": "Arab"},
+    "kk": {"AF": "Arab", "CN": "Arab", "IR": "Arab", "MN": "Arab"},
+    "ku": {"AM": "Cyrl", "AZ": "Cyrl", "GE": "Cyrl", "IQ": "Arab", "IR": "Arab", "LB": "Arab", "TM": "Cyrl"},
+    "ky": {"CN": "Arab", "TR": "Latn"},
+    "mn": {"CN": "Mong"},
+    "ms": {"CC": "Arab"},
+    "pa": {"PK": "Arab"},
+    "sd": {"IN": "Deva"},
+    "sr": {"ME": "Latn", "RO": "Latn", "TR": "Latn"},
+    "tg": {"PK": "Arab"},
+    "ug": {"KZ": "Cyrl", "MN": "Cyrl"},
+    "uz": {"AF": "Arab", "CN": "Cyrl"},
+    "yue": {"CN": "Hans"},
+    "zh": dict.fromkeys(words("AU BN GB GF HK ID MO PA PF PH SR TH TW US VN"), "Hant"),
+}
+
 # Fan et al. 2020, table 1: the hundred languages of M2M-100, by its codes.
 M2M_100 = words("""
 af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr ht hu hy id ig
@@ -70,6 +130,8 @@ FLORES_101 = {
 
 # ISO 15924 code -> how Unicode names the letters of that script.
 SCRIPTS = {
+    "Mong": "MONGOLIAN",
+    "Nkoo": "NKO",
     "Arab": "ARABIC",
     "Armn": "ARMENIAN",
     "Beng": "BENGALI",
@@ -186,6 +248,46 @@ def test_no_spelling_names_two_languages() -> None:
                 assert get(form) is language, form
             owners.setdefault(spelling.casefold(), set()).add(language.code)
     assert {spelling: codes for spelling, codes in owners.items() if len(codes) > 1} == {}
+
+
+def test_flores_plus_is_known_each_code_of_another_language() -> None:
+    assert len(FLORES_PLUS) == 230
+    owners = {code: get(code) for code in FLORES_PLUS}
+    for code, language in owners.items():
+        assert language.script == code.split("_")[1], code
+    assert len({owners[code].code for code in owners.keys() - VARIETIES}) == len(FLORES_PLUS) - len(VARIETIES)
+    assert {get(before).code for before in RENAMED} == {get(after).code for after in RENAMED.values()}
+    assert all(get(before) is get(after) for before, after in RENAMED.items())
+
+
+@pytest.mark.parametrize(("base", "region"), [(base, region) for base, found in REGIONS.items() for region in found])
+def test_a_region_that_decides_the_script_is_honoured(base: str, region: str) -> None:
+    language = get(f"{base}-{region}")
+    assert language.script == REGIONS[base][region]
+    bare = next(one for one in all_languages() if base in (one.code, *one.aliases))
+    assert bare.script != language.script
+    assert get(f"{bare.iso639_3}_{region}") is language
+    assert get(f"{base}-{bare.script}-{region}") is bare  # a script that is written wins
+
+
+def test_every_code_counts_with_the_script_of_its_entry() -> None:
+    for language in all_languages():
+        base, *subtags = language.code.split("-")
+        if subtags not in ([], [language.script]):
+            continue
+        siblings = [one for one in all_languages() if one.code.split("-")[0] == base]
+        texts = (text for one in siblings for text in (base, one.iso639_3, *one.aliases))
+        for code in {text for text in texts if text.isascii() and text.islower() and len(text) in (2, 3)} - {"pb"}:
+            assert get(f"{code}-{language.script}") is language, code
+            assert get(f"{code}_{language.script.lower()}") is language, code
+
+
+@pytest.mark.parametrize(
+    "code",
+    words("aze-Latn uzb-Latn kur_Latn msa_Latn lav_Latn sqi_Latn ara_Arab mlg_Latn yid_Hebr ful_Latn chi_Hant mo_Latn"),
+)
+def test_macrolanguages_with_a_script(code: str) -> None:
+    assert get(code).script == code.replace("-", "_").split("_")[1]
 
 
 def test_aliases_are_not_what_follows_from_other_columns() -> None:

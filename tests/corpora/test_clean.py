@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nmt import languages
 from nmt.config import CleanConfig
 from nmt.corpora.clean import Filters, Reason, digit_template, fold, normalise
 from nmt.corpora.clean.filters import digit_overlap, same_hosts
@@ -376,3 +377,11 @@ def test_identification_asks_for_sure_answers_only(monkeypatch: pytest.MonkeyPat
     text = "Das Gerät ist schon eingerichtet"
     for language, reason in (("de", None), ("en", Reason.LANGUAGE), ("nds", None)):
         assert reject_translation(KEY, text, sure, language) is reason
+
+
+@pytest.mark.parametrize("language", languages.all_languages(), ids=lambda language: language.code)
+def test_the_script_of_every_language_is_known(language: languages.Language) -> None:
+    """A text in the language's own letters is in its script, and one in letters of another script is not."""
+    assert writing(language.code).share(language.native) == 1.0, language.native
+    other = "Ελληνικά" if language.script != "Grek" else "русский"
+    assert writing(language.code).share(other) == 0.0
