@@ -32,6 +32,7 @@ class Case:
       damage: makes some text of component b unusable; returns a piece of the note that names the place.
       changes: other keys of the declaration, given the folder.
       unknown: whether a code of a language can be unknown.
+      index: bytes that an index of the corpus may hold for each row; its texts are on the disk.
     """
 
     read: dict[str, Any]
@@ -39,6 +40,7 @@ class Case:
     damage: Callable[[Path], str]
     changes: dict[str, Any] = field(default_factory=dict)
     unknown: bool = True
+    index: int = 0
 
 
 def put(path: Path, content: bytes | str) -> None:
@@ -153,6 +155,36 @@ def dataset(folder: Path, texts: Texts) -> None:
     make_dataset(folder / "toy" / "1.0.0", feature, records, "array_record")
 
 
+def alignments(folder: Path, texts: Texts) -> None:
+    """Write a file a document and language, and an alignment of every language with English."""
+    for part, languages in texts.items():
+        for code, lines in languages.items():
+            sentences = "".join(f'<s id="{n}">{html.escape(line)}</s>' for n, line in enumerate(lines))
+            put(folder / "xml" / code / f"{part}.xml", f"<text>{sentences}</text>")
+    for code in {*next(iter(texts.values()))} - {"en"}:
+        groups = (
+            f'<linkGrp fromDoc="{code}/{part}.xml.gz" toDoc="en/{part}.xml.gz">'
+            + "".join(f'<link xtargets="{n};{n}"/>' for n in range(len(languages["en"])))
+            + "</linkGrp>"
+            for part, languages in texts.items()
+        )
+        put(folder / f"{code}-en.xml", f"<cesAlign>{''.join(groups)}</cesAlign>")
+
+
+def sentences_and_links(folder: Path, texts: Texts) -> None:
+    sentences, links, number = [], [], 0
+    for languages in texts.values():
+        for cells in zip(*languages.values(), strict=True):
+            sentences += [
+                f"{number + n}\t{code}\t{cell}\n" for n, (code, cell) in enumerate(zip(languages, cells, strict=True))
+            ]
+            of = dict(zip(languages, range(number, number + len(languages)), strict=True))
+            links += [f"{of['en']}\t{one}\n{one}\t{of['en']}\n" for code, one in of.items() if code != "en"]
+            number += len(languages)
+    put(folder / "sentences.csv", "".join(sentences))
+    put(folder / "links.csv", "".join(links))
+
+
 def spoil(name: str, content: bytes, note: str, *, appended: bool = True) -> Callable[[Path], str]:
     """Write bytes to a file, or behind its end."""
 
@@ -249,6 +281,17 @@ CASES = {
         by_language("{part}/{code}.properties", properties),
         spoil("b/de.properties", b"k=\\u12", "b/de.properties: Invalid"),
     ),
+    "opus_xml": Case(
+        {"kind": "opus_xml", "files": "{source}-{target}.xml", "sentences": "xml/{path}"},
+        alignments,
+        spoil("xml/de/b.xml", b"<", "xml/de/b.xml: read as far as sentence 5 ("),
+    ),
+    "tatoeba": Case(
+        {"kind": "tatoeba", "files": "sentences.csv", "links": "links.csv"},
+        sentences_and_links,
+        spoil("sentences.csv", b"999\tde\t\xff\n", "first at sentences.csv:31"),
+        index=120,
+    ),
     "any": Case(
         {"kind": "any", "files": "{source}-{target}/{component}.tsv"},
         columns("de-en/{part}.tsv", lambda _: "", lambda row: f"{row['de']}\t{row['en']}\n"),
@@ -308,7 +351,7 @@ def test_memory_does_not_grow_with_the_corpus(kind: str, tmp_path: Path) -> None
             tracemalloc.stop()
         assert rows >= 1000 * count
     # A list of the rows alone would be six times as much.
-    assert peaks[1] < 2 * peaks[0]
+    assert peaks[1] < 2 * peaks[0] + 24_000 * CASES[kind].index
 
 
 @KINDS
@@ -336,7 +379,7 @@ def test_unknown_codes_are_named_and_left_out(kind: str, tmp_path: Path) -> None
 @KINDS
 def test_single_texts_where_the_form_has_them(kind: str, tmp_path: Path) -> None:
     CASES[kind].write(tmp_path, make_texts(3))
-    if kind in ("parallel_text", "any"):
+    if kind in ("parallel_text", "opus_xml", "any"):
         with pytest.raises(UserError, match=r"is of pairs: monolingual text by lines is read.kind: text"):
             opened(kind, tmp_path, monolingual=True)
         return

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, Patterns, PatternSection, ReadSection
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
+from nmt.corpora.declare.spec_read_links import OpusXml, Tatoeba
 from nmt.corpora.declare.spec_read_units import Localisation, Tbx, Tmx, Xliff
 
 
@@ -165,6 +166,8 @@ Read = Annotated[
     | Xliff
     | Tbx
     | Localisation
+    | OpusXml
+    | Tatoeba
     | AnyPairs,
     Field(discriminator="kind"),
 ]

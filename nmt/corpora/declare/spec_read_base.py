@@ -30,6 +30,13 @@ def _check_patterns(patterns: Any) -> Any:
 
 
 Patterns = Annotated[str | tuple[str, ...], BeforeValidator(_check_patterns)]
+
+
+def list_patterns(patterns: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return all patterns of a key."""
+    return (patterns,) if isinstance(patterns, str) else patterns
+
+
 KEY_LANGUAGE = "Language that all others are translated from; its text identifies a row."
 
 
@@ -42,6 +49,11 @@ class ReadSection(Section):
 
     texts: ClassVar[Literal["pairs", "single", "either"]] = "either"
 
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """Patterns of further files, which those of `files` go with."""
+        return ()
+
 
 class PatternSection(ReadSection):
     """The part that all kinds that read files by a pattern have in common."""
@@ -52,7 +64,7 @@ class PatternSection(ReadSection):
     @property
     def patterns(self) -> tuple[str, ...]:
         """All patterns of `files`."""
-        return (self.files,) if isinstance(self.files, str) else self.files
+        return list_patterns(self.files)
 
     def require_once(self, *names: str) -> None:
         """Raise a ValueError where a pattern does not have each of some fields once."""

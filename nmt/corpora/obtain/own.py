@@ -44,6 +44,7 @@ class OwnCorpus:
 
     read: Read
     patterns: tuple[str, ...]
+    companions: tuple[str, ...]  # patterns of further files, which those of the patterns go with
     folder: str
 
     @property
@@ -63,9 +64,9 @@ def own_files(spec: CorpusSpec, progress: Reporter = SILENT) -> list[OwnFile]:
       UserError: the declaration's path has a variable that is not set in the environment.
     """
     own = find_own(spec)
-    files, wanted = Files(own.folder), tuple(map(READER_KINDS[own.read.kind].files, own.patterns))
+    files, main = Files(own.folder), map(READER_KINDS[own.read.kind].files, own.patterns)
     files.declared = frozenset(spec.languages)
-    names = files.sources(wanted)
+    names = files.sources([*main, *own.companions])
     here = [Path(path) for name in names if not is_remote(path := files.full_path(name))]
     digests = dict(zip(map(str, here), known_sha256s(here, progress), strict=True))
     return list(_described(files, names, digests))
@@ -92,8 +93,9 @@ def find_own(spec: CorpusSpec) -> OwnCorpus:
     patterns = tuple(expand_variables(pattern, what) for pattern in spec.read.patterns)
     folder = expand_variables(getattr(spec.obtain, "folder", ""), what)
     read, patterns = resolve_reading(spec, patterns)
-    own = OwnCorpus(read, patterns, folder or READER_KINDS[read.kind].default_folder())
-    for pattern in own.patterns:
+    companions = tuple(expand_variables(pattern, what) for pattern in read.companions)
+    own = OwnCorpus(read, patterns, companions, folder or READER_KINDS[read.kind].default_folder())
+    for pattern in (*own.patterns, *own.companions):
         _check_archive(what, pattern, own.folder)
     return own
 

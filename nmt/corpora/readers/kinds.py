@@ -24,6 +24,7 @@ from nmt.corpora.declare.spec_read import (
     TfdsDataset,
 )
 from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
+from nmt.corpora.declare.spec_read_links import OpusXml, Tatoeba
 from nmt.corpora.declare.spec_read_units import Localisation, Tbx, Tmx, Xliff
 from nmt.corpora.readers.any import resolve_pairs
 from nmt.corpora.readers.ddtp import DdtpReader
@@ -32,10 +33,12 @@ from nmt.corpora.readers.html import HtmlReader
 from nmt.corpora.readers.json_tables import JsonTablesReader
 from nmt.corpora.readers.jsonl import JsonlReader
 from nmt.corpora.readers.localisation import open_localisation
+from nmt.corpora.readers.opus_xml import OpusXmlReader
 from nmt.corpora.readers.parallel_text import ParallelTextReader
 from nmt.corpora.readers.parquet import ParquetReader
 from nmt.corpora.readers.reader import CorpusReader
 from nmt.corpora.readers.sqlite import SqliteReader
+from nmt.corpora.readers.tatoeba import TatoebaReader
 from nmt.corpora.readers.tbx import TbxReader
 from nmt.corpora.readers.text import TextReader
 from nmt.corpora.readers.tfds import TfdsReader, dataset_files, default_folder
@@ -93,6 +96,8 @@ READER_KINDS: dict[str, ReaderKind] = {
     "xliff": ReaderKind(Xliff, XliffReader),
     "tbx": ReaderKind(Tbx, TbxReader),
     "localisation": ReaderKind(Localisation, open_localisation),
+    "opus_xml": ReaderKind(OpusXml, OpusXmlReader),
+    "tatoeba": ReaderKind(Tatoeba, TatoebaReader),
     "any": ReaderKind(AnyPairs, None, resolve=resolve_pairs),
 }
 

@@ -114,9 +114,13 @@ class CorpusReader(ABC):
         self._noted_at_opening = [*unreadable, *notes], skipped, first
         self.unreadable = [*self._noted_at_opening[0]]
 
-    def _skip(self, kind: str, place: str) -> None:
-        """Count something that is left out; `place` is where it is: NAME or NAME:LINE."""
-        self.skipped[self._first.setdefault(kind, f"{kind}, first at {place}")] += 1
+    def _skip(self, kind: str, place: str, count: int = 1) -> None:
+        """Count something that is left out; `place` is where the first is: NAME or NAME:LINE.
+
+        With a count of 0 only the place is noted, for what is counted later.
+        """
+        if count or place:
+            self.skipped[self._first.setdefault(kind, f"{kind}, first at {place}")] += count
 
     def _unknown(self) -> str:
         """Return the end of a message that there is no text: codes that could not be made use of."""

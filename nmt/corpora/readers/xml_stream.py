@@ -38,8 +38,8 @@ def stream_elements(file: IO[bytes], roots: Collection[str], wanted: Collection[
 
     Args:
       file: the content, in UTF-8, UTF-16 or any encoding that its first line declares and Python knows.
-      roots: names that the outermost element may have. Where it has the prefix of a namespace, such as `xlf:`, all
-        elements are without it; other names stay as they are written.
+      roots: names that the outermost element may have; none: any. Where it has the prefix of a namespace, such as
+        `xlf:`, all elements are without it; other names stay as they are written.
       wanted: names of the elements.
 
     Raises:
@@ -94,7 +94,7 @@ class _Collector:
 
     def _open_root(self, name: str, attributes: Mapping[str, str]) -> None:
         prefix, colon, local = name.rpartition(":")
-        if local not in self._roots:
+        if self._roots and local not in self._roots:
             raise ValueError(f"its outermost element is <{name}>, not {' or '.join(f'<{one}>' for one in self._roots)}")
         self._prefix = prefix + colon
         self._seek()
