@@ -31,7 +31,7 @@ class SentenceLink(NamedTuple):
 
 
 class LinkCounts(NamedTuple):
-    """What is left out of links, those in both directions counted once."""
+    """Counts of links that are left out, those in both directions counted once."""
 
     absent: int  # between a sentence that is wanted and one that no file has
     same: int  # between two sentences of one language

@@ -61,7 +61,7 @@ class TatoebaReader(FilesReader):
                     if len(cells[1]) <= _LONGEST_CODE and cells[0].strip().isdigit():
                         yield cells[1].decode("utf-8", "replace")
 
-    def _lines_of(self, found: MatchedPath) -> Iterator[_Sentence]:
+    def _read_sentences(self, found: MatchedPath) -> Iterator[_Sentence]:
         """Yield the sentences of a file, as far as it can be read."""
         done = 0
         try:
@@ -92,7 +92,7 @@ class TatoebaReader(FilesReader):
     def _single_rows(self, wanted: frozenset[str]) -> Iterator[Row]:
         languages = {code.encode(): language for code, language in self._language_of.items() if language in wanted}
         for found in self._sentences:
-            for one in self._lines_of(found):
+            for one in self._read_sentences(found):
                 if one.code in _UNKNOWN:
                     self._skip(NO_LANGUAGE, f"{found.name}:{one.line}")
                 elif (language := languages.get(one.code)) and self._is_usable(found, one):
@@ -120,7 +120,7 @@ class TatoebaReader(FilesReader):
         """Add the sentences of some languages, which have numbers, to an index."""
         wanted = {code.encode(): used[language] for code, language in self._language_of.items() if language in used}
         for found in self._sentences:
-            for one in self._lines_of(found):
+            for one in self._read_sentences(found):
                 index.note(one.number)
                 if one.code in wanted:
                     if self._is_usable(found, one):

@@ -158,29 +158,29 @@ class Files(Tree):
 
     def find(self, patterns: Sequence[str]) -> list[MatchedPath]:
         """Return the files that a pattern fits, the first one that does, sorted by name."""
-        names = {name for pattern in patterns for name in (*self._on_disk(pattern), *self._in_archives(pattern))}
+        names = {name for pattern in patterns for name in (*self._list_files(pattern), *self._list_archived(pattern))}
         return _fitting(sorted(names), patterns, self.declared)
 
     def sources(self, patterns: Sequence[str]) -> list[str]:
-        """Return what is on the disk of the files that a pattern fits, sorted: themselves, or the archives of them."""
-        plain = (name for pattern in patterns for name in self._on_disk(pattern))
-        archives = (name for pattern in patterns for name in self._archives_of(pattern))
+        """Return the files that a pattern fits as they lie on the disk, sorted: themselves, or the archives of them."""
+        plain = (name for pattern in patterns for name in self._list_files(pattern))
+        archives = (name for pattern in patterns for name in self._find_archives(pattern))
         return sorted({*(one.name for one in _fitting(plain, patterns, self.declared)), *archives})
 
-    def _on_disk(self, pattern: str) -> Iterator[str]:
+    def _list_files(self, pattern: str) -> Iterator[str]:
         """Yield files that may fit a pattern."""
         base, glob = split_glob(self.full_path(pattern))
         return (self._shown(str(path)) for path in _glob(base or ".", glob))
 
-    def _archives_of(self, pattern: str) -> list[str]:
+    def _find_archives(self, pattern: str) -> list[str]:
         """Return the archives that a pattern reaches into."""
         if (parts := split_archive(pattern)) is None:
             return []
-        return [one.name for one in _fitting(sorted(self._on_disk(parts[0])), parts[:1], self.declared)]
+        return [one.name for one in _fitting(sorted(self._list_files(parts[0])), parts[:1], self.declared)]
 
-    def _in_archives(self, pattern: str) -> Iterator[str]:
+    def _list_archived(self, pattern: str) -> Iterator[str]:
         """Yield all files in the archives that a pattern reaches into."""
-        for archive in self._archives_of(pattern):
+        for archive in self._find_archives(pattern):
             yield from (f"{archive}/{member}" for member in self._members(archive).names())
 
     def _members(self, archive: str) -> ArchiveMembers:
@@ -193,16 +193,16 @@ class Files(Tree):
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file."""
-        if archive := self._archive_of(name):
+        if archive := self._containing_archive(name):
             return self._archives[archive].open(name.removeprefix(f"{archive}/"))
         file: IO[bytes] = epath.Path(self.full_path(name)).open("rb")
         return file
 
     def _has_random_access(self, name: str) -> bool:
-        archive = self._archive_of(name)
+        archive = self._containing_archive(name)
         return archive is None or self._archives[archive].random_access
 
-    def _archive_of(self, name: str) -> str | None:
+    def _containing_archive(self, name: str) -> str | None:
         """Return the open archive that a file lies in, None if it lies in none."""
         ends = (place for place, letter in enumerate(name) if letter == "/")
         return next((name[:end] for end in ends if name[:end] in self._archives), None) if self._archives else None
@@ -224,7 +224,9 @@ class Files(Tree):
     def missing(self, patterns: Sequence[str]) -> str:
         """Return patterns that no file fits, with their folder, whether there is one, and what archives have."""
         shown = " or ".join(patterns)
-        contents = "".join(f"; {self.contents(one)}" for pattern in patterns for one in self._archives_of(pattern)[:1])
+        contents = "".join(
+            f"; {self.contents(one)}" for pattern in patterns for one in self._find_archives(pattern)[:1]
+        )
         if all(map(_is_absolute, patterns)):
             return shown + contents
         folder = self.folder or os.getcwd()
@@ -232,7 +234,7 @@ class Files(Tree):
         return f"{shown} in {folder}{gone}{contents}"
 
     def contents(self, archive: str) -> str:
-        """Return what an archive has, as messages say it: `de-en.zip has README, x.de, ... (12 files)`."""
+        """Return the contents of an archive, as messages say it: `de-en.zip has README, x.de, ... (12 files)`."""
         names = sorted(self._members(archive).names())
         listed = ", ".join(names[:_LISTED]) or "no files"
         return f"{archive} has {listed}" + (f", ... ({len(names):,} files)" if len(names) > _LISTED else "")
