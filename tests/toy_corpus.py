@@ -106,3 +106,13 @@ def make_parquet(path: Path, columns: Mapping[str, list[Any]]) -> None:
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=100)
+
+
+def make_arrow(path: Path, columns: Mapping[str, list[Any]]) -> None:
+    """Write a file in Arrow's stream format, as save_to_disk does, in batches of 100 rows."""
+    import pyarrow
+
+    table = pyarrow.table(columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pyarrow.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table, max_chunksize=100)

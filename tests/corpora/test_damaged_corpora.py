@@ -260,7 +260,7 @@ def test_rows_that_are_not_used_are_counted(corpus: Any, tmp_path: Path) -> None
     with pytest.raises(StopIteration):
         next(source.rows(["sv"]))
     make_parquet(tmp_path / "n.parquet", {"de": ["Eins", None, "Drei"], "en": [1, 2, 3]})
-    source = corpus({"kind": "parquet", "files": "n.parquet"}, {})
+    source = corpus({"kind": "parquet", "files": "n.parquet", "columns": {"de": "de", "en": "en"}}, {})
     assert texts(source) == []
     assert source.skipped == {"row with a value that is no text, first at n.parquet:1": 3}
     read = {"kind": "jsonl", "files": "m.jsonl", "columns": {"de": "text"}}
@@ -322,8 +322,8 @@ def test_numbers_in_strings_of_catalogues_are_bytes_of_their_encoding() -> None:
         ),
         (
             {"kind": "jsonl", "files": "{source}-{target}.jsonl"},
-            {"de-en.jsonl": '{"de": "Eins", "en": "one"}'},
-            r"de-en.jsonl has no column target or source; its columns are de, en",
+            {"de-en.jsonl": '{"de": "Eins", "fr": "un"}'},
+            r"de-en.jsonl has no column source and target, nor de and en; its columns are de, fr",
         ),
         (
             {"kind": "tsv", "files": "x.tsv", "columns": {"de": 0, "en": 7}},

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from test_corpus_forms import PAIR, make_dataset, make_example
-from toy_corpus import make_parquet, open_files
+from toy_corpus import make_arrow, make_parquet, open_files
 
 from nmt.corpora.readers.kinds import READER_KINDS
 from nmt.errors import UserError
 
 PARTS = ("a", "b", "c")
 UNKNOWN = "qqq"
+ARROW = "data-00000-of-00001.arrow"
 
 Texts = dict[str, dict[str, list[str]]]  # by component and language
 
@@ -122,6 +123,35 @@ def entry(row: dict[str, str]) -> str:
         for code, text in row.items()
     )
     return f"<termEntry>{''.join(terms)}</termEntry>"
+
+
+def comma_separated(cells: list[str]) -> str:
+    quoted = ('"{}"'.format(cell.replace('"', '""')) for cell in cells)
+    return ",".join(quoted) + "\n"
+
+
+def json_lists(folder: Path, texts: Texts) -> None:
+    for part, languages in texts.items():
+        rows = [dict(zip(languages, cells, strict=True)) for cells in zip(*languages.values(), strict=True)]
+        put(folder / f"{part}.json", json.dumps({"version": 1, "data": rows}, indent=1))
+
+
+def cut_list(folder: Path) -> str:
+    path = folder / "b.json"
+    put(path, path.read_bytes()[:-40])
+    return "b.json: read as far as record 4 ("
+
+
+def saved_dataset(folder: Path, texts: Texts) -> None:
+    for part, languages in texts.items():
+        make_arrow(folder / "set" / part / "data-00000-of-00001.arrow", languages)
+        put(folder / "set" / part / "state.json", json.dumps({"_data_files": [{"filename": ARROW}], "_split": part}))
+
+
+def cut_stream(folder: Path) -> str:
+    path = folder / "set" / "b" / ARROW
+    put(path, path.read_bytes()[:-200])
+    return f"set/b/{ARROW}: "
 
 
 def parquet(folder: Path, texts: Texts) -> None:
@@ -261,6 +291,13 @@ CASES = {
         columns("{part}.jsonl", lambda _: "", lambda row: json.dumps(row) + "\n"),
         spoil("b.jsonl", b"{\n", "first at b.jsonl:"),
     ),
+    "csv": Case(
+        {"kind": "csv", "files": "{component}.csv"},
+        columns("{part}.csv", comma_separated, lambda row: comma_separated([*row.values()])),
+        spoil("b.csv", b'"never closed,\n', "row with a quote that is never closed, first at b.csv:"),
+    ),
+    "json": Case({"kind": "json", "files": "{component}.json"}, json_lists, cut_list),
+    "arrow": Case({"kind": "arrow", "files": "set"}, saved_dataset, cut_stream),
     "parquet": Case({"kind": "parquet", "files": "{component}.parquet"}, parquet, null_row),
     "tfds": Case({"kind": "tfds", "files": "toy"}, dataset, cut_shard, {"obtain": "tfds"}),
     "tmx": Case(
@@ -300,6 +337,7 @@ CASES = {
     ),
 }  # fmt: skip
 KINDS = pytest.mark.parametrize("kind", sorted(CASES))
+COLUMNS = ("tsv", "csv", "jsonl", "json", "parquet", "arrow")
 
 
 def make_texts(lines: int, *, unknown: bool = False, parts: tuple[str, ...] = PARTS) -> Texts:
@@ -369,7 +407,7 @@ def test_damage_is_noted_with_its_place_and_the_rest_is_read(kind: str, tmp_path
 def test_unknown_codes_are_named_and_left_out(kind: str, tmp_path: Path) -> None:
     CASES[kind].write(tmp_path, make_texts(3, unknown=True))
     # Of names of columns only those under `columns` are said to be languages, and can be unknown ones.
-    named = {"columns": {code: code for code in ("de", "en", UNKNOWN)}} if kind in ("tsv", "jsonl", "parquet") else {}
+    named = {"columns": {code: code for code in ("de", "en", UNKNOWN)}} if kind in COLUMNS else {}
     with opened(kind, tmp_path, read={**CASES[kind].read, **named}) as reader:
         assert reader.languages == ["de", "en"]
         assert reader.unregistered == [UNKNOWN]

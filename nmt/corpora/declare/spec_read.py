@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, Patterns, PatternSection, ReadSection
-from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
+from nmt.corpora.declare.spec_read_columns import Arrow, Csv, Json, Jsonl, Parquet, Tsv
 from nmt.corpora.declare.spec_read_links import OpusXml, Tatoeba
 from nmt.corpora.declare.spec_read_units import Localisation, Tbx, Tmx, Xliff
 
@@ -141,8 +141,9 @@ class TfdsDataset(PatternSection):
 class AnyPairs(PatternSection):
     """Files of pairs, or TFDS datasets, whose kind follows from the pattern.
 
-    .tsv, .jsonl and .parquet (and .gz, .xz, .zst or .bz2 behind it) are these, with source and target in the first two
-    columns or those of these names; a pattern with {language} is parallel text; `tfds:NAME/{source}_{target}` is TFDS.
+    .tsv, .csv, .jsonl (or .ndjson), .json, .parquet and .arrow (and .gz, .xz, .zst or .bz2 behind it) are these, with
+    source and target in the first two columns of .tsv, else in the columns of these names or of the two languages; a
+    pattern with {language} is parallel text; `tfds:NAME/{source}_{target}` is TFDS.
     """
 
     texts = "pairs"
@@ -159,8 +160,11 @@ Read = Annotated[
     | ParallelText
     | PlainText
     | Tsv
+    | Csv
+    | Json
     | Jsonl
     | Parquet
+    | Arrow
     | TfdsDataset
     | Tmx
     | Xliff

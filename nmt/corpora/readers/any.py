@@ -6,11 +6,20 @@ from pydantic import ValidationError
 
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import AnyPairs, ParallelText, Read, TfdsDataset
-from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
+from nmt.corpora.declare.spec_read_columns import Arrow, Csv, Json, Jsonl, Parquet, Tsv
 from nmt.corpora.readers.compressed import stem
 from nmt.errors import UserError
 
 _TFDS = "tfds:"
+_SECTIONS: dict[str, Any] = {
+    "tsv": Tsv,
+    "csv": Csv,
+    "jsonl": Jsonl,
+    "json": Json,
+    "parquet": Parquet,
+    "arrow": Arrow,
+}
+_KINDS = {**{kind: kind for kind in _SECTIONS}, "ndjson": "jsonl"}  # by ending
 
 
 def resolve_pairs(spec: CorpusSpec, read: AnyPairs, patterns: tuple[str, ...]) -> tuple[Read, tuple[str, ...]]:
@@ -36,27 +45,23 @@ def resolve_pairs(spec: CorpusSpec, read: AnyPairs, patterns: tuple[str, ...]) -
                 f"corpus {spec.name}: {pattern} does not say where the languages of a direction stand, as in "
                 "/corpora/{source}-{target}.tsv.gz or /corpora/{source}-{target}/train.{language}"
             )
-    match kinds.pop():
-        case "tfds":
-            patterns = tuple(pattern.removeprefix(_TFDS) for pattern in patterns)
-            return TfdsDataset(kind="tfds", **common | {"files": patterns}), patterns
-        case "tsv":
-            return Tsv(kind="tsv", **common), patterns
-        case "jsonl":
-            return Jsonl(kind="jsonl", **common), patterns
-        case "parquet":
-            return Parquet(kind="parquet", **common), patterns
+    kind = kinds.pop()
+    if kind == "tfds":
+        patterns = tuple(pattern.removeprefix(_TFDS) for pattern in patterns)
+        return TfdsDataset(kind="tfds", **common | {"files": patterns}), patterns
+    if kind in _SECTIONS:
+        section: Any = _SECTIONS[kind](kind=kind, **common)
+        return section, patterns
     try:
         return ParallelText(kind="parallel_text", **common), patterns
     except ValidationError:
         raise UserError(
             f"corpus {spec.name}: {shown} is taken for parallel text, and does not have {{language}} once; other files "
-            "of pairs end in .tsv, .jsonl or .parquet"
+            "of pairs end in .tsv, .csv, .jsonl, .json, .parquet or .arrow"
         ) from None
 
 
 def _kind_by_ending(pattern: str) -> str:
     if pattern.startswith(_TFDS):
         return "tfds"
-    ending = stem(pattern).rpartition(".")[2]
-    return ending if ending in ("tsv", "jsonl", "parquet") else "parallel text"
+    return _KINDS.get(stem(pattern).rpartition(".")[2], "parallel text")

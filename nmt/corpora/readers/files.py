@@ -52,12 +52,15 @@ class FilesReader(CorpusReader):
 
     def _lines(self, name: str) -> Iterator[tuple[int, str]]:
         """Yield the lines of a file, with their numbers from 1, as far as it can be read."""
+        return ((number, text) for number, text, _ in self._decoded_lines(name) if text is not None)
+
+    def _decoded_lines(self, name: str) -> Iterator[tuple[int, str | None, bytes]]:
+        """Yield the lines of a file as `_lines` does, None where one is no text, and as they stand in the file."""
         done = 0
         try:
             with self._tree.plain(name) as file:
                 for number, line in enumerate(file, start=1):
-                    if (text := self._decoded(line, name, number)) is not None:
-                        yield number, text
+                    yield number, self._decoded(line, name, number), line
                     done = number
         except UNREADABLE as error:
             self._unread(name, error, done)

@@ -23,13 +23,16 @@ from nmt.corpora.declare.spec_read import (
     Sqlite,
     TfdsDataset,
 )
-from nmt.corpora.declare.spec_read_columns import Jsonl, Parquet, Tsv
+from nmt.corpora.declare.spec_read_columns import Arrow, Csv, Json, Jsonl, Parquet, Tsv
 from nmt.corpora.declare.spec_read_links import OpusXml, Tatoeba
 from nmt.corpora.declare.spec_read_units import Localisation, Tbx, Tmx, Xliff
 from nmt.corpora.readers.any import resolve_pairs
+from nmt.corpora.readers.arrow import ArrowReader, resolve_folders
+from nmt.corpora.readers.csv import CsvReader
 from nmt.corpora.readers.ddtp import DdtpReader
 from nmt.corpora.readers.gettext import open_gettext
 from nmt.corpora.readers.html import HtmlReader
+from nmt.corpora.readers.json import JsonReader
 from nmt.corpora.readers.json_tables import JsonTablesReader
 from nmt.corpora.readers.jsonl import JsonlReader
 from nmt.corpora.readers.localisation import open_localisation
@@ -67,7 +70,8 @@ class ReaderKind:
       section: the section of a declaration that has this `kind`.
       reader: opens a corpus, given the declaration, its section, the files, and the patterns that they fit; None: the
         kind stands for others, and `resolve` says for which.
-      resolve: returns the section and the patterns of the kind that reads, given those of the declaration.
+      resolve: returns the section and the patterns by which a person's own files are read, given those of the
+        declaration.
       files: returns the pattern of all files of a corpus that a person has, given one of the declaration.
       default_folder: returns the folder of a person's files where the declaration names none; empty: the working
         directory.
@@ -89,8 +93,11 @@ READER_KINDS: dict[str, ReaderKind] = {
     "parallel_text": ReaderKind(ParallelText, ParallelTextReader),
     "text": ReaderKind(PlainText, TextReader),
     "tsv": ReaderKind(Tsv, TsvReader),
+    "csv": ReaderKind(Csv, CsvReader),
     "jsonl": ReaderKind(Jsonl, JsonlReader),
+    "json": ReaderKind(Json, JsonReader),
     "parquet": ReaderKind(Parquet, ParquetReader),
+    "arrow": ReaderKind(Arrow, ArrowReader, resolve=resolve_folders),
     "tfds": ReaderKind(TfdsDataset, TfdsReader, files=dataset_files, default_folder=default_folder),
     "tmx": ReaderKind(Tmx, TmxReader),
     "xliff": ReaderKind(Xliff, XliffReader),

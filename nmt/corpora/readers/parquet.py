@@ -1,45 +1,17 @@
 """Corpora of Parquet files (`read.kind: parquet`)."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from nmt.corpora.readers.cells import NESTED, Column, Record
-from nmt.corpora.readers.columns import ColumnsReader
-from nmt.corpora.readers.reader import EMPTY
-from nmt.corpora.readers.tree import UNREADABLE
+from nmt.corpora.readers.batches import BATCH, BatchesReader, OpenBatches
 from nmt.errors import UserError
 
 
-class ParquetReader(ColumnsReader):
+class ParquetReader(BatchesReader):
     """An open corpus of Parquet files."""
 
-    def _names(self, name: str) -> Sequence[str]:
-        try:
-            with self._opened(name) as file:
-                names = _fields(file.schema_arrow)
-                return [one for one in names if "." not in one or one.startswith(f"{NESTED}.")]
-        except UNREADABLE as error:
-            self._unread(name, error)
-            return []
-
-    def _records(self, name: str, columns: Sequence[Column]) -> Iterator[tuple[int, Record]]:
-        number = 0
-        try:
-            with self._opened(name) as file:
-                names = _fields(file.schema_arrow)
-                self._require(name, (one for one in columns if str(one) not in names), names)
-                rows = (row for batch in file.iter_batches(batch_size=1024) for row in batch.to_pylist())
-                for number, row in enumerate(rows, start=1):
-                    yield number, row
-        except UNREADABLE as error:
-            self._unread(name, error, number, "row")
-            return
-        if not number:
-            self._skip(EMPTY, name)
-
-    @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[Any]:
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[OpenBatches]:
         try:
             import pyarrow
             import pyarrow.parquet
@@ -49,16 +21,9 @@ class ParquetReader(ColumnsReader):
             ) from None
         with self._tree.seekable(name) as content:
             try:
-                yield pyarrow.parquet.ParquetFile(content)
+                file = pyarrow.parquet.ParquetFile(content)
+                yield OpenBatches(
+                    file.schema_arrow, lambda names: file.iter_batches(batch_size=BATCH, columns=list(names))
+                )
             except pyarrow.ArrowException as error:
                 raise ValueError(str(error)) from None
-
-
-def _fields(schema: Iterable[Any]) -> list[str]:
-    """Return the names of the columns of a schema, those of structures with a dot as well."""
-    names = []
-    for field in schema:
-        names.append(field.name)
-        if hasattr(field.type, "fields"):
-            names += [f"{field.name}.{name}" for name in _fields(field.type.fields)]
-    return names
