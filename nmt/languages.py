@@ -331,3 +331,21 @@ def parse_directions(texts: Iterable[str]) -> tuple[Direction, ...]:
             raise UserError(f"direction {direction} is given twice: {written[direction]!r} and {text!r}")
         written[direction] = text
     return tuple(written)
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether a text stands for several directions: `*-en`, `en-*`, `*-*`."""
+    return text.startswith("*-") or text.endswith("-*")
+
+
+def fits_pattern(pattern: str, direction: Direction) -> bool:
+    """Return whether a direction fits a pattern: `*-en`, `en-*`, `*-*`, or a direction in any spelling.
+
+    Raises:
+      UserError: the pattern has an unknown language.
+    """
+    if pattern.startswith("*-"):
+        return pattern == "*-*" or direction.target == get(pattern.removeprefix("*-")).code
+    if pattern.endswith("-*"):
+        return direction.source == get(pattern.removesuffix("-*")).code
+    return direction == parse_direction(pattern)

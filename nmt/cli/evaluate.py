@@ -8,6 +8,8 @@ import typer
 from nmt.cli.shell import parsed, prepare_process, run_command
 from nmt.errors import UserError
 
+_MANY = 100  # directions that nobody asked for by name
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -31,13 +33,17 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="SET",
-            help="test, dev (the run's own held-out text), a folder of files such as de-en.jsonl or de-en.tsv, "
-            "or one .tsv (source<TAB>target) or .jsonl file. Default: what the recipe says, usually test.",
+            help="test, dev (the run's own held-out text); a folder or pattern of files such as de-en.jsonl, or "
+            "deu_Latn.devtest and eng_Latn.devtest, or .sgm or .xml of WMT; one .tsv (source<TAB>target), .jsonl or "
+            ".xml file; or a source and its references, commas between. Default: what the recipe says, usually test.",
         ),
     ] = None,
     pairs: Annotated[
         list[str] | None,
-        typer.Option(metavar="PAIRS", help="Directions, such as de-en,en-de; may be repeated. Default: all."),
+        typer.Option(
+            metavar="PAIRS",
+            help="Directions, such as de-en, '*-en' or all; commas between; may be repeated. Default: all.",
+        ),
     ] = None,
     beam: Annotated[int | None, typer.Option(min=1, metavar="N", help="Beam width. Default: the recipe's.")] = None,
     step: Annotated[
@@ -82,7 +88,7 @@ def _evaluate(request: EvaluateArguments) -> None:
     recipe = read_run_recipe(request.run)
     testset = recipe.evaluate.split if request.testset is None else request.testset
     chosen = open_set(request.run, testset, request.pairs, recipe.evaluate.sentences)
-    select(chosen, recipe, request.pairs)  # mistakes are told before anything is loaded
+    directions = select(chosen, recipe, request.pairs).directions  # mistakes are told before anything is loaded
     prepare_process()
 
     from nmt.decode.translator import Translator
@@ -90,8 +96,12 @@ def _evaluate(request: EvaluateArguments) -> None:
     from nmt.recipes.scores import show_matrix
     from nmt.recipes.terminal import TerminalProgress
 
-    translator = Translator(request.run, step=request.step)
     progress = TerminalProgress()
+    for note in chosen.notes:
+        progress.warn(note)
+    if len(directions) > _MANY and request.pairs is None:
+        progress.say(f"evaluating {len(directions):,} directions: --pairs names fewer, as in --pairs '*-en,en-*'")
+    translator = Translator(request.run, step=request.step)
     matrix = evaluate_run(
         translator,
         request.run,

@@ -16,7 +16,7 @@ from nmt.config import DataConfig
 from nmt.config.schema_mixture import StageConfig
 from nmt.data.store import SOURCE_EXTRA, TARGET_EXTRA, SplitStats, Stats
 from nmt.errors import UserError
-from nmt.languages import Direction, get, parse_direction
+from nmt.languages import Direction, fits_pattern, get
 
 # Share of the slots that packing fills, on the side that fills first (measured on short sentences).
 _FILL = 0.96
@@ -191,7 +191,7 @@ class Mixture:
         """Return a mask of the directions that fit any of the patterns [L]; `missing` everywhere if there are none."""
         if not patterns:
             return np.full(len(self.directions), missing)
-        every = [np.array([_fits(pattern, direction) for direction in self.directions]) for pattern in patterns]
+        every = [np.array([fits_pattern(pattern, direction) for direction in self.directions]) for pattern in patterns]
         for pattern, fit in zip(patterns, every, strict=True):
             if not fit.any():
                 raise UserError(f"{key}: {pattern} fits none of the directions {', '.join(map(str, self.directions))}")
@@ -254,12 +254,3 @@ def _tokens(direction: Direction, split: SplitStats, data: DataConfig) -> tuple[
         target = target or source
         source = 1 + target * (1 - data.denoise.mask * (1 - min(1.0, 1 / data.denoise.span)))
     return source + SOURCE_EXTRA, target + TARGET_EXTRA
-
-
-def _fits(pattern: str, direction: Direction) -> bool:
-    """Say whether a direction fits a pattern: `*-en`, `en-*`, `*-*`, or a direction in any spelling."""
-    if pattern.startswith("*-"):
-        return pattern == "*-*" or direction.target == get(pattern.removeprefix("*-")).code
-    if pattern.endswith("-*"):
-        return direction.source == get(pattern.removesuffix("-*")).code
-    return direction == parse_direction(pattern)

@@ -4,7 +4,7 @@ from typing import NamedTuple, Self
 
 from nmt.config.schema import Recipe
 from nmt.corpora.clean import normalise
-from nmt.evaluate.sets import Pair
+from nmt.evaluate.pairs import Pair
 
 _MARK = "|norm:"  # our own part of a signature, after those of sacreBLEU
 
@@ -26,8 +26,9 @@ class ScoringForm(NamedTuple):
     def bring(self, pair: Pair) -> Pair:
         """Return a pair as it is translated and scored."""
         raw = self.references == "raw"
-        target = pair.target if raw else normalise(pair.target, self.unicode)
-        return pair._replace(source=normalise(pair.source, self.unicode), target=target)
+        references = (pair.target, *pair.others)
+        target, *others = references if raw else (normalise(one, self.unicode) for one in references)
+        return Pair(normalise(pair.source, self.unicode), target, tuple(others))
 
     def mark(self, signature: str) -> str:
         """Return a signature that says which form the references had: norm:nfc, norm:nfkc or norm:raw."""

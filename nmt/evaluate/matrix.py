@@ -25,9 +25,10 @@ from nmt.data.store import load_stats
 from nmt.errors import UserError
 from nmt.evaluate.forms import ScoringForm
 from nmt.evaluate.metrics import Cell, score
+from nmt.evaluate.pairs import Pair, content_hash
 from nmt.evaluate.results import DirectionResult, Matrix, ResultOrigin
 from nmt.evaluate.samples import hypotheses_file, read_samples
-from nmt.evaluate.sets import STORED, EvaluationSet, Pair, content_hash, ordered_directions, select, stored_set
+from nmt.evaluate.sets import STORED, EvaluationSet, ordered_directions, select, stored_set
 from nmt.evaluate.webpage import render_page
 from nmt.files import atomic_write
 from nmt.languages import Direction, parse_stream
@@ -135,7 +136,8 @@ class _Job:
             return stored
         pairs = self._read(direction)
         hypotheses, seconds = self._translate(direction, pairs, progress)
-        cell = score(direction, [pair.source for pair in pairs], hypotheses, [pair.target for pair in pairs])
+        sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+        cell = score(direction, sources, hypotheses, references, _further_references(pairs))
         text = "".join(f"{line}\n" for line in hypotheses).encode()
         date = datetime.now(UTC).isoformat(timespec="seconds")
         result = DirectionResult(
@@ -202,6 +204,11 @@ def _summary(result: DirectionResult) -> str:
     cell = result.cell
     how = "as before" if result.reused else f"{result.sentences_per_second:.1f} sentences/s"
     return f"{cell.direction!s:<8} BLEU {cell.bleu:5.1f}  chrF++ {cell.chrf:5.1f}  ({how})"
+
+
+def _further_references(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
+    """Return the references of each pair beyond the first; empty if no pair has any."""
+    return [pair.others for pair in pairs] if any(pair.others for pair in pairs) else []
 
 
 def _training_pairs(run: epath.Path) -> dict[Direction, int]:

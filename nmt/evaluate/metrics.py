@@ -1,5 +1,6 @@
 """Corpus-level BLEU and chrF++ of one direction, each with the sacreBLEU signature that reproduces it."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,14 +32,22 @@ class Cell:
     length_ratio: float  # hypotheses : references; 0 if the references hold no token
     empty: float  # share of outputs without any character but spaces
     copied: float  # share of outputs that equal their source, spaces around them aside
+    references: int = 1  # most references of a sentence
 
 
-def score(direction: Direction, sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]) -> Cell:
+def score(
+    direction: Direction,
+    sources: Sequence[str],
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    others: Sequence[Sequence[str]] = (),
+) -> Cell:
     """Return the scores of the hypotheses; BLEU uses the tokenizer that the registry gives for the target language.
 
     Args:
       direction: source and target language, canonical codes.
       sources, hypotheses, references: equally many sentences, detokenised text as people write it.
+      others: further references of each sentence, where it has some. The signature says how many there are, `nrefs`.
 
     Raises:
       UserError: no sentences, or the tokenizer needs a package or a download that is not there.
@@ -49,8 +58,9 @@ def score(direction: Direction, sources: Sequence[str], hypotheses: Sequence[str
     if not len(sources) == len(hypotheses) == len(references):
         raise ValueError(f"{len(sources)} sources, {len(hypotheses)} hypotheses, {len(references)} references")
     bleu, chrf = _bleu(languages.get(direction.target).tokenizer), CHRF(word_order=CHRF_WORD_ORDER)
-    bleu_score = bleu.corpus_score(hypotheses, [references])
-    chrf_score = chrf.corpus_score(hypotheses, [references])
+    streams = [references, *itertools.zip_longest(*others)]  # None where a sentence has fewer
+    bleu_score = bleu.corpus_score(hypotheses, streams)
+    chrf_score = chrf.corpus_score(hypotheses, streams)
     return Cell(
         direction=direction,
         sentences=len(sources),
@@ -61,6 +71,7 @@ def score(direction: Direction, sources: Sequence[str], hypotheses: Sequence[str
         length_ratio=float(bleu_score.ratio),
         empty=_share(lambda source, hypothesis: not hypothesis, sources, hypotheses),
         copied=_share(lambda source, hypothesis: bool(source) and hypothesis == source, sources, hypotheses),
+        references=len(streams),
     )
 
 

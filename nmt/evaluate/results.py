@@ -61,7 +61,8 @@ class DirectionResult:
           UserError: it is of a direction that does not exist.
         """
         direction = parse_direction(values["direction"])
-        cell = Cell(**({name: values[name] for name in Cell.__dataclass_fields__} | {"direction": direction}))
+        stored = {"references": 1, **values}  # older versions knew no other number
+        cell = Cell(**({name: stored[name] for name in Cell.__dataclass_fields__} | {"direction": direction}))
         source = ResultOrigin(**{name: values[name] for name in ResultOrigin.__dataclass_fields__})
         return cls(cell, source, values["hypotheses"], values["seconds"], values["date"], reused=True)
 

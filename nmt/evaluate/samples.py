@@ -42,4 +42,4 @@ def read_samples(
     hypotheses = hypotheses_file(folder, direction).read_bytes().decode().split("\n")
     count = min(count, len(pairs))
     places = [(2 * i + 1) * len(pairs) // (2 * count) for i in range(count)]
-    return [SampleTranslation(direction, *pairs[place], hypotheses[place]) for place in places]
+    return [SampleTranslation(direction, *pairs[place][:2], hypotheses[place]) for place in places]

@@ -1,16 +1,16 @@
 """Test sets: the stored splits of a run, and files that a person names.
 
-    test, dev                RUN/data/test/de-en.jsonl ..., held out when the run's data was prepared
-    a folder                 de-en.jsonl or de-en.tsv ..., one file a direction; any alias of a language in the names
-    one .tsv or .jsonl file  one direction, to be named beside it
-
-A .tsv line is source<TAB>target; a .jsonl line is {"source": ..., "target": ...}, further fields being ignored.
+test, dev                RUN/data/test/de-en.jsonl ..., held out when the run's data was prepared
+a folder                 files of a direction or a language each, as nmt/evaluate/layouts.py lists them
+a pattern                the files of such a folder that it fits, such as 'sets/test.*'
+files, with commas       a source and its references
+one .tsv or .jsonl file  one direction, to be named beside it
+one .xml file of WMT     the directions that it has
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,19 +18,17 @@ from etils import epath
 
 from nmt.config.schema import Recipe
 from nmt.errors import UserError, did_you_mean
-from nmt.languages import Direction, parse_direction
+from nmt.evaluate.layouts import arrange_directions, arrange_folder, arrange_list, arrange_tico
+from nmt.evaluate.pairs import PAIR_ENDINGS, Pair, PairFile, PairSource, pair_ending
+from nmt.languages import Direction, fits_pattern, is_pattern, parse_direction
 
 STORED = ("test", "dev")
-_OWN = "a folder of files such as de-en.jsonl or de-en.tsv, or one .tsv or .jsonl file"
+_OWN = "a folder of files such as de-en.tsv or deu_Latn.devtest, or one .tsv, .jsonl or .xml file"
 ACCEPTED = f"test, dev, {_OWN}"
 _EMPTY = "its test set has no sentences"
-
-
-class Pair(NamedTuple):
-    """A source sentence and its reference translation."""
-
-    source: str
-    target: str
+_WILD = "*?["
+_SHOWN = 12  # directions in an error
+_ALL = "all"  # as a pattern of directions: *-*
 
 
 class Selection(NamedTuple):
@@ -46,8 +44,17 @@ class EvaluationSet:
 
     name: str  # names the folder of its results
     origin: str  # the path
-    files: dict[Direction, epath.Path] = field(repr=False)
+    files: Mapping[Direction, PairSource] = field(repr=False)
     most: int | None = None  # pairs of a direction, the first ones; None: all
+    notes: tuple[str, ...] = ()  # what of the files is left out, each a line
+
+    def source(self, direction: Direction) -> PairSource:
+        """Return where the pairs of a direction lie. Raises UserError: no such direction here."""
+        if direction not in self.files:
+            known = ", ".join(map(str, self.files))
+            near = did_you_mean(str(direction), map(str, self.files))
+            raise UserError(f"no test set for {direction} in {self.origin}{near} (there are: {known})")
+        return self.files[direction]
 
     def read(self, direction: Direction) -> list[Pair]:
         """Return the pairs of a direction.
@@ -55,12 +62,9 @@ class EvaluationSet:
         Raises:
           UserError: no such direction here, or a file that cannot be read, is malformed or has no sentences.
         """
-        if direction not in self.files:
-            known = ", ".join(map(str, self.files))
-            near = did_you_mean(str(direction), map(str, self.files))
-            raise UserError(f"no test set for {direction} in {self.origin}{near} (there are: {known})")
-        if not (pairs := _read_pairs(self.files[direction])):
-            raise UserError(f"{self.files[direction]} has no sentences: there is nothing to evaluate for {direction}")
+        source = self.source(direction)
+        if not (pairs := source.read()):
+            raise UserError(f"{source} has no sentences: there is nothing to evaluate for {direction}")
         return pairs[: self.most]
 
 
@@ -78,7 +82,7 @@ def stored_set(run: os.PathLike[str] | str, split: str, most: int | None = None)
     if split not in STORED:
         raise UserError(f"unknown test set {split!r}{did_you_mean(split, STORED)} (a test set is {ACCEPTED})")
     folder = epath.Path(run) / "data" / split
-    if not (folder.is_dir() and (files := _files_by_direction(folder))):
+    if not (folder.is_dir() and (files := _stored_files(folder))):
         recipe = epath.Path(run) / "recipe.yaml"
         raise UserError(
             f"no stored {split} set in {folder}: `nmt-train recipe={recipe}` prepares it and then trains on"
@@ -93,8 +97,8 @@ def open_set(
 
     Args:
       run: the run directory, for its stored splits.
-      testset: `test`, `dev` or a path.
-      directions: those to evaluate; exactly one must be given when `testset` is a single file.
+      testset: `test`, `dev`, a path, a pattern, or paths with commas between them.
+      directions: those to evaluate; exactly one must be given where files do not say their languages.
       most: of a stored split, see `stored_set`; files are read whole.
 
     Raises:
@@ -103,20 +107,61 @@ def open_set(
     if testset in STORED:
         return stored_set(run, testset, most)
     path = epath.Path(testset)
-    if not path.exists():
-        near = did_you_mean(testset, STORED)
-        raise UserError(f"no test set {testset}: there is no such file or folder{near} (a test set is {ACCEPTED})")
-    # Two sets may have the same name: their results must not share a folder with each other, nor with a stored split.
-    name = f"{path.stem}-{hashlib.sha256(os.fspath(path.resolve()).encode()).hexdigest()[:8]}"
+    if path.exists():
+        paths = [path]
+    elif any(mark in path.name for mark in _WILD) and path.parent.is_dir():
+        return _folder_set(testset, path.parent.glob(path.name), path.parent)
+    else:
+        paths = [epath.Path(part.strip()) for part in testset.split(",") if part.strip()]
+    for one in paths:
+        if not one.exists():
+            near = did_you_mean(testset, STORED)
+            raise UserError(f"no test set {one}: there is no such file or folder{near} (a test set is {ACCEPTED})")
+    if len(paths) > 1:
+        found = arrange_list(paths, directions)
+        return EvaluationSet(_result_name(testset, paths[0]), testset, found.sources, notes=tuple(found.notes))
     if path.is_dir():
-        if not (files := _files_by_direction(path)):
-            raise UserError(f"{testset} holds no test set: expected files such as de-en.jsonl or de-en.tsv")
-        return EvaluationSet(name, testset, files)
-    if path.suffix not in _PARSERS:
-        raise UserError(f"{testset} is not a test set that can be read: give {ACCEPTED}")
-    if directions is None or len(directions) != 1:
-        raise UserError(f"{testset} holds one direction: say which with exactly one pair, such as --pairs de-en")
-    return EvaluationSet(name, testset, {parse_direction(directions[0]): path})
+        return _folder_set(testset, path.iterdir(), path)
+    return _file_set(testset, path, directions)
+
+
+def _folder_set(testset: str, paths: Iterable[epath.Path], folder: epath.Path) -> EvaluationSet:
+    files = [one for one in paths if not one.is_dir()]
+    found = arrange_folder(files)
+    if not found.sources:
+        inside = sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+        name = f"; perhaps it is in a folder below: {', '.join(inside[:6])}" if inside else ""
+        raise UserError(
+            f"{testset} holds no test set: expected files such as de-en.jsonl, de-en.tsv, deu_Latn.devtest and "
+            f"eng_Latn.devtest, or .sgm and .xml of WMT{name}"
+        )
+    return EvaluationSet(_result_name(testset, epath.Path(testset)), testset, found.sources, notes=tuple(found.notes))
+
+
+def _file_set(testset: str, path: epath.Path, directions: Sequence[str] | None) -> EvaluationSet:
+    name = _result_name(testset, path)
+    if pair_ending(path) in PAIR_ENDINGS:
+        if (found := arrange_tico(path)).sources or found.notes:
+            return EvaluationSet(name, testset, found.sources, notes=tuple(found.notes))
+        if directions is None or len(directions) != 1:
+            raise UserError(f"{testset} holds one direction: say which with exactly one pair, such as --pairs de-en")
+        return EvaluationSet(name, testset, {parse_direction(directions[0]): PairFile(path)})
+    if pair_ending(path) in (".xml", ".sgm"):
+        found = arrange_folder([path])
+        if found.sources:
+            return EvaluationSet(name, testset, found.sources, notes=tuple(found.notes))
+        raise UserError(f"{testset} has no source with a reference: give its other file as well, with a comma between")
+    raise UserError(f"{testset} is not a test set that can be read: give {ACCEPTED}")
+
+
+def _result_name(testset: str, path: epath.Path) -> str:
+    """Return the name of the folder of results.
+
+    Two sets may have the same name: their results must not share a folder with each other, nor with a stored split.
+    """
+    parts = [os.fspath(epath.Path(part).resolve()) for part in testset.split(",")]
+    name = path.stem.replace("*", "").strip(".") or "set"
+    return f"{name}-{hashlib.sha256(','.join(parts).encode()).hexdigest()[:8]}"
 
 
 def select(chosen: EvaluationSet, recipe: Recipe, wanted: Sequence[str] | None) -> Selection:
@@ -124,55 +169,78 @@ def select(chosen: EvaluationSet, recipe: Recipe, wanted: Sequence[str] | None) 
 
     Directions that the model was not trained on are allowed if it knows both languages (zero-shot).
 
+    Args:
+      chosen: the test set.
+      recipe: that of the run.
+      wanted: directions, and patterns such as `*-en`, `en-*` and `all`, which stand for directions that the set has and
+        the model can translate; None: `all`.
+
     Raises:
       UserError: no direction is wanted; a wanted one has no test set, or a language that the model does not know;
-        or no direction is left by default.
+        no direction is left; or the files of a chosen one do not fit together.
     """
-    trained = [parse_direction(text) for text in recipe.data.directions]
-    known = {code for direction in trained for code in direction}
-    if wanted is not None:
-        if not wanted:
-            raise UserError(
-                f"no direction is given (in {chosen.origin} there are: {', '.join(map(str, chosen.files))})"
-            )
-        directions = list(dict.fromkeys(parse_direction(text) for text in wanted))
-        for direction in directions:
-            _check_known(direction, known)
-            chosen.read(direction)
-        return Selection(directions, {})
-    expected = trained if chosen.name in STORED else ()
+    known = {code for text in recipe.data.directions for code in parse_direction(text)}
+    if wanted is not None and not wanted:
+        raise UserError(f"no direction is given (in {chosen.origin} there are: {', '.join(map(str, chosen.files))})")
+    possible = _possible(chosen, recipe, known)
+    if wanted is None:
+        for direction in possible.directions:
+            if not isinstance(chosen.files[direction], PairFile):  # a file a direction is read when its turn comes
+                chosen.files[direction].check()
+        return possible
+    directions = [one for text in wanted for one in _expand(text, chosen, possible, known)]
+    return Selection(list(dict.fromkeys(directions)), {})
+
+
+def _expand(text: str, chosen: EvaluationSet, possible: Selection, known: set[str]) -> list[Direction]:
+    """Return the directions that a person wrote so, checked."""
+    pattern = "*-*" if text == _ALL else text
+    if is_pattern(pattern):
+        found = [direction for direction in possible.directions if fits_pattern(pattern, direction)]
+        if not found:
+            raise UserError(f"no direction of {chosen.origin} that the model can translate is {text}")
+    else:
+        found = [parse_direction(text)]
+        _check_known(found[0], known)
+    for direction in found:
+        chosen.source(direction).check()
+        if chosen.source(direction).is_empty():
+            chosen.read(direction)  # raises
+    return found
+
+
+def _possible(chosen: EvaluationSet, recipe: Recipe, known: set[str]) -> Selection:
+    """Return all directions that the set has and the model can translate; raises UserError if there is none."""
+    expected = [parse_direction(text) for text in recipe.data.directions] if chosen.name in STORED else []
     left_out = {str(direction): "it has no test set" for direction in expected if direction not in chosen.files}
     directions = []
     for direction in ordered_directions(chosen, recipe):
         if unknown := [code for code in direction if code not in known]:
             left_out[str(direction)] = f"the model does not know {' and '.join(unknown)}"
-        elif chosen.files[direction].stat().length == 0:
+        elif chosen.files[direction].is_empty():
             left_out[str(direction)] = _EMPTY
         else:
             directions.append(direction)
-    if not directions and chosen.name in STORED and set(left_out.values()) == {_EMPTY}:
-        raise UserError(
+    if not directions:
+        raise _nothing_left(chosen, left_out)
+    return Selection(directions, left_out)
+
+
+def _nothing_left(chosen: EvaluationSet, left_out: Mapping[str, str]) -> UserError:
+    if chosen.name in STORED and set(left_out.values()) == {_EMPTY}:
+        return UserError(
             f"nothing to evaluate: the run in {os.path.dirname(os.path.dirname(chosen.origin))} held no {chosen.name} "
             f"text out; give it text with --testset, {_OWN}"
         )
-    if not directions:
-        reasons = "; ".join(f"{direction}: {reason}" for direction, reason in left_out.items())
-        raise UserError(f"nothing to evaluate in {chosen.origin}: {reasons}")
-    return Selection(directions, left_out)
+    reasons = "; ".join(f"{direction}: {reason}" for direction, reason in [*left_out.items()][:_SHOWN])
+    more = f"; and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+    return UserError(f"nothing to evaluate in {chosen.origin}: {reasons}{more}")
 
 
 def ordered_directions(chosen: EvaluationSet, recipe: Recipe) -> list[Direction]:
     """Return the directions of a test set: those of the recipe in its order, then the others."""
     trained = [parse_direction(text) for text in recipe.data.directions]
     return list(dict.fromkeys([*filter(chosen.files.__contains__, trained), *chosen.files]))
-
-
-def content_hash(pairs: Iterable[Pair]) -> str:
-    """Return the SHA-256 of the pairs, whatever kind of file they came from."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(json.dumps(pair).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _check_known(direction: Direction, known: set[str]) -> None:
@@ -182,57 +250,6 @@ def _check_known(direction: Direction, known: set[str]) -> None:
             raise UserError(f"{direction}: the model does not know {code}{near} (it knows {', '.join(sorted(known))})")
 
 
-def _files_by_direction(folder: epath.Path) -> dict[Direction, epath.Path]:
-    files: dict[Direction, epath.Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in _PARSERS or path.name.startswith("."):
-            continue
-        try:
-            direction = parse_direction(path.stem)
-        except UserError as error:
-            raise UserError(f"{path} is not named after a direction: {error}") from None
-        if direction in files:
-            raise UserError(f"{files[direction]} and {path} are both for {direction}: remove one")
-        files[direction] = path
-    return files
-
-
-def _read_pairs(path: epath.Path) -> list[Pair]:
-    """Return the pairs of a file; lines end with a newline and with nothing else (U+2028, for one, is text)."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
-    if not lines[-1]:
-        lines.pop()
-    parse, expected = _PARSERS[path.suffix]
-    pairs = []
-    for number, line in enumerate(lines, start=1):
-        pair = parse(line.removesuffix("\r"))
-        if pair is None or not all(side.strip() for side in pair):
-            raise UserError(f"{path}:{number}: expected {expected}, neither of them blank")
-        pairs.append(pair)
-    return pairs
-
-
-def _parse_json(line: str) -> Pair | None:
-    try:
-        values = json.loads(line)
-        source, target = values["source"], values["target"]
-        f"{source}{target}".encode()  # half a surrogate pair, which JSON can spell, is no text
-    except (ValueError, TypeError, KeyError):
-        return None
-    return Pair(source, target) if isinstance(source, str) and isinstance(target, str) else None
-
-
-def _parse_tsv(line: str) -> Pair | None:
-    sides = line.split("\t")
-    return Pair(*sides) if len(sides) == 2 else None
-
-
-_PARSERS: dict[str, tuple[Callable[[str], Pair | None], str]] = {
-    ".jsonl": (_parse_json, '{"source": ..., "target": ...}'),
-    ".tsv": (_parse_tsv, "source<TAB>target"),
-}
+def _stored_files(folder: epath.Path) -> dict[Direction, PairSource]:
+    paths = [path for path in folder.iterdir() if pair_ending(path) in PAIR_ENDINGS and not path.name.startswith(".")]
+    return arrange_directions(paths).sources

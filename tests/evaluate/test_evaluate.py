@@ -19,9 +19,10 @@ from nmt.errors import UserError
 from nmt.evaluate import metrics
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.metrics import score
+from nmt.evaluate.pairs import Pair, content_hash
 from nmt.evaluate.results import DirectionResult, Matrix
 from nmt.evaluate.samples import read_samples
-from nmt.evaluate.sets import Pair, content_hash, open_set, select, stored_set
+from nmt.evaluate.sets import open_set, select, stored_set
 from nmt.languages import Direction, parse_direction
 
 DE_EN, EN_DE, ES_EN = (parse_direction(text) for text in ("de-en", "en-de", "es-en"))
@@ -115,7 +116,10 @@ def test_a_stored_set_is_read_back_exactly(tmp_path_factory, pairs):
 def test_a_tsv_file_needs_one_direction_and_keeps_its_lines(tmp_path):
     path = tmp_path / "extra.tsv"
     path.write_bytes("\ufeffeins\u2028zwei\tone two\r\ndrei\tthree".encode())
-    assert open_set(tmp_path, str(path), ["deu-eng"]).read(DE_EN) == [("eins\u2028zwei", "one two"), ("drei", "three")]
+    assert open_set(tmp_path, str(path), ["deu-eng"]).read(DE_EN) == [
+        Pair("eins\u2028zwei", "one two"),
+        Pair("drei", "three"),
+    ]
     for directions in (None, [], ["de-en", "en-de"]):
         with pytest.raises(UserError, match="exactly one pair, such as --pairs de-en"):
             open_set(tmp_path, str(path), directions)
