@@ -20,7 +20,12 @@ _TOKEN = re.compile(r"\*\*/|\*\*|\*|\{[a-z]+\}")
 _WILD = {"**/": r"(?:[^/]+/)*~", "**": r".*~", "*": r"[^/]*~"}
 # A code with its subtags, so that {source}-{target} is divided where a code may end.
 _CODE = r"[A-Za-z]{2,3}~(?:[-_@][A-Za-z0-9]+~)*~"
+# What {side} stands for: the source, or the target.
+_SOURCE_SIDES = ("src", "source")
+_TARGET_SIDES = ("trg", "tgt", "target", "ref", "reference")
+SIDES = (*_SOURCE_SIDES, *_TARGET_SIDES)
 _FIELDS = {"language": r"[^/]+~", "component": r"[^/]+~", "path": r".+~", "source": _CODE, "target": _CODE}
+_FIELDS["side"] = f"(?:{'|'.join(SIDES)})"
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class MatchedPath:
     component: str
     source: str
     target: str
-    rest: tuple[str, ...]  # the path without {language}, in pieces
+    rest: tuple[str, ...]  # the path without {language} or {side}, in pieces
 
 
 @dataclass(frozen=True)
@@ -156,9 +161,11 @@ def match_path(pattern: PathPattern, name: str, declared: Collection[str] = ()) 
         texts = found[chosen]
     fields = _fields(pattern, texts)
     language, source, target = (fields.get(field, "") for field in CODE_FIELDS)
+    if side := fields.get("side"):
+        language = source if side in _SOURCE_SIDES else target
     rest = [""]
     for part, text in zip(pattern.parts, texts, strict=True):
-        if part.field == "language":
+        if part.field in ("language", "side"):
             rest.append("")
         else:
             rest[-1] += text

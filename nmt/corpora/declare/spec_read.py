@@ -106,16 +106,29 @@ class Sqlite(PatternSection):
 class ParallelText(PatternSection):
     """Plain text with a sentence a line: line n of one file translates line n of the other.
 
-    Files whose paths differ in {language} only belong together; all of them, also more than two, have as many lines.
+    Files whose paths differ in {language} (or {side}) only belong together; all of them, also more than two, have as
+    many lines. OPUS's .ids are no text.
     """
 
     texts = "pairs"
     kind: Literal["parallel_text"] = Field(description="How the corpus is read.")
+    documents: str = Field(
+        "",
+        description="What stands in place of {language} in the path of a file whose lines begin with the document of "
+        "each line, up to a tab, such as ids in downloads of OPUS. Texts of a document have the same component. "
+        "Empty: the component is that of the path.",
+    )
     key_language: str = Field("en", description=KEY_LANGUAGE + " Where it is no side, the source of the direction.")
 
     @model_validator(mode="after")
     def _language_once(self) -> Self:
-        self.require_once("language")
+        for pattern in self.patterns:
+            if pattern.count("{language}") + pattern.count("{side}") != 1:
+                raise ValueError(f"{pattern!r} does not have {{language}} or {{side}} once")
+            if self.documents and "{side}" in pattern:
+                raise ValueError(
+                    f"documents: {self.documents} stands in place of {{language}}, not {{side}}: {pattern!r}"
+                )
         return self
 
 

@@ -2,7 +2,8 @@
 
 Paths are patterns. In them `{language}` is the corpus's code of a language, `{component}` a part of the corpus (texts
 of one component are never divided among splits), `{path}` the same with slashes, `{source}` and `{target}` the
-languages of a direction, `*` any part of a name, `**` any number of folders, and `$NAME` a variable of the environment.
+languages of a direction, `{side}` the word src or trg (or source, tgt, target, ref, reference) that stands for one of
+these two, `*` any part of a name, `**` any number of folders, and `$NAME` a variable of the environment.
 """
 
 import re
@@ -12,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from nmt.config import Section
 
-_FIELDS = ("language", "component", "path", "source", "target")
+_FIELDS = ("language", "component", "path", "source", "target", "side")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -26,6 +27,11 @@ def _check_patterns(patterns: Any) -> Any:
             if name not in _FIELDS:
                 known = ", ".join(f"{{{field}}}" for field in _FIELDS)
                 raise ValueError(f"{pattern!r} has {{{name}}}, which is none of {known}")
+        if "{side}" in pattern and not ("{source}" in pattern and "{target}" in pattern):
+            raise ValueError(
+                f"{pattern!r} has {{side}}, which is src or trg, but not the languages of these: say them in the path, "
+                "as in {source}-{target}/train.{side}, or write {language} and languages: {src: de, trg: en}"
+            )
     return patterns
 
 

@@ -13,6 +13,7 @@ from nmt.corpora.declare.patterns import MatchedPath, expand_variables
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read_links import OpusXml
 from nmt.corpora.readers.compressed import stem
+from nmt.corpora.readers.document_names import document_name
 from nmt.corpora.readers.files import FilesReader
 from nmt.corpora.readers.reader import EMPTY, Row
 from nmt.corpora.readers.tree import UNREADABLE, Tree
@@ -74,7 +75,7 @@ class OpusXmlReader(FilesReader):
             if group.missing:
                 self._skip(OF_NO_DOCUMENT, place)
             elif (texts := self._texts(link, sentences, place)) is not None:
-                component = _without_language(group.documents[key_side], (found.source, found.target)[key_side])
+                component = document_name(group.documents[key_side], (found.source, found.target))
                 key = found.name, f"{number:012d}"
                 translations = {sides[1 - key_side]: texts[1 - key_side]}
                 yield Row(sides[key_side], component, key, texts[key_side], translations)
@@ -184,8 +185,3 @@ def _sentence_text(sentence: Element) -> str:
     for word in sentence.iter("w"):
         pieces.append("".join(word.itertext()).strip() + ("" if word.get("spaceafter") == "no" else " "))
     return " ".join("".join(pieces or sentence.itertext()).split())
-
-
-def _without_language(document: str, code: str) -> str:
-    """Return the name of a document without the folder of its language, so that it is the same in all languages."""
-    return document.removeprefix(f"{code}/").removesuffix(".xml")

@@ -9,10 +9,14 @@ from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import ParallelText
 from nmt.corpora.readers.compressed import stem
+from nmt.corpora.readers.document_names import document_name
 from nmt.corpora.readers.files import FilesReader
 from nmt.corpora.readers.reader import EMPTY, Row, check_codes, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Tree, error_reason
 from nmt.errors import UserError
+
+_IDS = "ids"  # in place of the language, in downloads of OPUS: documents and ids of sentences, line by line
+_DOCUMENTS = ""  # in place of a language, among open files
 
 
 class ParallelTextReader(FilesReader):
@@ -20,15 +24,39 @@ class ParallelTextReader(FilesReader):
 
     def __init__(self, spec: CorpusSpec, read: ParallelText, tree: Tree, patterns: tuple[str, ...]) -> None:
         super().__init__(spec, tree)
-        found = tree.find(patterns)
+        found, beside = self._part(tree.find(patterns), read.documents)
         self._check(patterns, len(found))
         codes = match_codes(spec, (code for one in found for code in (one.language, one.source, one.target) if code))
         self._language_of, self.unregistered = codes.languages, codes.unregistered
         groups = self._group(found)
         check_codes(spec, codes, ((one.language for one in group) for group in groups.values()))
         self._groups = [{self._language_of[one.language]: one for one in group} for group in groups.values()]
+        self._documents = self._find_documents(groups, beside) if read.documents else {}
         self._note(*map(frozenset, self._groups))
         self._noted_at_opening = self.unreadable, self.skipped, self._first
+
+    def _part(self, found: Sequence[MatchedPath], documents: str) -> tuple[list[MatchedPath], list[MatchedPath]]:
+        """Return files of text, and files that name the documents of lines; what OPUS calls .ids is never text."""
+        names = {documents, *({_IDS} - self.spec.languages.keys())} - {""}
+        texts = [one for one in found if one.language not in names]
+        return texts, [one for one in found if one.language == documents and documents]
+
+    def _find_documents(
+        self, groups: Mapping[tuple[str, ...], Sequence[MatchedPath]], beside: Sequence[MatchedPath]
+    ) -> dict[str, MatchedPath]:
+        """Return the file that names the documents of a file's lines, by the name of the file.
+
+        Raises:
+          UserError: there is none beside some file.
+        """
+        by_rest = {_unpacked_rest(one): one for one in beside}
+        if missing := [group[0].name for rest, group in groups.items() if rest not in by_rest]:
+            more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+            raise UserError(
+                f"corpus {self.spec.name}: there is no file of documents beside {missing[0]}{more}: leave out "
+                "read.documents, or those files"
+            )
+        return {one.name: by_rest[rest] for rest, group in groups.items() for one in group}
 
     def _group(self, found: Sequence[MatchedPath]) -> dict[tuple[str, ...], list[MatchedPath]]:
         """Return the files of known languages, those together whose paths differ in nothing else.
@@ -45,8 +73,7 @@ class ParallelTextReader(FilesReader):
             ):
                 self._skip("file of a language that is none of its direction", one.name)
                 continue
-            *rest, end = one.rest
-            other = groups[*rest, stem(end)].setdefault(one.language, one)
+            other = groups[_unpacked_rest(one)].setdefault(one.language, one)
             if other is not one:
                 raise UserError(
                     f"corpus {self.spec.name}: {other.name} and {one.name} are of the same texts; remove one"
@@ -70,7 +97,9 @@ class ParallelTextReader(FilesReader):
     def _side_by_side(self, key_language: str, used: Mapping[str, MatchedPath]) -> Iterator[Row]:
         names = {language: one.name for language, one in used.items()}
         others = [language for language in names if language != key_language]
-        component = used[key_language].component
+        first = used[key_language]
+        if documents := self._documents.get(first.name):
+            names[_DOCUMENTS] = documents.name
         with contextlib.ExitStack() as stack:
             files: dict[str, IO[bytes]] = {}
             for language, name in names.items():
@@ -82,9 +111,11 @@ class ParallelTextReader(FilesReader):
             number = 0
             while texts := self._next(files, names, number):
                 number += 1
-                if (text := texts[key_language]) is not None:
-                    translations = {one: found for one in others if (found := texts[one]) is not None}
-                    yield Row(key_language, component, (names[key_language], f"{number:012d}"), text, translations)
+                if (text := texts[key_language]) is None or (document := texts.get(_DOCUMENTS, "")) is None:
+                    continue
+                translations = {one: found for one in others if (found := texts[one]) is not None}
+                component = _join_document(first, document)
+                yield Row(key_language, component, (names[key_language], f"{number:012d}"), text, translations)
 
     def _next(self, files: Mapping[str, IO[bytes]], names: Mapping[str, str], done: int) -> dict[str, str | None]:
         """Return the next line of every file, after as many that are done; none at the end, or where one is damaged.
@@ -120,3 +151,16 @@ class ParallelTextReader(FilesReader):
                 counts.append(f"{names[language]} is damaged ({error_reason(error)})")
         shown = ", ".join(counts)
         return UserError(f"corpus {self.spec.name}: files of parallel text have unequal counts of lines: {shown}")
+
+
+def _unpacked_rest(found: MatchedPath) -> tuple[str, ...]:
+    """Return the path of a file without its language, and without the ending of its compression."""
+    *rest, end = found.rest
+    return (*rest, stem(end))
+
+
+def _join_document(found: MatchedPath, line: str) -> str:
+    """Return the component of a line of text, given the line of the file of documents, which may be empty."""
+    codes = {code for code in (found.language, found.source, found.target) if code}
+    document = document_name(line.partition("\t")[0].strip(), codes)
+    return "/".join(filter(None, (found.component, document)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from nmt import languages
+from nmt.corpora.declare.patterns import SIDES
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.readers.tree import error_reason
 from nmt.errors import UserError
@@ -125,6 +126,11 @@ class CorpusReader(ABC):
     def _unknown(self) -> str:
         """Return the end of a message that there is no text: codes that could not be made use of."""
         unknown = ", ".join(self.unregistered)
+        if any(code in SIDES for code in self.unregistered):
+            return (
+                f"; {unknown} are no languages: say which they are, as in languages: {{src: de, trg: en}}, or, where "
+                "the path has the languages, {source}-{target}/train.{side}"
+            )
         return f"; unknown codes of languages: {unknown}; say what they are under languages:" if unknown else ""
 
     def _damages(self) -> list[str]:
