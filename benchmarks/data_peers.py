@@ -28,7 +28,7 @@ class Corpus(NamedTuple):
     """Pairs of D directions, those of a direction after those of the one before.
 
     Attributes:
-      sizes: pairs of every direction [D].
+      sizes: pairs of every direction [L].
       ids: of all pairs, source and target by turns.
       ends: where the sources and the targets end in them [2N].
     """

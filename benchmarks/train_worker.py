@@ -195,7 +195,7 @@ def build_ours(shape: Shape, system: System, precision: str) -> Built:
 
     def gradient() -> None:
         nonlocal gradients
-        gradients = jax.block_until_ready(gradients_of(state.parameters, next(data)))
+        gradients = jax.block_until_ready(gradients_of(state, next(data)))
 
     def update() -> None:
         nonlocal state, gradients
@@ -233,27 +233,22 @@ def peak_flops(device: str) -> float:
 
 
 def parts(recipe: Any, sizes: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return what a train step does as two jitted functions: gradients of a batch; new optimizer and parameters."""
+    """Return the two halves of a train step, jitted: gradients of a batch; new optimizer state and parameters."""
     import jax
     import optax
-    from flax import nnx
 
     from nmt.models.building import abstract_model
-    from nmt.models.tokens import Phase
-    from nmt.train.objective import objective
     from nmt.train.optimizer import make_optimizer
     from nmt.train.schedules import make_schedule
+    from nmt.train.step import StepFunctions
 
     train = recipe.train
-    graph, _ = abstract_model(recipe.model, sizes)
+    functions = StepFunctions(recipe, abstract_model(recipe.model, sizes)[0])
     optimizer = make_optimizer(train.optimizer, make_schedule(train.schedule, train.steps))
 
-    def gradient(parameters: Any, batch: Any) -> Any:
-        def loss(parameters: Any) -> Any:
-            model, key = nnx.merge(graph, parameters), jax.random.key(recipe.seed)
-            return objective(model, batch, 1, train.label_smoothing, key, Phase.TRAIN)[0]
-
-        return jax.grad(loss)(parameters)
+    def gradient(state: Any, batch: Any) -> Any:
+        key = jax.random.key(recipe.seed)
+        return jax.grad(lambda weights: functions.loss(state.buffers, weights, batch, key)[0])(state.parameters)
 
     def update(gradients: Any, state: Any, parameters: Any) -> Any:
         updates, state = optimizer.update(gradients, state, parameters)

@@ -40,7 +40,7 @@ from nmt.recipes.terminal import TerminalProgress
 from nmt.sharding import make_layout, shard_count
 from nmt.sharding.hosts import ALONE, Hosts, host_shard
 from nmt.train.curriculum import Curriculum
-from nmt.train.loop import Data, Outcome, TrainingResult, train
+from nmt.train.loop import Data, Machines, Outcome, TrainingResult, train
 from nmt.train.step import batch_sharding
 from nmt.train.usage import read_usage, usage_steps
 
@@ -169,7 +169,7 @@ def _train(
         if advice := group_advice(recipe, shard_count("expert"), shard_count("group")):
             console.print(f"note: {advice}", highlight=False, soft_wrap=True)
         data = Data(batches, lambda: dev_batches(store, directions, recipe.data, rows), curriculum)
-        result = train(recipe, folder, vocabularies.sizes, data, mesh, display, hosts)
+        result = train(recipe, folder, vocabularies.sizes, data, Machines(mesh, hosts), display)
     seconds = result.progress.seconds
     console.print(
         f"training: {result.progress.step:,} steps in {clock(seconds)} ({result.outcome.value})", highlight=False

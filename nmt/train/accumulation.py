@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float32, PRNGKeyArray, Shaped
 
 from nmt.config import Recipe
 from nmt.data.batch import Batch
@@ -13,16 +14,17 @@ from nmt.models.moe.statistics import micro_batch_weights
 from nmt.sharding import shard, store
 from nmt.train.objective import Metrics, MicroBatchShare, combine_metrics
 
-Loss = Callable[[nnx.State, Batch, jax.Array, MicroBatchShare | None], tuple[jax.Array, Metrics]]
+# Parameters, rows, a random key and the share of the rows in the batch (None: all of it) to a loss and metrics.
+Loss = Callable[[nnx.State, Batch, PRNGKeyArray, MicroBatchShare | None], tuple[Float32[Array, ""], Metrics]]
 
 
 def split_batch(batch: Batch, number: int) -> Batch:
-    """Split a batch of rows [B,...] into A micro-batches [A,B/A,...]; row r goes to micro-batch r % A.
+    """Split the rows of a batch into so many micro-batches (J), which become the leading axis of its arrays.
 
-    So every device finds its share of every micro-batch among its own rows.
+    Row r goes to micro-batch r % J, so that every device finds its share of every micro-batch among its own rows.
     """
 
-    def split(rows: jax.Array) -> jax.Array:
+    def split(rows: Shaped[Array, " B *any"]) -> Shaped[Array, "J _ *any"]:
         micro_batches = rows.reshape(-1, number, *rows.shape[1:]).swapaxes(0, 1)
         return shard(micro_batches, None, "batch", *(None for _ in rows.shape[1:]))
 
@@ -33,11 +35,11 @@ def micro_batch_shares(micro_batches: Batch, group_sizes: Mapping[str, int | Non
     """Return the weight of every micro-batch in its batch.
 
     Args:
-      micro_batches: A micro-batches [A,B/A,...], see `split_batch`.
+      micro_batches: J micro-batches, stacked as `split_batch` returns them.
       group_sizes: by stack, tokens that are balanced on their own (N); None: those of a micro-batch, all together.
 
     Returns:
-      weights, every leaf [A].
+      The weights, arrays of shape [J].
     """
     real = {"encoder": micro_batches.src_segment > 0, "decoder": micro_batches.tgt_segment > 0}
     weights, means = micro_batch_weights(real, group_sizes)
@@ -48,7 +50,7 @@ def accumulated_gradients(
     loss: Loss,
     parameters: nnx.State,
     batch: Batch,
-    key: jax.Array,
+    key: PRNGKeyArray,
     number: int,
     group_sizes: Mapping[str, int | None],
 ) -> tuple[nnx.State, Metrics]:
@@ -58,9 +60,8 @@ def accumulated_gradients(
     over micro-batches is the loss of the batch, however its tokens are spread.
 
     Args:
-      loss: a function of parameters, rows, a random key, and the share of the rows in the batch (None: all of it). It
-        returns its value over the number of micro-batches, and metrics.
-      parameters: the parameters.
+      loss: the loss of some rows, divided by the number of micro-batches, and their metrics.
+      parameters: those of the model.
       batch: the whole batch.
       key: random key; with more than one micro-batch, each has its own.
       number: the number of micro-batches, a divisor of the rows.
@@ -70,7 +71,7 @@ def accumulated_gradients(
     if number == 1:
         return gradient(parameters, batch, key, None)
 
-    def add(sums: nnx.State, one: tuple[jax.Array, Batch, MicroBatchShare]) -> tuple[nnx.State, Metrics]:
+    def add(sums: nnx.State, one: tuple[Array, Batch, MicroBatchShare]) -> tuple[nnx.State, Metrics]:
         index, rows, share = one
         gradients, metrics = gradient(parameters, rows, jax.random.fold_in(key, index), share)
         return map_variables(_plus, sums, gradients), metrics
@@ -82,7 +83,7 @@ def accumulated_gradients(
 
 
 def _plus(one: NamedArray, other: NamedArray) -> NamedArray:
-    total: jax.Array = one.get_value() + other.get_value()
+    total: Array = one.get_value() + other.get_value()
     return one.replace(store(total, *logical_axes(one)))
 
 

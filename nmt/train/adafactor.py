@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Int32
 
 from nmt.config import OptimizerConfig
 from nmt.models.axes import Axes, NamedArray, logical_axes, map_variables
@@ -35,12 +36,15 @@ SMALL_SCALE = 1e-3  # least scale of a parameter (epsilon 2)
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Moments:
-    """Moments of the gradients of one parameter: means of its rows and columns, or the whole, and the momentum."""
+    """Moments of the gradients of one parameter: means of its rows and columns, or the whole, and the momentum.
 
-    rows: NamedArray | None  # float32, the axes of the parameter without columns
-    columns: NamedArray | None  # float32, the axes of the parameter without rows
-    whole: NamedArray | None  # float32, the axes of the parameter
-    momentum: NamedArray | None  # float32, the axes of the parameter; None without beta1
+    All are float32. Second moments are `rows` and `columns`, or `whole`; the others are None.
+    """
+
+    rows: NamedArray | None  # the axes of the parameter without columns
+    columns: NamedArray | None  # the axes of the parameter without rows
+    whole: NamedArray | None  # the axes of the parameter
+    momentum: NamedArray | None  # the axes of the parameter; None without beta1
 
 
 @jax.tree_util.register_dataclass
@@ -48,7 +52,7 @@ class Moments:
 class AdafactorState:
     """The state of Adafactor."""
 
-    count: jax.Array  # int32 [], updates done
+    count: Int32[Array, ""]  # updates done
     moments: Any  # a tree like that of the parameters, with `Moments` for leaves
 
 
@@ -60,8 +64,8 @@ def factoring(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return (rows, columns) if rows and named else None
 
 
-def root_mean_square(x: jax.Array, axes: Axes) -> jax.Array:
-    """Return the root mean square of each layer and each expert of an array; all dimensions are kept."""
+def root_mean_square(x: Float[Array, "..."], axes: Axes) -> Float32[Array, "..."]:
+    """Return the root mean square of each layer and each expert of an array; the other dimensions become 1."""
     inner = tuple(i for i, axis in enumerate(axes) if axis not in BATCH)
     return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32)), axis=inner, keepdims=True))
 
@@ -108,7 +112,7 @@ def _zero_moments(parameter: NamedArray, config: OptimizerConfig) -> Moments:
 
 
 def _update(
-    gradient: NamedArray, moments: Moments, parameter: NamedArray, decay: jax.Array, config: OptimizerConfig
+    gradient: NamedArray, moments: Moments, parameter: NamedArray, decay: Float32[Array, ""], config: OptimizerConfig
 ) -> tuple[NamedArray, Moments]:
     """Return the update of one parameter (Algorithms 4 and 5 of the paper), and its new moments."""
     axes, g = logical_axes(parameter), gradient.get_value()
@@ -128,7 +132,9 @@ def _update(
     return gradient.replace(u), moments
 
 
-def _factored(g: jax.Array, moments: Moments, axes: Axes, decay: jax.Array) -> tuple[jax.Array, Moments]:
+def _factored(
+    g: Float[Array, "*any"], moments: Moments, axes: Axes, decay: Float32[Array, ""]
+) -> tuple[Float32[Array, "*any"], Moments]:
     dimensions = factoring(axes)
     assert dimensions is not None
     assert moments.rows is not None
@@ -143,12 +149,12 @@ def _factored(g: jax.Array, moments: Moments, axes: Axes, decay: jax.Array) -> t
     return u, _replaced(moments, rows=r, columns=c)
 
 
-def _mixed(old: NamedArray, new: jax.Array, decay: jax.Array) -> jax.Array:
-    mixed: jax.Array = decay * old.get_value() + (1.0 - decay) * new
+def _mixed(old: NamedArray, new: Float[Array, "*any"], decay: Float32[Array, ""]) -> Float32[Array, "*any"]:
+    mixed: Array = decay * old.get_value() + (1.0 - decay) * new
     return mixed
 
 
-def _replaced(moments: Moments, **arrays: jax.Array) -> Moments:
+def _replaced(moments: Moments, **arrays: Float32[Array, "..."]) -> Moments:
     """Return moments with new arrays in the places of old ones."""
     values = {name: getattr(moments, name).replace(array) for name, array in arrays.items()}
     return Moments(**{**vars(moments), **values})

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Int32, Int64, Shaped
 
 from nmt.models.moe.statistics import RoutingStats
 
@@ -45,18 +46,18 @@ def _ordinal(choice: int) -> str:
     return _ORDINALS[choice] if choice < len(_ORDINALS) else f"{choice + 1}th"
 
 
-def fetched_fields(stats: RoutingStats) -> dict[str, jax.Array]:
+def fetched_fields(stats: RoutingStats) -> dict[str, Float32[Array, "Y ..."]]:
     """Return the statistics of a step that are fetched, by name; those that a router does not have are left out."""
     return {name: value for name in FETCHED if (value := getattr(stats, name)) is not None}
 
 
-def step_numbers(fetched: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def step_numbers(fetched: dict[str, Shaped[np.ndarray, "Y ..."]]) -> dict[str, Shaped[np.ndarray, "Y ..."]]:
     """Return the numbers of a step that a window adds up, of the sparse layers of a stack.
 
     Args:
-      fetched: the fields `FETCHED` of `RoutingStats` of a step, with a leading axis over layers.
+      fetched: the fields `FETCHED` of `RoutingStats` of a step, with a leading axis over layers (Y).
     """
-    load = np.asarray(fetched["load"], np.float64)  # [L,E]
+    load = np.asarray(fetched["load"], np.float64)  # [Y,E]
     experts = load.shape[-1]
     surprise = np.log(load, out=np.zeros_like(load), where=load > 0)
     entropy = -(load * surprise).sum(axis=-1) / np.log(experts) if experts > 1 else np.ones(len(load))
@@ -66,7 +67,7 @@ def step_numbers(fetched: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {**fetched, **extremes, "load": load, "busiest": load.max(axis=-1) * experts, "entropy": entropy}
 
 
-def summarise_layers(sums: Mapping[str, np.ndarray], steps: int) -> list[Experts]:
+def summarise_layers(sums: dict[str, Shaped[np.ndarray, "Y ..."]], steps: int) -> list[Experts]:
     """Return the numbers of every sparse layer of a stack.
 
     Args:
@@ -107,16 +108,16 @@ def summarise_stack(layers: Sequence[Experts]) -> Experts:
 
 
 class UsageCounter:
-    """Counts, by stack, the tokens of every direction that chose every expert: int64 [L,D,E].
+    """Counts, by stack and sparse layer, the tokens of every direction that chose every expert.
 
     The counts of large models are tens of megabytes: they are summed where they are, and fetched now and then, when
     they have long been there, so that neither a step nor the host waits for them.
     """
 
     def __init__(self) -> None:
-        self._running: dict[str, jax.Array] = {}  # int32, of `_steps` steps
-        self._waiting: dict[str, jax.Array] = {}  # int32, of the `_FETCHED_EVERY` steps before
-        self._fetched: dict[str, np.ndarray] = {}  # int64, of all steps before those
+        self._running: dict[str, Int32[Array, "Y L E"]] = {}  # of `_steps` steps
+        self._waiting: dict[str, Int32[Array, "Y L E"]] = {}  # of the `_FETCHED_EVERY` steps before
+        self._fetched: dict[str, Int64[np.ndarray, "Y L E"]] = {}  # of all steps before those
         self._steps = 0
 
     def add(self, routing: Mapping[str, RoutingStats]) -> None:
@@ -128,7 +129,7 @@ class UsageCounter:
         self._running = _add(self._running, counts) if self._running else _as_counts(counts)
         self._steps += 1
 
-    def take(self) -> dict[str, np.ndarray]:
+    def take(self) -> dict[str, Int64[np.ndarray, "_ L _"]]:
         """Return the counts since the last call, and begin anew; empty if there were no steps, or no experts."""
         self._fetch(self._waiting)
         self._fetch(self._running)
@@ -136,16 +137,18 @@ class UsageCounter:
         self._running, self._waiting, self._fetched, self._steps = {}, {}, {}, 0
         return counts
 
-    def _fetch(self, counts: dict[str, jax.Array]) -> None:
+    def _fetch(self, counts: dict[str, Int32[Array, "_ L _"]]) -> None:
         for stack, array in jax.device_get(counts).items():
             before = self._fetched.get(stack)
             self._fetched[stack] = array.astype(np.int64) if before is None else before + array
 
 
-def _as_counts(counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def _as_counts(counts: dict[str, Float32[Array, "_ L _"]]) -> dict[str, Int32[Array, "_ L _"]]:
     return {stack: array.astype(jnp.int32) for stack, array in counts.items()}
 
 
 @partial(jax.jit, donate_argnums=0)
-def _add(total: dict[str, jax.Array], counts: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def _add(
+    total: dict[str, Int32[Array, "_ L _"]], counts: dict[str, Float32[Array, "_ L _"]]
+) -> dict[str, Int32[Array, "_ L _"]]:
     return {stack: total[stack] + array.astype(jnp.int32) for stack, array in counts.items()}

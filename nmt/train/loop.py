@@ -23,7 +23,7 @@ from nmt.train.curriculum import Curriculum
 from nmt.train.expert_load import UsageCounter
 from nmt.train.objective import Metrics
 from nmt.train.preemption import Preemption
-from nmt.train.step import Trainer, TrainState, make_trainer
+from nmt.train.step import Scalars, Trainer, TrainState, make_trainer
 from nmt.train.telemetry import Recorder, Silence, StepWindow, TrainingWatcher, flatten
 from nmt.train.usage import Usage, drop_usage_after, write_usage
 
@@ -58,6 +58,14 @@ class Data:
     curriculum: Curriculum | None = None
 
 
+@dataclass(frozen=True)
+class Machines:
+    """The devices and hosts that train together."""
+
+    mesh: Mesh  # already set by `jax.set_mesh`
+    hosts: Hosts = ALONE  # all of them call `train`; host 0 writes metrics and tables
+
+
 def is_finished(recipe: Recipe, progress: Progress) -> bool:
     """Return whether a run that has come so far has nothing left to do."""
     minutes = recipe.train.max_minutes
@@ -69,9 +77,8 @@ def train(
     run: epath.PathLike,
     vocabulary: VocabularySizes,
     data: Data,
-    mesh: Mesh,
-    display: TrainingWatcher,
-    hosts: Hosts = ALONE,
+    machines: Machines,
+    watcher: TrainingWatcher,
 ) -> TrainingResult:
     """Train until the last step, the last minute, or a signal to stop; resume from the newest checkpoint.
 
@@ -80,9 +87,8 @@ def train(
       run: the run's folder.
       vocabulary: V of sources and of targets.
       data: batches and the development set.
-      mesh: the mesh, already set by `jax.set_mesh`.
-      display: who watches.
-      hosts: who trains together; all of them call this. Host 0 writes metrics and tables.
+      machines: devices and hosts.
+      watcher: told of every step.
 
     Raises:
       UserError: training has diverged, or does not fit the memory of the devices.
@@ -91,17 +97,17 @@ def train(
         progress = checkpoints.progress()
         if is_finished(recipe, progress):
             return TrainingResult(_ending(recipe, progress), progress)
-        display.say("compiling the train step" if progress.step == 0 else f"resuming after step {progress.step}")
-        trainer = make_trainer(recipe, vocabulary, mesh)
+        watcher.say("compiling the train step" if progress.step == 0 else f"resuming after step {progress.step}")
+        trainer = make_trainer(recipe, vocabulary, machines.mesh)
         state = trainer.initial()
         if progress.step:
             state = checkpoints.restore(state, data.batches)
+        hosts = machines.hosts
         if hosts.first:
             drop_usage_after(run, progress.step)
         with Recorder(run, progress.step) if hosts.first else Silence() as recorder:
-            folder = epath.Path(run)
-            loop = _Loop(recipe, folder, trainer, data, checkpoints, recorder, display, preemption, progress, hosts)
-            return loop.run(state)
+            records = _Records(epath.Path(run), checkpoints, recorder, watcher)
+            return _Loop(recipe, trainer, data, records, hosts, preemption).run(state, progress)
 
 
 @contextlib.contextmanager
@@ -123,42 +129,48 @@ def _ending(recipe: Recipe, progress: Progress) -> Outcome:
     return Outcome.FINISHED if progress.step >= recipe.train.steps else Outcome.OUT_OF_TIME
 
 
+@dataclass(frozen=True)
+class _Records:
+    """Everything that a run tells: its checkpoints, metrics and tables of experts, and the watcher."""
+
+    folder: epath.Path
+    checkpoints: Checkpoints
+    recorder: Recorder | Silence
+    watcher: TrainingWatcher
+
+
 @dataclass
 class _Loop:
     recipe: Recipe
-    folder: epath.Path
     trainer: Trainer
     data: Data
-    checkpoints: Checkpoints
-    recorder: Recorder | Silence
-    display: TrainingWatcher
-    preemption: Preemption
-    progress: Progress
+    records: _Records
     hosts: Hosts
+    preemption: Preemption
 
     def __post_init__(self) -> None:
+        self.progress = Progress()  # of the steps that are accounted for
         self.layers = self.recipe.model.sparse_layers
         self.window = StepWindow(self.recipe.data.streams, self.layers)
-        self.usage, self.uncounted = UsageCounter(), self.progress.step + 1
+        self.usage, self.uncounted = UsageCounter(), 1  # the first step that is in no table yet
         self.clock = time.monotonic()
         self.converged = False
         self.vote = Vote(self.hosts)
         self.step: Callable[..., Any] | None = None
         self.evaluate: Callable[..., Metrics] | None = None
 
-    def run(self, state: TrainState) -> TrainingResult:
-        """Run steps until there is a reason to end.
+    def run(self, state: TrainState, progress: Progress) -> TrainingResult:
+        """Run steps from a state, which has come so far, until there is a reason to end.
 
         A step is dispatched before the one before it is accounted for, so that the host prepares batches and writes
         reports while the devices compute. At a checkpoint nothing is under way: the state, the position of the data and
         the counts then belong together.
         """
         every, last = self.recipe.train.checkpoint_every, self.recipe.train.steps
-        step = saved = self.progress.step
-        running: tuple[Metrics, dict[str, jax.Array]] | None = None
-        measured = self.hosts.broadcast(
-            "the last development loss", lambda: self.recorder.has("dev", self.progress.step)
-        )
+        self.progress, self.uncounted = progress, progress.step + 1
+        step = saved = progress.step
+        running: tuple[Metrics, Scalars] | None = None
+        measured = self.hosts.broadcast("the last development loss", lambda: self.records.recorder.has("dev", step))
         if step and step % every == 0 and not measured:
             self._dev(state)  # whoever wrote this checkpoint was stopped before it could
             self.clock = time.monotonic()
@@ -202,7 +214,7 @@ class _Loop:
     def _outcome(self) -> Outcome:
         return Outcome.PREEMPTED if self._wanted() == _STOP else _ending(self.recipe, self.progress)
 
-    def _account(self, metrics: Metrics, scalars: dict[str, jax.Array]) -> None:
+    def _account(self, metrics: Metrics, scalars: Scalars) -> None:
         """Wait for a step, count it, show it, and write the window when one is full."""
         jax.block_until_ready(metrics)
         self.vote.count()
@@ -225,15 +237,15 @@ class _Loop:
                 "lower train.schedule.learning_rate, or raise warmup_steps, and start from an earlier checkpoint"
             )
         full = self.progress.step % config.log_every == 0 or self.progress.step == config.steps
-        self.display.report(report, full)
+        self.records.watcher.report(report, full)
         if full:
-            self.recorder.write(self.progress, flatten(report), "train")
+            self.records.recorder.write(self.progress, flatten(report), "train")
             self.window = StepWindow(self.recipe.data.streams, self.layers)
 
     def _save(self, state: TrainState) -> None:
         self._write_usage()  # first, so that a checkpoint that is there has its table
-        self.recorder.keep()  # and its lines
-        self.checkpoints.save(state, self.data.batches, self.progress)
+        self.records.recorder.keep()  # and its lines
+        self.records.checkpoints.save(state, self.data.batches, self.progress)
         self._dev(state)
         self._advance()
         self.clock = time.monotonic()
@@ -247,14 +259,16 @@ class _Loop:
         stage = position["next_stage"]
         ends = self.hosts.broadcast(
             f"the end of stage {stage + 1} at step {step}",
-            lambda: curriculum.ends(stage, position["began"], step, self.recorder.dev),
+            lambda: curriculum.ends(stage, position["began"], step, self.records.recorder.dev),
         )
         if not ends:
             return
         if stage + 1 == len(curriculum.members):
             self.converged = True
             return
-        self.display.say(f"step {step}: stage {stage + 1} ends, {', '.join(curriculum.members[stage + 1])} follow")
+        self.records.watcher.say(
+            f"step {step}: stage {stage + 1} ends, {', '.join(curriculum.members[stage + 1])} follow"
+        )
         self.data.batches.set_state(enter_stage(position, stage + 1, step))
 
     def _write_usage(self) -> None:
@@ -262,7 +276,7 @@ class _Loop:
         if counts and self.hosts.first:
             directions = self.recipe.data.streams
             in_order = {stack: counts[stack] for stack in self.layers}
-            write_usage(self.folder, Usage(self.uncounted, step, directions, self.layers, in_order))
+            write_usage(self.records.folder, Usage(self.uncounted, step, directions, self.layers, in_order))
         self.uncounted = step + 1
 
     def _dev(self, state: TrainState) -> None:
@@ -283,7 +297,7 @@ class _Loop:
             # There is no development text of denoising, whose streams come last.
             numbers = dict(zip(self.recipe.data.directions, nll / np.maximum(tokens, 1), strict=False))
             mean = float(nll.sum() / tokens.sum())
-            self.recorder.write(
+            self.records.recorder.write(
                 self.progress, {"nll": mean, **{f"nll/{d}": float(x) for d, x in numbers.items()}}, "dev"
             )
-            self.display.say(f"step {self.progress.step}: development loss {mean:.3f} nats per token")
+            self.records.watcher.say(f"step {self.progress.step}: development loss {mean:.3f} nats per token")

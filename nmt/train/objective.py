@@ -1,10 +1,11 @@
 """The training objective: label-smoothed cross-entropy over target tokens, and the losses of the experts' routing."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray
 
 from nmt.data.batch import Batch
 from nmt.models.moe.losses import auxiliary_loss
@@ -12,25 +13,25 @@ from nmt.models.moe.statistics import MicroBatchWeight, RoutingStats, combined, 
 from nmt.models.tokens import PackedTokens, Phase
 from nmt.models.transformer import Transformer
 from nmt.sharding import einsum
-from nmt.train.cross_entropy import cross_entropy
+from nmt.train.cross_entropy import OutputLoss, cross_entropy
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Metrics:
-    """Loss and counts of a batch. Sums, so that those of several batches can be added; L directions."""
+    """Loss and counts of a batch. Those by direction are sums, so that those of several batches can be added."""
 
-    loss: jax.Array  # float32 [], what is minimised: a mean over target tokens
-    nll: jax.Array  # float32 [L], summed negative log-likelihood in nats, without smoothing
-    tokens: jax.Array  # float32 [L], target tokens
-    source_tokens: jax.Array  # float32 []
+    loss: Float32[Array, ""]  # the value that is minimised: a mean over target tokens
+    nll: Float32[Array, " L"]  # summed negative log-likelihood in nats, without smoothing
+    tokens: Float32[Array, " L"]  # target tokens
+    source_tokens: Float32[Array, ""]
     routing: dict[str, RoutingStats]  # by stack, with a leading axis over sparse layers; empty for a dense model
 
 
 class MicroBatchShare(NamedTuple):
     """Weights of a micro-batch in its batch: with them the mean over micro-batches is that of the batch."""
 
-    target_tokens: jax.Array  # float32 [], those of the batch over the number of micro-batches
+    target_tokens: Float32[Array, ""]  # those of the batch over the number of micro-batches
     weights: dict[str, MicroBatchWeight]  # by stack
 
 
@@ -41,51 +42,54 @@ def combine_metrics(micro_batches: Metrics) -> Metrics:
     return replace(sums, loss=jnp.mean(micro_batches.loss, axis=0), routing=routing)
 
 
-def source_direction(batch: Batch) -> jax.Array:
-    """Return the direction of every source token, int32 [B,S], 0 where padded: that of its segment's target side."""
+def source_direction(batch: Batch) -> Int32[Array, "B S"]:
+    """Return the direction of every source token, 0 where padded: that of its segment's target side."""
     # Compared and reduced in one pass, like an attention mask: no scatter, and nothing crosses rows.
     same = batch.src_segment[:, :, None] == batch.tgt_segment[:, None, :]
     return jnp.where(same, batch.direction[:, None, :], 0).max(axis=-1)
 
 
+@dataclass(frozen=True)
+class LossSetting:
+    """The setting in which a loss is computed.
+
+    Args:
+      directions: number of directions of the recipe (L), for the metrics.
+      phase: whether experts have a capacity, and which.
+      output: label smoothing and z-loss of the output layer.
+    """
+
+    directions: int
+    phase: Phase
+    output: OutputLoss = field(default_factory=OutputLoss)
+
+
 def objective(
     model: Transformer,
     batch: Batch,
-    directions: int,
-    smoothing: float,
-    key: jax.Array | None,
-    phase: Phase,
-    z_weight: float = 0.0,
+    setting: LossSetting,
+    key: PRNGKeyArray | None = None,
     share: MicroBatchShare | None = None,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[Float32[Array, ""], Metrics]:
     """Return the loss of a batch, per target token, and its metrics.
 
     Args:
       model: the model.
       batch: packed pairs.
-      directions: number of directions of the recipe.
-      smoothing: label smoothing.
+      setting: the terms of the loss, and the phase.
       key: random key of dropout and routing; None turns both off.
-      phase: whether experts have a capacity.
-      z_weight: coefficient of the z-loss of the output.
       share: the weight of a micro-batch in its batch: loss and statistics are such that their mean over micro-batches
         is that of the batch; None: it is the whole batch.
     """
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
     source = PackedTokens(batch.src, batch.src_segment, batch.src_position, source_direction(batch))
     target = PackedTokens(batch.tgt_in, batch.tgt_segment, batch.tgt_position, batch.direction)
+    phase, directions = setting.phase, setting.directions
     memory, encoder_stats = model.encode(source, encoder_key, phase, directions)
     hidden, decoder_stats = model.decode(target, memory, batch.src_segment, decoder_key, phase, directions)
     real = (batch.tgt_segment > 0).astype(jnp.float32).reshape(-1)
-    total, nll = cross_entropy(
-        model.output_rows(hidden),
-        model.output_table,
-        batch.tgt_out.reshape(-1),
-        real,
-        smoothing,
-        model.dtype,
-        z_weight,
-    )
+    rows, wanted = model.output_rows(hidden), batch.tgt_out.reshape(-1)
+    total, nll = cross_entropy(rows, model.output_table, wanted, real, setting.output, model.dtype)
     loss = total / (jnp.maximum(real.sum(), 1.0) if share is None else share.target_tokens)
     routing = {
         name: stats for name, stats in (("encoder", encoder_stats), ("decoder", decoder_stats)) if stats is not None
@@ -97,7 +101,7 @@ def objective(
     one_hot = jax.nn.one_hot(batch.direction.reshape(-1), directions) * real[:, None]
     return loss, Metrics(
         loss=loss,
-        nll=einsum("r,rd->d", jax.lax.stop_gradient(nll), one_hot),
+        nll=einsum("r,rl->l", jax.lax.stop_gradient(nll), one_hot),
         tokens=one_hot.sum(axis=0),
         source_tokens=(batch.src_segment > 0).sum().astype(jnp.float32),
         routing=routing,

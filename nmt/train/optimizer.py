@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from nmt.config import OptimizerConfig
 from nmt.models.axes import NamedArray, logical_axes, map_variables
@@ -38,13 +39,13 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
     return optax.chain(*clip, *rule, optax.scale_by_learning_rate(schedule))
 
 
-def global_norm(gradients: Any) -> jax.Array:
-    """Return the norm of all arrays together, float32 [].
+def global_norm(gradients: Any) -> Float[Array, ""]:
+    """Return the norm of all arrays together.
 
-    Its squares are its own: XLA for CPUs would share them with Adam, and so write them to memory as one more array of
-    the size of the model that both then read.
+    Its squares are computed apart from those of the optimizer: XLA for CPUs would share them with Adam, and so write
+    them to memory as one more array of the size of the model that both then read.
     """
-    norm: jax.Array = optax.tree.norm(jax.tree.map(jax.lax.optimization_barrier, gradients))
+    norm: Array = optax.tree.norm(jax.tree.map(jax.lax.optimization_barrier, gradients))
     return norm
 
 
@@ -73,7 +74,7 @@ def _scale_by_trust_ratio() -> optax.GradientTransformation:
         axes = logical_axes(parameter)
         its, wanted = root_mean_square(update.get_value(), axes), root_mean_square(parameter.get_value(), axes)
         usable = (its > 0.0) & (wanted > 0.0)
-        ratio: jax.Array = jnp.where(usable, wanted / jnp.where(usable, its, 1.0), 1.0)
+        ratio: Array = jnp.where(usable, wanted / jnp.where(usable, its, 1.0), 1.0)
         return update.replace(update.get_value() * ratio)
 
     def update(updates: Any, state: optax.OptState, parameters: Any) -> tuple[Any, optax.OptState]:

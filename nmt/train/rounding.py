@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, BFloat16, Float32, PRNGKeyArray
 
 from nmt.models.numerics import random_bits
 
@@ -22,12 +23,12 @@ def to_float32(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
 
-def apply_updates(parameters: nnx.State, updates: Any, key: jax.Array) -> nnx.State:
-    """Return parameters plus updates, float32, in the type of the parameters.
+def apply_updates(parameters: nnx.State, updates: Any, key: PRNGKeyArray) -> nnx.State:
+    """Return parameters plus updates, added up in float32, in the type of the parameters.
 
     Args:
       parameters: float32, or bfloat16, which are rounded at random.
-      updates: float32.
+      updates: a tree of float32 arrays like that of the parameters.
       key: the key of this step.
     """
     leaves, structure = jax.tree.flatten(parameters)
@@ -42,8 +43,8 @@ def apply_updates(parameters: nnx.State, updates: Any, key: jax.Array) -> nnx.St
     return jax.tree.unflatten(structure, rounded)
 
 
-def to_bfloat16(x: jax.Array, key: jax.Array) -> jax.Array:
-    """Return float32 numbers in bfloat16, each rounded up or down at random so that the mean is exact."""
+def to_bfloat16(x: Float32[Array, "*any"], key: PRNGKeyArray) -> BFloat16[Array, "*any"]:
+    """Return numbers in bfloat16, each rounded up or down at random so that the mean is exact."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     noise = random_bits(x.shape, jax.random.bits(key, (2,), jnp.uint32)) >> 16
     cut = (bits + noise) & np.uint32(0xFFFF0000)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int, Shaped
 
 from nmt.config import ScheduleConfig
 
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = Callable[[Int[Array, "..."]], Float32[Array, "..."]]
 
 
 def make_schedule(config: ScheduleConfig, steps: int) -> Schedule:
@@ -24,7 +24,7 @@ def make_schedule(config: ScheduleConfig, steps: int) -> Schedule:
     """
     warmup, peak = max(config.warmup_steps, 1), config.learning_rate
 
-    def decayed(now: jax.Array) -> jax.Array:
+    def decayed(now: Float32[Array, "*any"]) -> Float32[Array, "*any"]:
         match config.name:
             case "rsqrt" | "inverse_sqrt" | "constant_rsqrt":
                 return peak * jnp.sqrt(warmup / jnp.maximum(now, warmup))
@@ -37,7 +37,7 @@ def make_schedule(config: ScheduleConfig, steps: int) -> Schedule:
             case "cosine":
                 return peak * (0.5 - 0.5 * jnp.cos(jnp.pi * _left(now, steps, steps - warmup)))
 
-    def rate(step: jax.Array) -> jax.Array:
+    def rate(step: Shaped[Array, "*any"]) -> Float32[Array, "*any"]:
         now = jnp.asarray(step, jnp.float32) + 1.0
         if config.name == "constant_rsqrt":
             return decayed(now)
@@ -47,6 +47,6 @@ def make_schedule(config: ScheduleConfig, steps: int) -> Schedule:
     return rate
 
 
-def _left(now: jax.Array, steps: int, length: float) -> jax.Array:
+def _left(now: Float32[Array, "*any"], steps: int, length: float) -> Float32[Array, "*any"]:
     """Return how much is left, from 1 to 0, of a fall that takes `length` steps and ends at `steps`."""
     return jnp.clip((steps - now) / max(length, 1), 0.0, 1.0)

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray
 
 from nmt.config import Recipe, VocabularySizes
 from nmt.data.batch import Batch
@@ -24,10 +25,13 @@ from nmt.models.transformer import Transformer
 from nmt.sharding import named_sharding
 from nmt.sharding.hosts import host_shard
 from nmt.train.accumulation import accumulated_gradients, micro_batch_shares, split_batch
-from nmt.train.objective import Metrics, MicroBatchShare, combine_metrics, objective
+from nmt.train.cross_entropy import OutputLoss
+from nmt.train.objective import LossSetting, Metrics, MicroBatchShare, combine_metrics, objective
 from nmt.train.optimizer import global_norm, make_optimizer
 from nmt.train.rounding import apply_updates, to_float32
 from nmt.train.schedules import make_schedule
+
+Scalars = dict[str, Float32[Array, ""]]  # `learning_rate` and `gradient_norm` of a step
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +39,7 @@ from nmt.train.schedules import make_schedule
 class TrainState:
     """All that a step changes."""
 
-    step: jax.Array  # int32 [], steps done
+    step: Int32[Array, ""]  # steps done
     parameters: nnx.State  # of `model.parameter_dtype`
     optimizer: optax.OptState
     average: nnx.State | None  # float32, the moving average of the parameters
@@ -44,17 +48,14 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Trainer:
-    """The functions of a run: its first state, a step, the metrics of a batch without learning from it.
+    """A model that can be trained on a mesh: compiled functions, and the shapes and places of their arguments."""
 
-    `state` and `batch` are their arguments without values: `jax.ShapeDtypeStruct`s with the place of each array.
-    """
-
-    state: TrainState
-    batch: Batch
-    initial: Callable[[], TrainState]
-    step: jax.stages.Wrapped  # (TrainState, Batch) -> (TrainState, Metrics, dict[str, jax.Array])
-    evaluate: Callable[[TrainState, Batch], Metrics]
-    # Of a batch of all hosts, or of this host's rows of it: the batch on the devices, each host placing its own rows.
+    state: TrainState  # without values: `jax.ShapeDtypeStruct`s with the place of each array
+    batch: Batch  # without values, likewise
+    initial: Callable[[], TrainState]  # draws the parameters
+    step: jax.stages.Wrapped  # (TrainState, Batch) -> (TrainState, Metrics, Scalars); the state is donated
+    evaluate: Callable[[TrainState, Batch], Metrics]  # learns nothing
+    # Puts a batch on the devices, given all its rows or those of this host; each host places its own rows.
     place: Callable[[Batch], Batch]
 
 
@@ -101,7 +102,7 @@ def batch_sharding(recipe: Recipe, mesh: Mesh) -> NamedSharding:
 
 
 def _placer(rows: int, batches: NamedSharding) -> Callable[[Batch], Batch]:
-    """Return the function that puts a batch of so many rows (B) on the devices: `Trainer.place`."""
+    """Return `Trainer.place` for batches of so many rows (B)."""
 
     # Not before there is a batch: the devices of a plan are not here, and have no share in anything.
     @functools.cache
@@ -112,7 +113,7 @@ def _placer(rows: int, batches: NamedSharding) -> Callable[[Batch], Batch]:
     def place(batch: Batch) -> Batch:
         before = 0 if len(batch.src) == rows else first_row()
 
-        def place_rows(array: Any) -> jax.Array:
+        def place_rows(array: Any) -> Array:
             def read_device_rows(index: tuple[slice, ...] | None) -> Any:
                 assert index is not None
                 start, stop, _ = index[0].indices(rows)
@@ -123,6 +124,77 @@ def _placer(rows: int, batches: NamedSharding) -> Callable[[Batch], Batch]:
         return jax.tree.map(place_rows, batch)
 
     return place
+
+
+class StepFunctions:
+    """The functions that a run compiles: the first state, a step, and an evaluation.
+
+    Args:
+      recipe: the resolved recipe.
+      graph: the structure of the model.
+    """
+
+    def __init__(self, recipe: Recipe, graph: nnx.GraphDef[Transformer]):
+        train, directions = recipe.train, len(recipe.data.streams)
+        self._recipe, self._graph = recipe, graph
+        self._schedule = make_schedule(train.schedule, train.steps)
+        self._optimizer = make_optimizer(train.optimizer, self._schedule)
+        self._training = LossSetting(directions, Phase.TRAIN, OutputLoss(train.label_smoothing, train.logits_z_weight))
+        self._evaluation = LossSetting(directions, Phase.EVALUATE)
+
+    def begin(self, parameters: nnx.State, buffers: nnx.State) -> TrainState:
+        """Return the state before the first step."""
+        exact = to_float32(parameters)
+        average = None if self._recipe.train.ema_decay is None else jax.tree.map(jnp.copy, exact)
+        return TrainState(jnp.zeros((), jnp.int32), parameters, self._optimizer.init(exact), average, buffers)
+
+    def loss(
+        self,
+        buffers: nnx.State,
+        parameters: nnx.State,
+        batch: Batch,
+        key: PRNGKeyArray,
+        share: MicroBatchShare | None = None,
+    ) -> tuple[Float32[Array, ""], Metrics]:
+        """Return the loss of a batch, or the part of a micro-batch in it, as a function that has derivatives.
+
+        Args:
+          buffers: those of the model.
+          parameters: those of the model, by which derivatives are taken.
+          batch: the rows.
+          key: random key.
+          share: the weight of a micro-batch in its batch; None: it is the whole batch.
+        """
+        model = nnx.merge(self._graph, gather_parameters(parameters), buffers)
+        value, metrics = objective(model, batch, self._training, key, share)
+        return value / self._recipe.train.accumulate, metrics
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, Scalars]:
+        """Learn from a batch; return the next state, the metrics of the batch, learning rate and gradient norm."""
+        key = jax.random.fold_in(jax.random.key(self._recipe.seed), state.step)
+        loss, sizes = functools.partial(self.loss, state.buffers), _group_sizes(self._recipe, Phase.TRAIN)
+        gradients, metrics = accumulated_gradients(
+            loss, state.parameters, batch, key, self._recipe.train.accumulate, sizes
+        )
+        gradients = to_float32(gradients)
+        updates, optimizer_state = self._optimizer.update(gradients, state.optimizer, state.parameters)
+        parameters = apply_updates(state.parameters, updates, key)
+        scalars = {"learning_rate": self._schedule(state.step), "gradient_norm": global_norm(gradients)}
+        average = _averaged(state, parameters, self._recipe.train.ema_decay)
+        buffers = _updated_buffers(self._graph, state, metrics)
+        return TrainState(state.step + 1, parameters, optimizer_state, average, buffers), metrics, scalars
+
+    def evaluate(self, state: TrainState, batch: Batch) -> Metrics:
+        """Return the metrics of a batch without learning from it, with the averaged weights where there are some."""
+        weights = gather_parameters(state.parameters if state.average is None else state.average)
+        model = nnx.merge(self._graph, weights, state.buffers)
+        micro_batches = split_batch(batch, self._recipe.train.accumulate)
+        shares = micro_batch_shares(micro_batches, _group_sizes(self._recipe, Phase.EVALUATE))
+
+        def measure(one: tuple[Batch, MicroBatchShare]) -> Metrics:
+            return objective(model, one[0], self._evaluation, share=one[1])[1]
+
+        return combine_metrics(jax.lax.map(measure, (micro_batches, shares)))
 
 
 def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Trainer:
@@ -136,63 +208,16 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
     Raises:
       UserError: the mesh does not divide the model, or the rows of a batch that are computed at once.
     """
-    train = recipe.train
-    directions = len(recipe.data.streams)
-    schedule = make_schedule(train.schedule, train.steps)
-    optimizer = make_optimizer(train.optimizer, schedule)
     graph, abstract = abstract_model(recipe.model, vocabulary)
     batches = batch_sharding(recipe, mesh)
-
-    def begin(parameters: nnx.State, buffers: nnx.State) -> TrainState:
-        exact = to_float32(parameters)
-        average = None if train.ema_decay is None else jax.tree.map(jnp.copy, exact)
-        return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(exact), average, buffers)
-
-    shapes = jax.eval_shape(begin, abstract, abstract_buffers(recipe.model, vocabulary))
+    functions = StepFunctions(recipe, graph)
+    shapes = jax.eval_shape(functions.begin, abstract, abstract_buffers(recipe.model, vocabulary))
     place = _state_sharding(shapes, mesh)
 
     def initial() -> TrainState:
         parameters = initialise(recipe.model, vocabulary, recipe.seed, mesh)[1]
         buffers = initial_buffers(recipe.model, vocabulary, mesh)
-        return jax.jit(begin, out_shardings=place, donate_argnums=0)(parameters, buffers)
-
-    def loss(
-        buffers: nnx.State, parameters: nnx.State, batch: Batch, key: jax.Array, share: MicroBatchShare | None
-    ) -> tuple[jax.Array, Metrics]:
-        model = nnx.merge(graph, gather_parameters(parameters), buffers)
-        value, metrics = objective(
-            model, batch, directions, train.label_smoothing, key, Phase.TRAIN, train.logits_z_weight, share
-        )
-        return value / train.accumulate, metrics
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-        parameter_loss = functools.partial(loss, state.buffers)
-        sizes = _group_sizes(recipe, Phase.TRAIN)
-        gradients, metrics = accumulated_gradients(
-            parameter_loss, state.parameters, batch, key, train.accumulate, sizes
-        )
-        gradients = to_float32(gradients)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.parameters)
-        parameters = apply_updates(state.parameters, updates, key)
-        scalars = {"learning_rate": schedule(state.step), "gradient_norm": global_norm(gradients)}
-        average = _averaged(state, parameters, train.ema_decay)
-        buffers = _updated_buffers(graph, state, metrics)
-        return TrainState(state.step + 1, parameters, optimizer_state, average, buffers), metrics, scalars
-
-    def evaluate(state: TrainState, batch: Batch) -> Metrics:
-        weights = gather_parameters(state.parameters if state.average is None else state.average)
-        model = nnx.merge(graph, weights, state.buffers)
-        micro_batches = split_batch(batch, train.accumulate)
-
-        def measure(one: tuple[Batch, MicroBatchShare]) -> Metrics:
-            return objective(model, one[0], directions, 0.0, None, Phase.EVALUATE, share=one[1])[1]
-
-        return combine_metrics(
-            jax.lax.map(
-                measure, (micro_batches, micro_batch_shares(micro_batches, _group_sizes(recipe, Phase.EVALUATE)))
-            )
-        )
+        return jax.jit(functions.begin, out_shardings=place, donate_argnums=0)(parameters, buffers)
 
     # Every host reads the metrics.
     whole = NamedSharding(mesh, PartitionSpec())
@@ -200,8 +225,8 @@ def make_trainer(recipe: Recipe, vocabulary: VocabularySizes, mesh: Mesh) -> Tra
         state=_abstract(shapes, place),
         batch=_abstract_batch(recipe, batches),
         initial=initial,
-        step=jax.jit(step, donate_argnums=0, out_shardings=(place, whole, whole)),
-        evaluate=jax.jit(evaluate, out_shardings=whole),
+        step=jax.jit(functions.step, donate_argnums=0, out_shardings=(place, whole, whole)),
+        evaluate=jax.jit(functions.evaluate, out_shardings=whole),
         place=_placer(recipe.rows, batches),
     )
 

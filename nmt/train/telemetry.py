@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 from etils import epath
+from jaxtyping import Array, Float
 from tensorboardX import SummaryWriter
 
 from nmt.files import atomic_write, is_remote
@@ -50,7 +51,7 @@ class StepWindow:
     """Sums over the steps since the last line of metrics.jsonl.
 
     Args:
-      directions: names of the D directions.
+      directions: names of the directions.
       layers: per stack, the numbers of its sparse layers.
     """
 
@@ -62,11 +63,11 @@ class StepWindow:
     gradient_norm: float = 0.0
     learning_rate: float = 0.0
     source_tokens: float = 0.0
-    nll: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    tokens: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    nll: Float[np.ndarray, " L"] = field(default_factory=lambda: np.zeros(0))
+    tokens: Float[np.ndarray, " L"] = field(default_factory=lambda: np.zeros(0))
     routing: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
-    def add(self, metrics: Metrics, scalars: dict[str, jax.Array], seconds: float) -> None:
+    def add(self, metrics: Metrics, scalars: dict[str, Float[Array, ""]], seconds: float) -> None:
         """Add one step."""
         routing = {stack: fetched_fields(stats) for stack, stats in metrics.routing.items()}
         host, routing, small = jax.device_get((replace(metrics, routing={}), routing, scalars))

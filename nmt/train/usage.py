@@ -4,12 +4,12 @@
     RUN/experts/STEP.tsv   for people: of every direction in every layer the experts that it uses most
 
 A table counts the steps after the checkpoint before it (or after the start of the process, if that was later) up to
-its own. The arrays of STEP.npz, with D directions and, of a stack, L sparse layers of E experts:
+its own. The arrays of STEP.npz, with L directions and, of a stack, Y sparse layers of E experts:
 
     steps            int64 [2], the first and the last step counted
-    directions       text [D], such as de-en
-    STACK_layers     int64 [L], the number of each sparse layer in its stack (encoder, decoder), from 0
-    STACK_counts     [L,D,E], tokens of a direction whose first choice was an expert, before capacity; of the smallest
+    directions       text [L], such as de-en
+    STACK_layers     int64 [Y], the number of each sparse layer in its stack (encoder, decoder), from 0
+    STACK_counts     [Y,L,E], tokens of a direction whose first choice was an expert, before capacity; of the smallest
                      unsigned integer type that holds them
 
 Tables stay when checkpoints go: together they show how experts come to specialise.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from etils import epath
+from jaxtyping import Int64
 
 from nmt.errors import UserError
 from nmt.files import atomic_write
@@ -40,7 +41,7 @@ class Usage:
     last: int  # step
     directions: tuple[str, ...]
     layers: dict[str, tuple[int, ...]]  # by stack: the numbers of its sparse layers
-    counts: dict[str, np.ndarray]  # by stack: int64 [L,D,E]
+    counts: dict[str, Int64[np.ndarray, "_ L _"]]  # by stack: of each sparse layer, direction and expert
 
 
 def write_usage(run: epath.PathLike, usage: Usage) -> None:

@@ -28,7 +28,7 @@ from nmt.models.building import initialise
 from nmt.models.tokens import Phase
 from nmt.models.weights import to_arrays
 from nmt.sharding import make_layout, make_mesh
-from nmt.train.objective import objective
+from nmt.train.objective import LossSetting, objective
 
 NLLB = DATA.model_copy(update={"tags": "nllb"})
 DENSE = toy.model_config(encoder_layers=1, decoder_layers=1, dropout=0.0, moe=None)
@@ -217,7 +217,7 @@ def test_a_model_learns_to_obey_the_tag_that_the_decoder_begins_with(tmp_path):
     @jax.jit
     def update(parameters, state, batch):
         def loss(parameters):
-            return objective(nnx.merge(graph, parameters), batch, 2, 0.0, None, Phase.TRAIN)
+            return objective(nnx.merge(graph, parameters), batch, LossSetting(2, Phase.TRAIN))
 
         gradients, metrics = jax.grad(loss, has_aux=True)(parameters)
         changes, state = optimizer.update(gradients, state, parameters)

@@ -46,7 +46,8 @@ from nmt.models.tokens import PackedTokens, Phase
 from nmt.models.weights import to_arrays
 from nmt.recipes.size import measure
 from nmt.sharding import make_layout, make_mesh
-from nmt.train.objective import objective
+from nmt.train.cross_entropy import OutputLoss
+from nmt.train.objective import LossSetting, objective
 
 SIZES = VocabularySizes(61, 43)
 DENSE = toy.model_config(encoder_layers=1, decoder_layers=1, dropout=0.0, moe=None)
@@ -85,7 +86,7 @@ def test_cross_entropy_and_its_gradients(config, sizes):
     batch = toy.pack(rows)
 
     def ours(parameters):
-        loss, metrics = objective(nnx.merge(graph, parameters), batch, 2, 0.1, None, Phase.TRAIN)
+        loss, metrics = objective(nnx.merge(graph, parameters), batch, LossSetting(2, Phase.TRAIN, OutputLoss(0.1)))
         return loss, metrics.nll
 
     def plain(parameters):

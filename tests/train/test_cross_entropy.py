@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nmt.train.cross_entropy import cross_entropy
+from nmt.train.cross_entropy import OutputLoss, cross_entropy
 
 FLOAT32, BFLOAT16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
 
@@ -16,7 +16,7 @@ FLOAT32, BFLOAT16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
 @functools.partial(jax.jit, static_argnames=("smoothing", "dtype", "z_weight"))
 def ours(hidden, table, target, weight, scale, smoothing, dtype, z_weight=0.0):
     def total(hidden, table):
-        loss, nll = cross_entropy(hidden, table, target, weight, smoothing, dtype, z_weight)
+        loss, nll = cross_entropy(hidden, table, target, weight, OutputLoss(smoothing, z_weight), dtype)
         return scale * loss, nll
 
     (loss, nll), gradients = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(hidden, table)

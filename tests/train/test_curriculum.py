@@ -18,7 +18,7 @@ from nmt.data.vocabularies import Vocabularies
 from nmt.languages import Direction
 from nmt.sharding import make_mesh
 from nmt.train.curriculum import Curriculum
-from nmt.train.loop import Data, Outcome, train
+from nmt.train.loop import Data, Machines, Outcome, train
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 DIRECTIONS = [Direction("de", "en"), Direction("en", "de")]
@@ -46,7 +46,7 @@ def start(store, run, stages, watcher=None):
     batches = train_batches(store, DIRECTIONS, data, 256, 3)
     with jax.set_mesh(mesh), contextlib.closing(batches):
         found = Data(batches, lambda: dev_batches(store, DIRECTIONS, data, 256), curriculum)
-        return train(recipe, run, toy.SIZES, found, mesh, watcher or Watcher())
+        return train(recipe, run, toy.SIZES, found, Machines(mesh), watcher or Watcher())
 
 
 def seen(run):

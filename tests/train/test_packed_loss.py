@@ -7,7 +7,8 @@ import toy_model as toy
 from flax import nnx
 
 from nmt.models.tokens import Phase
-from nmt.train.objective import objective
+from nmt.train.cross_entropy import OutputLoss
+from nmt.train.objective import LossSetting, objective
 
 # What groups have in common is left out: room for all of a group's tokens, and no loss of their balance.
 ROOMY = {"capacity_factor": 64.0, "balance_weight": 0.0, "z_weight": 0.0, "second_expert": "all"}
@@ -25,7 +26,7 @@ def results(config, batch, phase=Phase.TRAIN):
     graph, parameters = toy.weights(config)
 
     def loss(parameters):
-        return objective(nnx.merge(graph, parameters), batch, 2, 0.1, None, phase)
+        return objective(nnx.merge(graph, parameters), batch, LossSetting(2, phase, OutputLoss(0.1)))
 
     (value, metrics), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(parameters)
     return value, metrics, toy.flat(gradients)

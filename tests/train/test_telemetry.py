@@ -21,7 +21,7 @@ from nmt.models.tokens import Phase
 from nmt.recipes.display import TrainingDisplay
 from nmt.train.checkpoints import Progress
 from nmt.train.expert_load import UsageCounter, step_numbers, summarise_layers
-from nmt.train.objective import Metrics, objective, source_direction
+from nmt.train.objective import LossSetting, Metrics, objective, source_direction
 from nmt.train.telemetry import Recorder, StepWindow, flatten
 from nmt.train.usage import LISTED, Usage, drop_usage_after, read_usage, usage_steps, write_usage
 
@@ -43,7 +43,7 @@ def metrics_of(loss, nll, tokens, load):
 
 def test_a_window_of_steps():
     window = StepWindow(("de-en", "en-de"), {"encoder": (1, 3)})
-    scalars = {"learning_rate": 0.1, "gradient_norm": 2.0}
+    scalars = {"learning_rate": np.float64(0.1), "gradient_norm": np.float64(2.0)}
     window.add(metrics_of(3.0, [8.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [1.0, 0.0]]), scalars, seconds=2.0)
     window.add(metrics_of(1.0, [4.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [0.0, 1.0]]), scalars, seconds=3.0)
     report = window.report(Progress(step=10), total_steps=30)
@@ -124,7 +124,7 @@ def test_the_model_counts_tokens_by_direction():
 
     @jax.jit
     def metrics(parameters, batch):
-        return objective(nnx.merge(graph, parameters), batch, 3, 0.0, jax.random.key(0), Phase.TRAIN)[1]
+        return objective(nnx.merge(graph, parameters), batch, LossSetting(3, Phase.TRAIN), jax.random.key(0))[1]
 
     rows = toy.pairs_of(np.random.default_rng(1), 4)
     routing = jax.device_get(metrics(parameters, toy.pack(rows)).routing)
@@ -336,7 +336,7 @@ def test_a_damaged_table_is_a_mistake(tmp_path, how):
 def test_what_people_see_of_experts():
     window = StepWindow(("de-en", "en-de"), {"encoder": (1, 3)})
     metrics = metrics_of(3.0, [8.0, 0.0], [4.0, 0.0], [[0.5, 0.5], [0.75, 0.25]])
-    window.add(metrics, {"learning_rate": 0.1, "gradient_norm": 2.0}, seconds=2.0)
+    window.add(metrics, {"learning_rate": np.float64(0.1), "gradient_norm": np.float64(2.0)}, seconds=2.0)
     report = window.report(Progress(step=10), total_steps=30)
     console = Console(width=200, color_system=None, record=True, file=io.StringIO())
     display = TrainingDisplay(console, 30, None)

@@ -32,8 +32,9 @@ from nmt.sharding import make_mesh
 from nmt.train import loop
 from nmt.train.accumulation import accumulated_gradients
 from nmt.train.checkpoints import Checkpoints
-from nmt.train.loop import Data, Outcome, train
-from nmt.train.objective import Metrics, objective
+from nmt.train.cross_entropy import OutputLoss
+from nmt.train.loop import Data, Machines, Outcome, train
+from nmt.train.objective import LossSetting, Metrics, objective
 from nmt.train.preemption import Preemption
 from nmt.train.step import make_trainer
 from nmt.train.usage import Usage, read_usage, usage_steps, write_usage
@@ -48,16 +49,11 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 def eval_loss(config, key=None, train=False, smoothing=0.0, gradient=False):
     """The objective as a compiled function of parameters and a batch."""
     graph, parameters = toy.weights(config)
+    phase = Phase.TRAIN if train else Phase.EVALUATE
+    setting = LossSetting(len(toy.DIRECTIONS), phase, OutputLoss(smoothing))
 
     def loss(parameters, batch):
-        return objective(
-            nnx.merge(graph, parameters),
-            batch,
-            len(toy.DIRECTIONS),
-            smoothing,
-            key,
-            Phase.TRAIN if train else Phase.EVALUATE,
-        )
+        return objective(nnx.merge(graph, parameters), batch, setting, key)
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True) if gradient else loss)
     return functools.partial(run, parameters)
@@ -181,7 +177,7 @@ def tell_to_stop():
 def start(run, watcher=None, data=None, **changes):
     mesh = make_mesh(devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        return train(recipe(**changes), run, toy.SIZES, data or toy_data(), mesh, watcher or Watcher())
+        return train(recipe(**changes), run, toy.SIZES, data or toy_data(), Machines(mesh), watcher or Watcher())
 
 
 def checkpoint(run, step=None):

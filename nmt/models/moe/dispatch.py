@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Float32, Int, Int32
 
-from nmt.models.moe.grouped import Blocks, grouped_product, lay_out
+from nmt.models.moe.grouped import Blocks, grouped_product, sort_into_blocks
 from nmt.models.moe.routing import ExpertChoice, Routing
 from nmt.models.moe.rows import collect, invert, send, take, weighted_sum
 from nmt.models.numerics import MOVED, PRODUCT, product
@@ -27,37 +28,41 @@ FEWEST_SLOTS = 4  # of a round: hypotheses of one sentence like to go to the sam
 
 @dataclass(frozen=True)
 class Owners:
-    """Which expert owns each block of rows [X,R,M]: all R rows of a block belong to one expert."""
+    """The expert that owns each block of rows: all R rows of a block belong to one expert."""
 
     blocks: Blocks | None  # None: block e has the rows of expert e, X = E
 
-    def multiply(self, rows: jax.Array, weights: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Return rows [X,R,I] times their expert's matrix of weights [E,I,O], float32 [X,R,O]; see `product`."""
+    def multiply(
+        self, rows: Float[Array, "X R I"], weights: Float[Array, "E I O"], dtype: jnp.dtype
+    ) -> Float32[Array, "X R O"]:
+        """Return rows times their expert's matrix of weights; see `product`."""
         if self.blocks is None:
             return product("eri,eio->ero", rows, weights, dtype)
         return checkpoint_name(grouped_product(rows, weights, self.blocks, dtype), PRODUCT)
 
-    def own(self, vectors: jax.Array) -> jax.Array:
-        """Spread one vector an expert [E,O] over the blocks [X,1,O], to be added to or multiplied with their rows."""
+    def gather_vectors(self, vectors: Float[Array, "E O"]) -> Float[Array, "X 1 O"]:
+        """Return for each block the vector of its expert, to be added to its rows or multiplied with them."""
         return (vectors if self.blocks is None else vectors[self.blocks.owner])[:, None]
 
 
-# The experts: rows [X,R,M], in any type, to rows [X,R,M]. A row may be empty; its result is then ignored.
-Experts = Callable[[jax.Array, Owners], jax.Array]
+# The experts, a function of rows in any type. A row may be empty; its result is then ignored.
+Experts = Callable[[Float[Array, "X R M"], Owners], Float[Array, "X R M"]]
 
 
-def einsum_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, apply: Experts) -> jax.Array:
+def einsum_dispatch(
+    x: Float[Array, "G N M"], routing: Routing, experts: int, slots: int, apply: Experts
+) -> Float[Array, "G N M"]:
     """Move tokens by products with one-hot masks.
 
     Args:
-      x: tokens [G,N,M].
+      x: hidden states of tokens.
       routing: where they go.
       experts: E.
       slots: C.
       apply: the experts.
 
     Returns:
-      [G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
+      Of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
     """
     one_hot_expert = jax.nn.one_hot(routing.expert, experts) * routing.kept[..., None]  # [G,N,K,E]
     one_hot_slot = jax.nn.one_hot(routing.slot, slots)  # [G,N,K,C]
@@ -67,8 +72,8 @@ def einsum_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, ap
     return jnp.einsum("gnec,egcm->gnm", combine, outputs.astype(combine.dtype)).astype(x.dtype)
 
 
-def _run(inputs: jax.Array, apply: Experts) -> jax.Array:
-    """Apply the experts to [E,G,C,M]: from groups to experts and back, an all-to-all each way."""
+def _run(inputs: Float[Array, "E G C M"], apply: Experts) -> Float[Array, "E G C M"]:
+    """Apply the experts to slots: from groups to experts and back, an all-to-all each way."""
     experts, groups, slots, width = inputs.shape
     inputs = shard(shard(inputs, None, "group", None, None), "expert", "expert_group", None, None)
     outputs = apply(checkpoint_name(inputs, MOVED).reshape(experts, groups * slots, width), Owners(None))
@@ -77,7 +82,9 @@ def _run(inputs: jax.Array, apply: Experts) -> jax.Array:
     return checkpoint_name(outputs, MOVED)
 
 
-def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, apply: Experts) -> jax.Array:
+def scatter_dispatch(
+    x: Float[Array, "G N M"], routing: Routing, experts: int, slots: int, apply: Experts
+) -> Float[Array, "G N M"]:
     """Move tokens by index; arguments and result as for `einsum_dispatch`."""
     place = jnp.where(routing.kept, routing.expert * slots + routing.slot, experts * slots)  # [G,N,K]
     outputs, occupant = _apply_at_slots(x, place, experts, slots, apply)
@@ -85,12 +92,12 @@ def scatter_dispatch(x: jax.Array, routing: Routing, experts: int, slots: int, a
 
 
 def _apply_at_slots(
-    x: jax.Array, place: jax.Array, experts: int, slots: int, apply: Experts
-) -> tuple[jax.Array, jax.Array]:
-    """Send tokens x [G,N,M] to places [G,N,K] among all slots, E*C being none.
+    x: Float[Array, "G N M"], place: Int[Array, "G N K"], experts: int, slots: int, apply: Experts
+) -> tuple[Float[Array, "G P M"], Int32[Array, "G P"]]:
+    """Send tokens to their places among the P = E * C slots of all experts; place P is none.
 
     Returns:
-      What the experts say there, [G,E*C,M] of the type of x, and the token of each slot, int32 [G,E*C], N if empty.
+      The results of the experts in all slots, of the type of x, and the token of each slot, N where it is empty.
     """
     groups, _, width = x.shape
     occupant = jax.vmap(lambda p: invert(p, experts * slots))(place)
@@ -99,7 +106,7 @@ def _apply_at_slots(
     return outputs.reshape(groups, experts * slots, width), occupant
 
 
-def rounds_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Experts) -> jax.Array:
+def rounds_dispatch(x: Float[Array, "G N M"], routing: Routing, experts: int, apply: Experts) -> Float[Array, "G N M"]:
     """Move tokens by index in as many rounds as the fullest expert of a group needs: nothing is dropped.
 
     For inference where the experts are spread over devices: tokens go to the experts, in few slots a round, and weights
@@ -109,7 +116,7 @@ def rounds_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Experts
     """
     choices = routing.expert.shape[2]
     slots = round_slots(routing.expert.shape[1], experts, choices)
-    State = tuple[jax.Array, tuple[jax.Array, ...]]
+    State = tuple[Int32[Array, ""], tuple[Float[Array, "G N M"], ...]]  # rounds done, results by choice
 
     def one(state: State) -> State:
         number, rows = state
@@ -129,23 +136,23 @@ def round_slots(tokens: int, experts: int, choices: int) -> int:
     return min(tokens, max(FEWEST_SLOTS, -(-2 * choices * tokens // experts)))
 
 
-def grouped_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Experts) -> jax.Array:
+def grouped_dispatch(x: Float[Array, "G N M"], routing: Routing, experts: int, apply: Experts) -> Float[Array, "G N M"]:
     """Move tokens without slots, all groups together; `routing.slot` has no meaning here.
 
     The rows of all groups are sorted together, so this is for experts that every device has: where they are spread over
     devices (mesh.expert), `scatter` moves tokens and this would move weights.
 
     Args:
-      x: tokens [G,N,M].
+      x: hidden states of tokens.
       routing: where they go.
       experts: E.
       apply: the experts.
 
     Returns:
-      [G,N,M], of the type of x.
+      Of the type of x: the gated sum of the experts' outputs.
     """
     width, choices = x.shape[-1], routing.expert.shape[-1]
-    layout = lay_out(routing.expert.reshape(-1, choices), routing.kept.reshape(-1, choices), experts)
+    layout = sort_into_blocks(routing.expert.reshape(-1, choices), routing.kept.reshape(-1, choices), experts)
     blocks = layout.blocks.owner.shape[0]
     rows = send(x.reshape(-1, width), layout.occupant, layout.place).reshape(blocks, -1, width)
     outputs = apply(rows, Owners(layout.blocks)).astype(x.dtype).reshape(-1, width)
@@ -153,16 +160,16 @@ def grouped_dispatch(x: jax.Array, routing: Routing, experts: int, apply: Expert
     return y.reshape(x.shape)
 
 
-def gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.Array:
+def gather_dispatch(x: Float[Array, "G N M"], choice: ExpertChoice, apply: Experts) -> Float[Array, "G N M"]:
     """Move tokens to the experts that chose them by index.
 
     Args:
-      x: tokens [G,N,M].
+      x: hidden states of tokens.
       choice: who takes whom.
       apply: the experts.
 
     Returns:
-      [G,N,M], of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
+      Of the type of x: the gated sum of the experts' outputs, zero for tokens that no expert took.
     """
     # Taken as float32, for any number of experts may take a token, whose gradient is the sum of theirs.
     inputs = jax.vmap(lambda rows, token: rows[token])(x.astype(jnp.float32), choice.token).astype(x.dtype)
@@ -171,7 +178,7 @@ def gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.A
     return y.astype(x.dtype)
 
 
-def einsum_gather_dispatch(x: jax.Array, choice: ExpertChoice, apply: Experts) -> jax.Array:
+def einsum_gather_dispatch(x: Float[Array, "G N M"], choice: ExpertChoice, apply: Experts) -> Float[Array, "G N M"]:
     """Move tokens by products with one-hot masks, the reference; arguments and result as for `gather_dispatch`."""
     send = jax.nn.one_hot(choice.token, x.shape[1]) * choice.kept[..., None]  # [G,E,C,N]
     outputs = _run(jnp.einsum("gecn,gnm->egcm", send.astype(x.dtype), x), apply)

@@ -13,8 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Shaped
 
-from nmt.models.moe.counting import positions
+from nmt.models.moe.ranks import ranks_within_experts
 from nmt.models.moe.rows import invert, no_gradient
 from nmt.models.numerics import contract_rows, from_integer_bits, integer_bits
 from nmt.sharding import platform
@@ -26,19 +27,19 @@ MOST_ROWS_OF_GPU = 512  # a copy of weights is to be paid for with many rows
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Blocks:
-    """Which expert owns each block of rows."""
+    """The owners of blocks of rows."""
 
-    owner: jax.Array  # int32 [X], the expert of each block
-    used: jax.Array  # int32 [], how many blocks, the first ones, hold a row
+    owner: Int32[Array, " X"]  # the expert of each block
+    used: Int32[Array, ""]  # how many blocks, the first ones, hold a row
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BlockLayout:
-    """Where the choices of N tokens are, in P = B*R places: B blocks of R rows."""
+    """The places of choices among the P = X * R rows of X blocks."""
 
-    occupant: jax.Array  # int32 [P], the token of each place, N where it is empty
-    place: jax.Array  # int32 [N,K], the place of each choice, P where it is not kept
+    occupant: Int32[Array, " P"]  # the token of each place, N where it is empty
+    place: Int32[Array, "N K"]  # the place of each choice, P where it is not kept
     blocks: Blocks
 
 
@@ -53,18 +54,18 @@ def most_rows() -> int:
     return MOST_ROWS_OF_GPU if platform() == "gpu" else MOST_ROWS
 
 
-def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> BlockLayout:
+def sort_into_blocks(expert: Int[Array, "N K"], kept: Bool[Array, "N K"], experts: int) -> BlockLayout:
     """Sort choices by expert into blocks of one expert each.
 
     Args:
-      expert: int32 [N,K].
-      kept: bool [N,K]; what is not kept gets no place.
+      expert: the expert of each choice.
+      kept: the choices that get a place.
       experts: E.
     """
     choices = expert.size
     rows = block_rows(choices, experts, most_rows())
     blocks = min(choices, choices // rows + experts)  # each that is used holds a row
-    rank = positions(kept[None], expert[None], experts)[0]
+    rank = ranks_within_experts(kept[None], expert[None], experts)[0]
     count = ((expert[..., None] == jnp.arange(experts)) & kept[..., None]).sum(axis=(0, 1), dtype=jnp.int32)  # [E]
     end = jnp.cumsum(-(-count // rows))  # the block after the last one of each expert
     begin = end - -(-count // rows)
@@ -74,19 +75,21 @@ def lay_out(expert: jax.Array, kept: jax.Array, experts: int) -> BlockLayout:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def grouped_product(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+def grouped_product(
+    rows: Float[Array, "X R I"], weights: Float[Array, "E I O"], blocks: Blocks, dtype: jnp.dtype
+) -> Float32[Array, "X R O"]:
     """Multiply every block of rows by the matrix of its expert.
 
     Inputs are rounded to `dtype` and sums are float32, forward and backward, as in `nmt.models.numerics.product`.
 
     Args:
-      rows: [X,R,I].
-      weights: [E,I,O].
-      blocks: whose they are.
+      rows: blocks of rows.
+      weights: the matrix of each expert.
+      blocks: the owners of the blocks.
       dtype: input type of the products.
 
     Returns:
-      float32 [X,R,O]; zero in blocks that are not used, whose rows have no part in a derivative either.
+      The products; zero in blocks that are not used, whose rows have no part in a derivative either.
     """
     ways = {"cpu": _looped, "cuda": _copied, "rocm": _copied, "default": _ragged}
     return jax.lax.platform_dependent(
@@ -94,14 +97,19 @@ def grouped_product(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: 
     )
 
 
-Saved = tuple[jax.Array, jax.Array, Blocks]
+Saved = tuple[Float[Array, "X R I"], Float[Array, "E I O"], Blocks]
+Gradients = tuple[Float32[Array, "X R I"], Float32[Array, "E I O"]]
 
 
-def _grouped_forward(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> tuple[jax.Array, Saved]:
+def _grouped_forward(
+    rows: Float[Array, "X R I"], weights: Float[Array, "E I O"], blocks: Blocks, dtype: jnp.dtype
+) -> tuple[Float32[Array, "X R O"], Saved]:
     return grouped_product(rows, weights, blocks, dtype), (rows, weights, blocks)
 
 
-def _grouped_backward(dtype: jnp.dtype, saved: Saved, gradient: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+def _grouped_backward(
+    dtype: jnp.dtype, saved: Saved, gradient: Float[Array, "X R O"]
+) -> tuple[Float[Array, "X R I"], Float[Array, "E I O"], Any]:
     ways = {"cpu": _looped_backward, "cuda": _copied_backward, "rocm": _copied_backward, "default": _ragged_backward}
     rows_gradient, weights_gradient = jax.lax.platform_dependent(
         *saved, gradient, **{name: partial(way, dtype=dtype) for name, way in ways.items()}
@@ -113,24 +121,26 @@ def _grouped_backward(dtype: jnp.dtype, saved: Saved, gradient: jax.Array) -> tu
 grouped_product.defvjp(_grouped_forward, _grouped_backward)
 
 
-def _take(array: jax.Array, index: jax.Array) -> jax.Array:
+def _take(array: Shaped[Array, " _ *any"], index: Array) -> Shaped[Array, "*any"]:
     return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
 
 
-def _part(array: jax.Array, index: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _part(array: Shaped[Array, " _ *any"], index: Array, dtype: jnp.dtype) -> Float[Array, "*any"]:
     """Return a part of an array that was made ready by `integer_bits`, in another type."""
     return from_integer_bits(_take(array, index), jnp.dtype(jnp.bfloat16)).astype(dtype)
 
 
-def _put(array: jax.Array, part: jax.Array, index: jax.Array) -> jax.Array:
+def _put(array: Float[Array, " _ *any"], part: Float[Array, "*any"], index: Array) -> Float[Array, " _ *any"]:
     return jax.lax.dynamic_update_index_in_dim(array, part, index, 0)
 
 
-def _looped(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+def _looped(
+    rows: Float[Array, "X R I"], weights: Float[Array, "E I O"], blocks: Blocks, dtype: jnp.dtype
+) -> Float32[Array, "X R O"]:
     """Multiply one block after the other."""
     rows, weights = integer_bits(rows), integer_bits(weights)
 
-    def step(block: jax.Array, result: jax.Array) -> jax.Array:
+    def step(block: Array, result: Float32[Array, "X R O"]) -> Float32[Array, "X R O"]:
         x, w = _part(rows, block, dtype), _part(weights, _take(blocks.owner, block), dtype)
         return _put(result, jnp.dot(x, w, preferred_element_type=jnp.float32), block)
 
@@ -139,12 +149,16 @@ def _looped(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtyp
 
 
 def _looped_backward(
-    rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
-) -> tuple[jax.Array, jax.Array]:
+    rows: Float[Array, "X R I"],
+    weights: Float[Array, "E I O"],
+    blocks: Blocks,
+    gradient: Float[Array, "X R O"],
+    dtype: jnp.dtype,
+) -> Gradients:
     """Return the derivatives by rows and by weights; those of an expert's blocks are added up where they stay."""
     parts = integer_bits(rows), integer_bits(weights), integer_bits(gradient)
 
-    def step(block: jax.Array, results: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def step(block: Array, results: Gradients) -> Gradients:
         rows_gradient, weights_gradient = results
         owner = _take(blocks.owner, block)
         x, w, dy = (_part(a, i, dtype) for a, i in zip(parts, (block, owner, block), strict=True))
@@ -156,35 +170,43 @@ def _looped_backward(
     return jax.lax.fori_loop(0, blocks.used, step, empty)
 
 
-def _copied(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+def _copied(
+    rows: Float[Array, "X R I"], weights: Float[Array, "E I O"], blocks: Blocks, dtype: jnp.dtype
+) -> Float32[Array, "X R O"]:
     """Multiply all blocks at once, each by a copy of the weights of its expert."""
     owned = weights.astype(dtype)[blocks.owner]
-    product = jnp.einsum("bri,bio->bro", rows.astype(dtype), owned, preferred_element_type=jnp.float32)
+    product = jnp.einsum("xri,xio->xro", rows.astype(dtype), owned, preferred_element_type=jnp.float32)
     return _zero_unused(product, blocks)
 
 
 def _copied_backward(
-    rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
-) -> tuple[jax.Array, jax.Array]:
+    rows: Float[Array, "X R I"],
+    weights: Float[Array, "E I O"],
+    blocks: Blocks,
+    gradient: Float[Array, "X R O"],
+    dtype: jnp.dtype,
+) -> Gradients:
     rows_gradient = _copied(gradient, weights.swapaxes(1, 2), blocks, dtype)
     x, dy = rows.astype(dtype), gradient.astype(dtype)
-    block_gradients = _zero_unused(jnp.einsum("bri,bro->bio", x, dy, preferred_element_type=jnp.float32), blocks)
+    block_gradients = _zero_unused(jnp.einsum("xri,xro->xio", x, dy, preferred_element_type=jnp.float32), blocks)
     # Blocks that are not used are counted to the last expert, and zero.
     return rows_gradient, jax.ops.segment_sum(block_gradients, blocks.owner, weights.shape[0], indices_are_sorted=True)
 
 
-def _sizes(blocks: Blocks, rows: int, experts: int) -> jax.Array:
-    """Return how many rows each expert has, whole blocks, int32 [E]."""
+def _sizes(blocks: Blocks, rows: int, experts: int) -> Int32[Array, " {experts}"]:
+    """Return how many rows each expert has, whole blocks."""
     used = jnp.arange(blocks.owner.shape[0]) < blocks.used
     return rows * ((blocks.owner[:, None] == jnp.arange(experts)) & used[:, None]).sum(axis=0, dtype=jnp.int32)
 
 
-def _zero_unused(array: jax.Array, blocks: Blocks) -> jax.Array:
-    """Return an array [X,R,...] with zeros in the blocks that are not used: what `ragged_dot` leaves there is open."""
+def _zero_unused(array: Float32[Array, " X *any"], blocks: Blocks) -> Float32[Array, " X *any"]:
+    """Return an array with zeros in the blocks that are not used, whose values `ragged_dot` leaves undefined."""
     return jnp.where((jnp.arange(array.shape[0]) < blocks.used)[:, None, None], array, 0)
 
 
-def _ragged(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtype) -> jax.Array:
+def _ragged(
+    rows: Float[Array, "X R I"], weights: Float[Array, "E I O"], blocks: Blocks, dtype: jnp.dtype
+) -> Float32[Array, "X R O"]:
     """Multiply by the kernel that accelerators have."""
     sizes = _sizes(blocks, rows.shape[1], weights.shape[0])
     flat = rows.reshape(-1, rows.shape[2]).astype(dtype)
@@ -193,8 +215,12 @@ def _ragged(rows: jax.Array, weights: jax.Array, blocks: Blocks, dtype: jnp.dtyp
 
 
 def _ragged_backward(
-    rows: jax.Array, weights: jax.Array, blocks: Blocks, gradient: jax.Array, dtype: jnp.dtype
-) -> tuple[jax.Array, jax.Array]:
+    rows: Float[Array, "X R I"],
+    weights: Float[Array, "E I O"],
+    blocks: Blocks,
+    gradient: Float[Array, "X R O"],
+    dtype: jnp.dtype,
+) -> Gradients:
     rows_gradient = _ragged(gradient, weights.swapaxes(1, 2), blocks, dtype)
     x, dy = (array.reshape(-1, array.shape[2]).astype(dtype) for array in (rows, gradient))
     contract = jax.lax.RaggedDotDimensionNumbers(

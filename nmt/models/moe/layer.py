@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from nmt.config import ModelConfig, MoEConfig
 from nmt.config.routers import ROUTERS
@@ -96,20 +97,24 @@ class MoE(nnx.Module):
             self.share_b = bias_parameter(True, (1,), (None,))
 
     def __call__(
-        self, x: jax.Array, info: TokenInfo, key: jax.Array | None = None, phase: Phase = Phase.INFER
-    ) -> tuple[jax.Array, RoutingStats]:
+        self,
+        x: Float[Array, "B S M"],
+        info: TokenInfo,
+        key: PRNGKeyArray | None = None,
+        phase: Phase = Phase.INFER,
+    ) -> tuple[Float[Array, "B S M"], RoutingStats]:
         """Send every token to its experts and return their gated sum.
 
         Args:
-          x: [B,S,M].
-          info: the tokens [B,S]; padding goes nowhere.
+          x: hidden states of tokens.
+          info: the tokens; padding goes nowhere.
           key: random key for everything random in training; None: nothing is.
           phase: whether experts have a capacity; in inference no token is dropped.
 
         Returns:
-          [B,S,M], zero where no expert took the token, and the layer's statistics. When the layer passes its tokens by
-          (`TokenInfo.passed_by`), the statistics and losses are those of the routing as it would have been: the router
-          learns in every step.
+          The sums, zero where no expert took the token, and the layer's statistics. When the layer passes its tokens
+          by (`TokenInfo.passed_by`), the statistics and losses are those of the routing as it would have been: the
+          router learns in every step.
 
         Raises:
           UserError: `group_size` does not divide the tokens.
@@ -140,8 +145,8 @@ class MoE(nnx.Module):
             variable = getattr(self, name)
             setattr(self, name, variable.replace(value))
 
-    def _balanced_groups(self, x: jax.Array, groups: int, spread: bool) -> int:
-        """Return into how many groups the tokens x [B,S,M] are divided for the load-balancing loss."""
+    def _balanced_groups(self, x: Float[Array, "B S M"], groups: int, spread: bool) -> int:
+        """Return into how many groups the tokens x are divided for the load-balancing loss."""
         if self.policy.balanced_over == "rows":
             return x.shape[0]
         # Groups that are there to spread work over devices are not balanced one by one.
@@ -158,14 +163,14 @@ class MoE(nnx.Module):
 
     def _move(
         self,
-        x: jax.Array,
+        x: Float[Array, "G N M"],
         routing: Routing | ExpertChoice,
         slots: int | None,
         spread: bool,
-        mask_key: jax.Array | None,
-        drop_key: jax.Array | None,
-    ) -> jax.Array:
-        """Move tokens x [G,N,M] to their experts, and back; `spread`: in rounds."""
+        mask_key: PRNGKeyArray | None,
+        drop_key: PRNGKeyArray | None,
+    ) -> Float[Array, "G N M"]:
+        """Move tokens x to their experts, and back; `spread`: in rounds."""
         if isinstance(routing, ExpertChoice):
             return self._move_chosen(x, routing, mask_key, drop_key)
         mask = output_mask(routing.gate.shape, self.config.output_masking, mask_key)
@@ -180,9 +185,13 @@ class MoE(nnx.Module):
         return TO_SLOTS[self.config.dispatch](x, routing, self.config.experts, slots, experts)
 
     def _move_chosen(
-        self, x: jax.Array, choice: ExpertChoice, mask_key: jax.Array | None, drop_key: jax.Array | None
-    ) -> jax.Array:
-        """Move tokens x [G,N,M] to the experts that have chosen them, and back."""
+        self,
+        x: Float[Array, "G N M"],
+        choice: ExpertChoice,
+        mask_key: PRNGKeyArray | None,
+        drop_key: PRNGKeyArray | None,
+    ) -> Float[Array, "G N M"]:
+        """Move tokens x to the experts that have chosen them, and back."""
         if choice.token.shape[-1] == 0:
             return jnp.zeros_like(x)
         mask = output_mask(choice.gate.shape, self.config.output_masking, mask_key)
@@ -190,12 +199,16 @@ class MoE(nnx.Module):
         dispatch = einsum_gather_dispatch if self.config.dispatch == "einsum" else gather_dispatch
         return dispatch(x, choice, partial(self._experts, key=drop_key))
 
-    def _experts(self, rows: jax.Array, owners: Owners, key: jax.Array | None = None) -> jax.Array:
-        """Run every row [B,R,M] through its expert; with a key, hidden units are dropped out."""
+    def _experts(
+        self, rows: Float[Array, "X R M"], owners: Owners, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "X R M"]:
+        """Run every row through its expert; with a key, hidden units are dropped out."""
 
-        def into(x: jax.Array, weight: nnx.Param[jax.Array], bias: nnx.Param[jax.Array] | None) -> jax.Array:
+        def into(
+            x: Float[Array, "X R I"], weight: nnx.Param[jax.Array], bias: nnx.Param[jax.Array] | None
+        ) -> Float[Array, "X R O"]:
             y = owners.multiply(x, weight[...], self.dtype)
-            return y if bias is None else y + owners.own(bias[...])
+            return y if bias is None else y + owners.gather_vectors(bias[...])
 
         gate = None if self.wg is None else into(rows, self.wg, self.bg)
         hidden = activate(self.options.activation, into(rows, self.wi, self.bi), gate)
@@ -203,14 +216,14 @@ class MoE(nnx.Module):
 
     def _share(
         self,
-        x: jax.Array,
-        routed: jax.Array,
-        real: jax.Array,
+        x: Float[Array, "B S M"],
+        routed: Float[Array, "B S M"],
+        real: Bool[Array, "B S"],
         stats: RoutingStats,
-        shared_key: jax.Array | None,
-        gate_key: jax.Array | None,
-    ) -> tuple[jax.Array, RoutingStats]:
-        """Join what routed experts say [B,S,M] with what the shared one says of x [B,S,M]."""
+        shared_key: PRNGKeyArray | None,
+        gate_key: PRNGKeyArray | None,
+    ) -> tuple[Float[Array, "B S M"], RoutingStats]:
+        """Join the results of routed experts with that of the shared one for x."""
         config = self.config
         if config.shared == "none":
             return routed, stats
@@ -227,14 +240,14 @@ class MoE(nnx.Module):
         return (1.0 - gate) * common + gate * routed, replace(stats, budget_loss=budget)
 
 
-def split_into_groups(x: jax.Array, groups: int) -> jax.Array:
-    """Return tokens x [B,S,...] in groups [G,N,...]."""
+def split_into_groups(x: Shaped[Array, "B S *any"], groups: int) -> Shaped[Array, "{groups} _ *any"]:
+    """Return tokens x in so many groups (G) of as many tokens each (N)."""
     rest = x.shape[2:]
     return left_to_xla(lambda x: x.reshape(groups, -1, *rest), ("group", *[None] * (1 + len(rest))))(x)
 
 
-def join_groups(y: jax.Array, x: jax.Array) -> jax.Array:
-    """Return groups y [G,N,M] as tokens [B,S,M] like x."""
+def join_groups(y: Float[Array, "G N M"], x: Float[Array, "B S M"]) -> Float[Array, "B S M"]:
+    """Return groups y as rows of tokens like x."""
     return left_to_xla(lambda y: y.reshape(x.shape), ("batch", "length", "embed"))(y)
 
 

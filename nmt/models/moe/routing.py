@@ -1,14 +1,12 @@
-"""The results of routing, and the steps that kinds of routing share: best experts, slots, gates.
-
-Letters: G groups, N tokens in a group, E experts, K choices of a token, C slots of an expert for a group.
-"""
+"""The results of routing, and the steps that kinds of routing share: best experts, slots, gates."""
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PRNGKeyArray
 
-from nmt.models.moe.counting import positions
+from nmt.models.moe.ranks import ranks_within_experts
 from nmt.sharding import left_to_xla
 
 EPSILON = 1e-9  # keeps a sum of gates from being zero, as Lingvo does
@@ -19,10 +17,10 @@ EPSILON = 1e-9  # keeps a sum of gates from being zero, as Lingvo does
 class Routing:
     """The experts of each token."""
 
-    expert: jax.Array  # int32 [G,N,K]
-    gate: jax.Array  # float32 [G,N,K], zero where dropped
-    slot: jax.Array  # int32 [G,N,K], rank within the expert, meaningful where kept
-    kept: jax.Array  # bool [G,N,K]
+    expert: Int32[Array, "G N K"]
+    gate: Float32[Array, "G N K"]  # zero where dropped
+    slot: Int32[Array, "G N K"]  # rank within the expert, meaningful where kept
+    kept: Bool[Array, "G N K"]
 
 
 @jax.tree_util.register_dataclass
@@ -30,9 +28,9 @@ class Routing:
 class ExpertChoice:
     """The tokens of each expert."""
 
-    token: jax.Array  # int32 [G,E,C]
-    gate: jax.Array  # float32 [G,E,C], zero where not kept
-    kept: jax.Array  # bool [G,E,C], False where there was nothing but padding to take
+    token: Int32[Array, "G E C"]
+    gate: Float32[Array, "G E C"]  # zero where not kept
+    kept: Bool[Array, "G E C"]  # False where there was nothing but padding to take
 
 
 @jax.tree_util.register_dataclass
@@ -41,25 +39,28 @@ class Decision:
     """The result of a router: who goes where, and the numbers that statistics and losses are made of."""
 
     moves: Routing | ExpertChoice
-    first: jax.Array  # int32 [G,N], the expert that a token likes best
-    confidence: jax.Array  # float32 [G,N], affinity of the token to that expert
-    dropped: jax.Array  # bool [G,N,K'], choices that found no slot; K' = 1 where experts choose
-    logits: jax.Array | None = None  # float32 [G,N,E]; None: nothing is learnt
-    probabilities: jax.Array | None = None  # float32 [G,N,E], affinities that sum to one
-    counted: jax.Array | None = None  # int32 [G,N,K''], choices that are to be balanced, E for none; None: no loss
-    assigned: jax.Array | None = None  # int32 [G,N,K], choices that move the biases, E for none; None: no biases
-    bias: jax.Array | None = None  # float32 [E], the biases that were in force
+    first: Int32[Array, "G N"]  # the expert that a token likes best
+    confidence: Float32[Array, "G N"]  # affinity of the token to that expert
+    dropped: Bool[Array, "G N _"]  # choices that found no slot; of all K, or one entry where experts choose
+    logits: Float32[Array, "G N E"] | None = None  # None: nothing is learnt
+    probabilities: Float32[Array, "G N E"] | None = None  # affinities that sum to one
+    # Choices that are to be balanced, E for none: all K, or the first alone; None: there is no such loss.
+    counted: Int32[Array, "G N _"] | None = None
+    assigned: Int32[Array, "G N K"] | None = None  # choices that move the biases, E for none; None: no biases
+    bias: Float32[Array, " E"] | None = None  # the biases that were in force
 
 
-def best_experts(probabilities: jax.Array, number: int, score: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-    """Return the best experts, int32 [...,K], and their probabilities [...,K]; ties go to the lower index.
+def best_experts(
+    probabilities: Float[Array, "*any E"], number: int, score: Float[Array, "*any E"] | None = None
+) -> tuple[Int32[Array, "*any {number}"], Float[Array, "*any {number}"]]:
+    """Return the best experts and their probabilities; ties go to the lower index.
 
     A choice past the number of experts is some expert, with no weight.
 
     Args:
-      probabilities: float32 [...,E].
-      number: K.
-      score: float32 [...,E], the order in which experts are chosen; None: that of the probabilities.
+      probabilities: those of all experts.
+      number: K, the choices.
+      score: the order in which experts are chosen, the greatest first; None: that of the probabilities.
     """
     experts = probabilities.shape[-1]
     index = jax.lax.broadcasted_iota(jnp.int32, probabilities.shape, probabilities.ndim - 1)
@@ -77,46 +78,59 @@ def best_experts(probabilities: jax.Array, number: int, score: jax.Array | None 
 
 
 def fill(
-    wanted: jax.Array, expert: jax.Array, experts: int, slots: int | None, priority: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Give slots to wanted choices; return their ranks within experts, int32 [G,N,K], and which are kept, bool [G,N,K].
+    wanted: Bool[Array, "G N K"],
+    expert: Int[Array, "G N K"],
+    experts: int,
+    slots: int | None,
+    priority: Float[Array, "G N"] | None = None,
+) -> tuple[Int32[Array, "G N K"], Bool[Array, "G N K"]]:
+    """Give slots to wanted choices; return their ranks within experts, and which are kept.
 
     Args:
-      wanted: bool [G,N,K].
-      expert: int32 [G,N,K].
+      wanted: the choices that are to have a slot.
+      expert: the expert of each choice.
       experts: E.
       slots: C; None: as many as are wanted.
-      priority: [G,N], the tokens with the greatest are served first; None: in token order.
+      priority: the tokens with the greatest are served first; None: in token order.
     """
     if slots is None or priority is None:
-        slot = positions(wanted, expert, experts)
+        slot = ranks_within_experts(wanted, expert, experts)
     else:
 
-        def slots_by_priority(wanted: jax.Array, expert: jax.Array, priority: jax.Array) -> jax.Array:
+        def slots_by_priority(
+            wanted: Bool[Array, "G N K"], expert: Int[Array, "G N K"], priority: Float[Array, "G N"]
+        ) -> Int32[Array, "G N K"]:
             order = jnp.argsort(-priority, axis=1, stable=True)  # [G,N]
             first_wanted, first_expert = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (wanted, expert))
-            slot = positions(first_wanted, first_expert, experts)
+            slot = ranks_within_experts(first_wanted, first_expert, experts)
             return jnp.take_along_axis(slot, jnp.argsort(order, axis=1)[..., None], axis=1)
 
         slot = left_to_xla(slots_by_priority, ("group", None, None))(wanted, expert, priority)
     return slot, wanted if slots is None else wanted & (slot < slots)
 
 
-def normalised(weight: jax.Array) -> jax.Array:
-    """Return weights [...,K] divided by their sum over K."""
+def normalised(weight: Float[Array, "*any K"]) -> Float[Array, "*any K"]:
+    """Return weights divided by their sum over the choices of a token."""
     return weight / (weight.sum(axis=-1, keepdims=True) + EPSILON)
 
 
-def gates_of_choices(weight: jax.Array, kept: jax.Array, normalise: str) -> jax.Array:
-    """Return gates [G,N,K] for the probabilities of the choices, zero where not kept."""
+def compute_gates(weight: Float[Array, "G N K"], kept: Bool[Array, "G N K"], normalise: str) -> Float[Array, "G N K"]:
+    """Return the gates of choices, zero where not kept.
+
+    Args:
+      weight: probabilities of the choices.
+      kept: the choices that have a slot.
+      normalise: `before`: probabilities are divided by their sum over all choices of a token; `after`: by that over
+        the choices that are kept; `none`: they are taken as they are.
+    """
     if normalise == "before":
         weight = normalised(weight)
     gate = jnp.where(kept, weight, 0.0)
     return normalised(gate) if normalise == "after" else gate
 
 
-def sampled_choices(weight: jax.Array, threshold: float, key: jax.Array) -> jax.Array:
-    """Return which choices are tried, bool [G,N,K]: the first always, others by their normalised gate."""
+def sampled_choices(weight: Float[Array, "G N K"], threshold: float, key: PRNGKeyArray) -> Bool[Array, "G N K"]:
+    """Return which choices are tried: the first always, others by their normalised gate."""
     uniform = jax.random.uniform(key, (*weight.shape[:-1], weight.shape[-1] - 1))
     later = uniform * threshold < jax.lax.stop_gradient(normalised(weight))[..., 1:]
     return jnp.concatenate([jnp.ones_like(weight[..., :1], bool), later], axis=-1)

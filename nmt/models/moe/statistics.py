@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 
 from nmt.models.moe.routing import Decision
 from nmt.models.tokens import TokenInfo
@@ -29,24 +30,24 @@ class RoutingStats:
     Every number is finite, whatever the routing. The modules of the routers say where theirs mean something else.
     """
 
-    # float32 [], the load-balancing loss: 1 when balanced; 0 where there is none
-    balance_loss: jax.Array = field(metadata=_combined_by("groups"))
-    # float32 [], mean of log(sum_e exp logit_e)^2 over tokens
-    z_loss: jax.Array = field(metadata=_combined_by("tokens"))
-    # float32 [], distance of the gated share from its budget; 0 without shared=gated
-    budget_loss: jax.Array = field(metadata=_combined_by("tokens"))
-    # float32 [E], share of first choices, or of all choices where biases go by them, before capacity; sums to 1
-    load: jax.Array = field(metadata=_combined_by("tokens"))
-    # float32 [K], share of tokens whose k-th choice was wanted and found no slot
-    dropped: jax.Array = field(metadata=_combined_by("tokens"))
-    # float32 [], mean router probability of the first choice
-    confidence: jax.Array = field(metadata=_combined_by("tokens"))
-    # float32 [L,E], tokens of each direction whose first choice was each expert, before capacity
-    by_direction: jax.Array = field(metadata=_combined_by("sum"))
-    # float32 [E], choices that fell on each expert, before capacity; None: no biases go by them
-    assigned: jax.Array | None = field(default=None, metadata=_combined_by("sum"))
-    # float32 [E], biases of the experts that were in force; None: there are none
-    bias: jax.Array | None = field(default=None, metadata=_combined_by("same"))
+    # the load-balancing loss: 1 when balanced; 0 where there is none
+    balance_loss: Float32[Array, ""] = field(metadata=_combined_by("groups"))
+    # mean of log(sum_e exp logit_e)^2 over tokens
+    z_loss: Float32[Array, ""] = field(metadata=_combined_by("tokens"))
+    # distance of the gated share from its budget; 0 without shared=gated
+    budget_loss: Float32[Array, ""] = field(metadata=_combined_by("tokens"))
+    # share of first choices, or of all choices where biases go by them, before capacity; sums to 1
+    load: Float32[Array, " E"] = field(metadata=_combined_by("tokens"))
+    # share of tokens whose k-th choice was wanted and found no slot; one entry where experts choose
+    dropped: Float32[Array, " K"] = field(metadata=_combined_by("tokens"))
+    # mean router probability of the first choice
+    confidence: Float32[Array, ""] = field(metadata=_combined_by("tokens"))
+    # tokens of each direction whose first choice was each expert, before capacity
+    by_direction: Float32[Array, "L E"] = field(metadata=_combined_by("sum"))
+    # choices that fell on each expert, before capacity; None: no biases go by them
+    assigned: Float32[Array, " E"] | None = field(default=None, metadata=_combined_by("sum"))
+    # biases of the experts that were in force; None: there are none
+    bias: Float32[Array, " E"] | None = field(default=None, metadata=_combined_by("same"))
 
 
 def statistics(decision: Decision, info: TokenInfo, experts: int, balanced_groups: int | None = None) -> RoutingStats:
@@ -54,7 +55,7 @@ def statistics(decision: Decision, info: TokenInfo, experts: int, balanced_group
 
     Args:
       decision: who goes where.
-      info: the tokens, arrays [G,N].
+      info: the tokens, arrays of shape [G,N].
       experts: E.
       balanced_groups: the number of groups that the load-balancing loss is a mean over; None: G.
     """
@@ -89,28 +90,30 @@ def statistics(decision: Decision, info: TokenInfo, experts: int, balanced_group
     )
 
 
-def _regrouped(x: jax.Array, groups: int) -> jax.Array:
-    """Return an array [G,N,...] of tokens in so many groups."""
+def _regrouped(x: Shaped[Array, "G N *any"], groups: int) -> Shaped[Array, "{groups} _ *any"]:
+    """Return an array of tokens in so many groups."""
     if groups == len(x):
         return x
     rest = x.shape[2:]
     return left_to_xla(lambda x: x.reshape(groups, -1, *rest), ("batch", *[None] * (1 + len(rest))))(x)
 
 
-def _assigned(decision: Decision, experts: int) -> jax.Array | None:
-    """Return how many choices fell on each expert, float32 [E]; None where no biases go by them."""
+def _assigned(decision: Decision, experts: int) -> Float32[Array, " {experts}"] | None:
+    """Return how many choices fell on each expert; None where no biases go by them."""
     if decision.assigned is None:
         return None
     return jax.nn.one_hot(decision.assigned, experts).sum(axis=(0, 1, 2))
 
 
-def balance_loss(probabilities: jax.Array, counted: jax.Array, real: jax.Array) -> jax.Array:
+def balance_loss(
+    probabilities: Float[Array, "G N E"], counted: Int[Array, "G N _"], real: Bool[Array, "G N"]
+) -> Float[Array, ""]:
     """Return the load-balancing loss E * sum_e f_e P_e of every group, mean over groups that hold a token.
 
     Args:
-      probabilities: float32 [G,N,E].
-      counted: int32 [G,N,K], the choices whose shares are balanced, E for none.
-      real: bool [G,N].
+      probabilities: those of the router.
+      counted: the choices whose shares are balanced, of all K or the first alone; E for none.
+      real: False for padding.
     """
     experts, count = probabilities.shape[-1], real.sum(axis=1)  # count [G]
     chosen = jax.nn.one_hot(counted, experts).sum(axis=(1, 2))  # [G,E]
@@ -123,8 +126,8 @@ def balance_loss(probabilities: jax.Array, counted: jax.Array, real: jax.Array) 
 class MicroBatchWeight(NamedTuple):
     """How much the means of a micro-batch count beside those of the others; 1 on average over the micro-batches."""
 
-    tokens: jax.Array  # float32 [], of means over tokens
-    groups: jax.Array  # float32 [], of means over groups that hold a token
+    tokens: Float32[Array, ""]  # of means over tokens
+    groups: Float32[Array, ""]  # of means over groups that hold a token
 
 
 def weighted(stats: RoutingStats, weight: MicroBatchWeight) -> RoutingStats:
@@ -155,19 +158,19 @@ def combined(stats: RoutingStats) -> RoutingStats:
 
 
 def micro_batch_weights(
-    real: Mapping[str, jax.Array], group_sizes: Mapping[str, int | None]
-) -> tuple[dict[str, MicroBatchWeight], dict[str, jax.Array]]:
+    real: Mapping[str, Bool[Array, "J B S"]], group_sizes: Mapping[str, int | None]
+) -> tuple[dict[str, MicroBatchWeight], dict[str, Float32[Array, ""]]]:
     """Return the weights of the micro-batches of a batch.
 
     Args:
-      real: by stack, bool [J,B,S], False for padding.
+      real: by stack, False for padding.
       group_sizes: by stack, tokens that are balanced on their own (N); None: all of a micro-batch.
 
     Returns:
-      By stack the weights, arrays [J], and the mean number of real tokens of a micro-batch, float32 [].
+      By stack the weights, arrays of shape [J], and the mean number of real tokens of a micro-batch.
     """
 
-    def count(tokens: jax.Array, size: int | None) -> jax.Array:
+    def count(tokens: Bool[Array, "J B S"], size: int | None) -> Int[Array, "J 2"]:
         tokens = tokens.reshape(len(tokens), -1)
         groups = tokens.reshape(len(tokens), -1, size or tokens.shape[1])
         return jnp.stack([tokens.sum(axis=1), groups.any(axis=2).sum(axis=1)], axis=1)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from nmt.config import MoEConfig
 from nmt.models.moe import grouped
-from nmt.models.moe.counting import positions
 from nmt.models.moe.dispatch import (
     Owners,
     einsum_dispatch,
@@ -21,8 +20,9 @@ from nmt.models.moe.dispatch import (
     grouped_dispatch,
     scatter_dispatch,
 )
-from nmt.models.moe.grouped import Blocks, block_rows, grouped_product, lay_out
+from nmt.models.moe.grouped import Blocks, block_rows, grouped_product, sort_into_blocks
 from nmt.models.moe.layer import MoE
+from nmt.models.moe.ranks import ranks_within_experts
 from nmt.models.moe.routing import ExpertChoice, Routing
 from nmt.models.numerics import contract_rows
 from nmt.models.tokens import Phase, TokenInfo
@@ -50,7 +50,7 @@ def draw_routing(rng, shape, load):
 
 
 def counted(wanted, expert):
-    """The definition of `positions`, choice by choice."""
+    """The definition of `ranks_within_experts`, choice by choice."""
     position = np.zeros(expert.shape, np.int32)
     for group in range(expert.shape[0]):
         seen = {}
@@ -69,11 +69,11 @@ def counted(wanted, expert):
     st.sampled_from([*SHAPES, (2, 200, 3, 2), (1, 128, 9, 1)]),
     st.sampled_from([*LOADS]),
 )
-def test_positions_are_counted_one_by_one(seed, shape, load):
+def test_ranks_within_experts_are_counted_one_by_one(seed, shape, load):
     rng = np.random.default_rng(seed)
     routing = draw_routing(rng, shape, load)
     wanted, expert = (np.asarray(x) for x in (routing.kept, routing.expert))
-    ours = jax.jit(positions, static_argnums=2)(wanted, expert, shape[2])
+    ours = jax.jit(ranks_within_experts, static_argnums=2)(wanted, expert, shape[2])
     np.testing.assert_array_equal(np.asarray(ours)[wanted], counted(wanted, expert)[wanted])
 
 
@@ -274,7 +274,7 @@ def test_blocks_pad_by_less_than_twice_the_work(choices, experts, most):
 def test_every_kept_choice_has_a_row_of_its_own_in_a_block_of_its_expert(seed, shape, load):
     routing = draw_routing(np.random.default_rng(seed), shape, load)
     expert, kept = (part.reshape(-1, shape[3]) for part in (routing.expert, routing.kept))
-    layout = jax.jit(lay_out, static_argnums=2)(expert, kept, shape[2])
+    layout = jax.jit(sort_into_blocks, static_argnums=2)(expert, kept, shape[2])
     expert, kept, place, occupant = (np.asarray(part) for part in (expert, kept, layout.place, layout.occupant))
     owner, used = np.asarray(layout.blocks.owner), int(layout.blocks.used)
     rows = len(occupant) // len(owner)
@@ -341,8 +341,8 @@ def test_rows_of_blocks_that_are_not_used_are_never_read():
 
 def test_vectors_of_experts_reach_their_blocks():
     vectors = jnp.arange(8.0).reshape(4, 2)
-    np.testing.assert_array_equal(Owners(None).own(vectors), vectors[:, None])
-    np.testing.assert_array_equal(Owners(BLOCKS).own(vectors)[:, 0], vectors[BLOCKS.owner])
+    np.testing.assert_array_equal(Owners(None).gather_vectors(vectors), vectors[:, None])
+    np.testing.assert_array_equal(Owners(BLOCKS).gather_vectors(vectors)[:, 0], vectors[BLOCKS.owner])
 
 
 def test_the_program_has_no_gradient_of_all_weights_for_each_block():

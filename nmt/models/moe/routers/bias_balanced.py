@@ -22,11 +22,12 @@ Wang et al. 2024 (arXiv:2408.15664) and DeepSeek-V3 (arXiv:2412.19437, section 2
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
 from nmt.models.buffers import buffer
 from nmt.models.layers import Init
 from nmt.models.moe.routers.contract import Arrays, LearntRouter
-from nmt.models.moe.routing import Decision, Routing, best_experts, fill, gates_of_choices
+from nmt.models.moe.routing import Decision, Routing, best_experts, compute_gates, fill
 from nmt.models.moe.statistics import RoutingStats
 
 BIAS = "router_bias"
@@ -52,9 +53,14 @@ class BiasBalancedRouter(LearntRouter):
         return {**super().variables(width, rngs, init), BIAS: buffer((self.config.experts,), (None,))}
 
     def choose(
-        self, logits: jax.Array, real: jax.Array, arrays: Arrays, slots: int | None, key: jax.Array | None
+        self,
+        logits: Float[Array, "G N E"],
+        real: Bool[Array, "G N"],
+        arrays: Arrays,
+        slots: int | None,
+        key: PRNGKeyArray | None,
     ) -> Decision:
-        """Choose experts for tokens by their logits [G,N,E]; see `LearntRouter.choose`."""
+        """Choose experts for tokens by their logits; see `LearntRouter.choose`."""
         config, experts, bias = self.config, logits.shape[-1], arrays[BIAS]
         affinity = self.affinities(logits)
         expert, weight = best_experts(affinity, config.top_k, affinity + bias)
@@ -63,7 +69,7 @@ class BiasBalancedRouter(LearntRouter):
         slot, kept = fill(wanted, expert, experts, slots, priority)
         alone, _ = best_experts(affinity, config.top_k)
         return Decision(
-            moves=Routing(expert, gates_of_choices(weight, kept, config.normalise), slot, kept),
+            moves=Routing(expert, compute_gates(weight, kept, config.normalise), slot, kept),
             first=expert[..., 0],
             confidence=weight[..., 0],
             dropped=wanted & ~kept,
@@ -74,8 +80,8 @@ class BiasBalancedRouter(LearntRouter):
             bias=jax.lax.stop_gradient(bias),
         )
 
-    def affinities(self, logits: jax.Array) -> jax.Array:
-        """Return the affinities of tokens to experts, float32 [...,E], for logits [...,E]."""
+    def affinities(self, logits: Float[Array, "*any E"]) -> Float32[Array, "*any E"]:
+        """Return the affinities of tokens to experts."""
         if self.config.affinity == "softmax":
             return self.probabilities(logits)
         return self.rounded(jax.nn.sigmoid(logits))

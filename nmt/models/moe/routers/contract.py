@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
 from nmt.config import MoEConfig
 from nmt.models.layers import Init, parameter
@@ -68,13 +69,13 @@ class Router(ABC):
 
     @abstractmethod
     def decide(
-        self, x: jax.Array, info: TokenInfo, arrays: Arrays, slots: int | None, key: jax.Array | None
+        self, x: Float[Array, "G N M"], info: TokenInfo, arrays: Arrays, slots: int | None, key: PRNGKeyArray | None
     ) -> Decision:
         """Decide where the tokens of all groups go.
 
         Args:
-          x: hidden states [G,N,M].
-          info: the tokens, arrays [G,N].
+          x: hidden states of tokens.
+          info: the tokens, arrays of shape [G,N].
           arrays: the values of `variables`.
           slots: C; None at inference and for dispatch without slots: no token is dropped.
           key: random key of the layer's step; None: nothing is random.
@@ -103,7 +104,7 @@ class LearntRouter(Router):
         return {"router": parameter(rngs, (width, experts), ("embed", None), width, experts, own)}
 
     def decide(
-        self, x: jax.Array, info: TokenInfo, arrays: Arrays, slots: int | None, key: jax.Array | None
+        self, x: Float[Array, "G N M"], info: TokenInfo, arrays: Arrays, slots: int | None, key: PRNGKeyArray | None
     ) -> Decision:
         """Decide by the logits of the tokens; see `Router.decide`."""
         jitter_key, choice_key = split_key(key, 2)
@@ -111,23 +112,30 @@ class LearntRouter(Router):
 
     @abstractmethod
     def choose(
-        self, logits: jax.Array, real: jax.Array, arrays: Arrays, slots: int | None, key: jax.Array | None
+        self,
+        logits: Float[Array, "G N E"],
+        real: Bool[Array, "G N"],
+        arrays: Arrays,
+        slots: int | None,
+        key: PRNGKeyArray | None,
     ) -> Decision:
-        """Decide where tokens go by their logits, float32 [G,N,E], real bool [G,N] being False for padding."""
+        """Decide where tokens go by their logits; `real` is False for padding."""
 
-    def logits(self, x: jax.Array, matrix: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Return router logits, float32 [G,N,E], for hidden states x [G,N,M]; with a key, x is jittered."""
+    def logits(
+        self, x: Float[Array, "G N M"], matrix: Float[Array, "M E"], key: PRNGKeyArray | None
+    ) -> Float32[Array, "G N E"]:
+        """Return router logits for hidden states x; with a key, x is jittered."""
         # float32 whatever the model's type: gates decide who goes where, and bfloat16 has ties (Switch, section 2.4).
         rows = self.rounded(jittered(x.astype(jnp.float32), self.config.jitter, key))
         product = einsum("gnm,me->gne", rows, self.rounded(matrix), precision=jax.lax.Precision.HIGHEST)
         return self.rounded(product)
 
-    def rounded(self, x: jax.Array) -> jax.Array:
+    def rounded(self, x: Float[Array, "*any"]) -> Float32[Array, "*any"]:
         """Return x in float32, rounded to `router_dtype`."""
         x = x.astype(jnp.float32)
         # A conversion there and back may be optimised away.
         return jax.lax.reduce_precision(x, 8, 7) if self.config.router_dtype == "bfloat16" else x
 
-    def probabilities(self, logits: jax.Array) -> jax.Array:
-        """Return the softmax of logits [...,E] over the experts."""
+    def probabilities(self, logits: Float[Array, "*any E"]) -> Float32[Array, "*any E"]:
+        """Return the softmax of logits over the experts."""
         return self.rounded(jax.nn.softmax(logits, axis=-1))

@@ -16,6 +16,7 @@ from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nmt.models.moe.capacity import exact_factor
 from nmt.models.moe.routers.contract import Arrays, LearntRouter
@@ -36,12 +37,17 @@ class ExpertChoiceRouter(LearntRouter):
         return slots
 
     def choose(
-        self, logits: jax.Array, real: jax.Array, arrays: Arrays, slots: int | None, key: jax.Array | None
+        self,
+        logits: Float[Array, "G N E"],
+        real: Bool[Array, "G N"],
+        arrays: Arrays,
+        slots: int | None,
+        key: PRNGKeyArray | None,
     ) -> Decision:
         """Let experts choose where they have slots, C at most N; else tokens. See `LearntRouter.choose`."""
         return self._tokens_choose(logits, real) if slots is None else self._experts_choose(logits, real, slots)
 
-    def _experts_choose(self, logits: jax.Array, real: jax.Array, slots: int) -> Decision:
+    def _experts_choose(self, logits: Float[Array, "G N E"], real: Bool[Array, "G N"], slots: int) -> Decision:
         groups, tokens, _ = logits.shape
         probabilities = self.probabilities(logits)
         liking = jnp.where(real[..., None], probabilities, -1.0).swapaxes(1, 2)  # [G,E,N]
@@ -61,7 +67,7 @@ class ExpertChoiceRouter(LearntRouter):
             probabilities=probabilities,
         )
 
-    def _tokens_choose(self, logits: jax.Array, real: jax.Array) -> Decision:
+    def _tokens_choose(self, logits: Float[Array, "G N E"], real: Bool[Array, "G N"]) -> Decision:
         probabilities = self.probabilities(logits)
         expert, weight = best_experts(probabilities, self.experts_per_token)
         kept = jnp.broadcast_to(real[..., None], expert.shape)

@@ -10,6 +10,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray
 
 from nmt.models.moe.routers.contract import Arrays, Router
 from nmt.models.moe.routing import Decision, Routing, fill
@@ -17,8 +18,8 @@ from nmt.models.numerics import hash_integers
 from nmt.models.tokens import TokenInfo
 
 
-def hashed_experts(token: jax.Array, experts: int, number: int) -> jax.Array:
-    """Return different experts for each token id, int32 [...,K], for `number` (K) at most `experts` (E).
+def hashed_experts(token: Int[Array, "*any"], experts: int, number: int) -> Int32[Array, "*any {number}"]:
+    """Return different experts for each token id; their `number` (K) is at most `experts` (E).
 
     Choice k is drawn uniformly from the E - k experts that are left.
     """
@@ -41,13 +42,13 @@ class HashRouter(Router):
         return min(self.config.top_k, self.config.experts)
 
     def decide(
-        self, x: jax.Array, info: TokenInfo, arrays: Arrays, slots: int | None, key: jax.Array | None
+        self, x: Float[Array, "G N M"], info: TokenInfo, arrays: Arrays, slots: int | None, key: PRNGKeyArray | None
     ) -> Decision:
         """Decide by the ids of the tokens; see `Router.decide`."""
         return self.choose(info.token, info.real, slots)
 
-    def choose(self, token: jax.Array, real: jax.Array, slots: int | None) -> Decision:
-        """Choose experts for token ids, int32 [G,N], real bool [G,N] being False for padding."""
+    def choose(self, token: Int[Array, "G N"], real: Bool[Array, "G N"], slots: int | None) -> Decision:
+        """Choose experts for token ids; `real` is False for padding."""
         number, experts = self.experts_per_token, self.config.experts
         expert = hashed_experts(token, experts, number)
         wanted = jnp.broadcast_to(real[..., None], expert.shape)

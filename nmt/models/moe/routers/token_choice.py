@@ -28,11 +28,11 @@ routing say in what they differ.
   result depends on the token alone.
 """
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nmt.models.moe.routers.contract import Arrays, LearntRouter
-from nmt.models.moe.routing import Decision, Routing, best_experts, fill, gates_of_choices, sampled_choices
+from nmt.models.moe.routing import Decision, Routing, best_experts, compute_gates, fill, sampled_choices
 
 
 class TokenChoiceRouter(LearntRouter):
@@ -46,9 +46,14 @@ class TokenChoiceRouter(LearntRouter):
         return min(self.config.top_k, self.config.experts)
 
     def choose(
-        self, logits: jax.Array, real: jax.Array, arrays: Arrays, slots: int | None, key: jax.Array | None
+        self,
+        logits: Float[Array, "G N E"],
+        real: Bool[Array, "G N"],
+        arrays: Arrays,
+        slots: int | None,
+        key: PRNGKeyArray | None,
     ) -> Decision:
-        """Choose experts for tokens by their logits [G,N,E]; see `LearntRouter.choose`."""
+        """Choose experts for tokens by their logits; see `LearntRouter.choose`."""
         config, experts = self.config, logits.shape[-1]
         probabilities = self.probabilities(logits)
         expert, weight = best_experts(probabilities, config.top_k)
@@ -59,7 +64,7 @@ class TokenChoiceRouter(LearntRouter):
         slot, kept = fill(wanted, expert, experts, slots, priority)
         number = config.top_k if config.balance_choices == "all" else 1
         return Decision(
-            moves=Routing(expert, gates_of_choices(weight, kept, config.normalise), slot, kept),
+            moves=Routing(expert, compute_gates(weight, kept, config.normalise), slot, kept),
             first=expert[..., 0],
             confidence=weight[..., 0],
             dropped=wanted & ~kept,

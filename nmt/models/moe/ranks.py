@@ -1,25 +1,27 @@
-"""Counting: which place a choice has among those of its expert. Who comes first is decided here and nowhere else."""
+"""Ranks within experts: which of an expert's choices a choice is. Who comes first is decided here and nowhere else."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Int32
 
 _BLOCK = 128
 
 
-def positions(wanted: jax.Array, expert: jax.Array, experts: int) -> jax.Array:
-    """Count, for each wanted choice, the earlier ones of its expert: all first choices come before any second.
+def ranks_within_experts(
+    wanted: Bool[Array, "G N K"], expert: Int[Array, "G N K"], experts: int
+) -> Int32[Array, "G N K"]:
+    """Return how many wanted choices of the same expert come before each choice; all first choices before any second.
 
     A running sum of one-hot rows would say the same, and takes as long as everything else in routing together where
     experts are many. So the choices are taken in blocks: inside of a block each is compared with those before it, and
     only the sums of blocks run over the experts.
 
     Args:
-      wanted: bool [G,N,K].
-      expert: int32 [G,N,K].
+      wanted: the choices that are counted.
+      expert: the expert of each choice.
       experts: E.
 
     Returns:
-      int32 [G,N,K]; meaningless where not wanted.
+      The ranks, from 0; meaningless for choices that are not wanted.
     """
     groups, tokens, choices = expert.shape
     block = min(_BLOCK, choices * tokens)
