@@ -23,6 +23,10 @@ if jaxlib.__version__.startswith("0.10.") and _QUICK not in os.environ.get("XLA_
     # A flag that another release may not know ends the process.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
 
+# Tables are as wide as these say, where they are set; a test that wants a width sets it.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(_name, None)
+
 # Programs that tests start import the helpers that stand beside this file too.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
 

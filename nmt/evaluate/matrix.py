@@ -3,6 +3,7 @@
     RUN/evaluation/STEP/test/de-en.json             scores, signatures, decode options, speed, hash of the test set
     RUN/evaluation/STEP/test/hypotheses/de-en.txt   one line a sentence
     RUN/evaluation/STEP/test/matrix.json            every direction, and the averages
+    RUN/evaluation/STEP/test/matrix.md              the same as a table in Markdown, to be copied into a page
     RUN/evaluation/STEP/test/report.html            the same for people, with sample translations
 
 A direction is translated again only if the checkpoint, its test set or the decode options changed, so that an
@@ -26,6 +27,7 @@ from nmt.errors import UserError
 from nmt.evaluate.forms import ScoringForm
 from nmt.evaluate.metrics import Cell, score
 from nmt.evaluate.pairs import Pair, content_hash
+from nmt.evaluate.report import render_markdown
 from nmt.evaluate.results import DirectionResult, Matrix, ResultOrigin
 from nmt.evaluate.samples import hypotheses_file, read_samples
 from nmt.evaluate.sets import STORED, EvaluationSet, ordered_directions, select, stored_set
@@ -85,7 +87,7 @@ def evaluate(
       progress: told of every result, new or stored, and of the sentences that are translated.
 
     Returns:
-      the matrix of the directions asked for. matrix.json and report.html also hold those that other calls found
+      the matrix of the directions asked for. The files of the matrix also hold those that other calls found
       with the same checkpoint, test set and decode options.
 
     Raises:
@@ -153,12 +155,13 @@ class _Job:
         return Matrix(self.folder, recipe.name, step, name, tuple(results), left_out, self.training_pairs)
 
     def write_matrix(self, results: dict[Direction, DirectionResult], left_out: dict[str, str]) -> None:
-        """Write matrix.json and report.html of these results and of those that are stored and still valid."""
+        """Write matrix.json, matrix.md and report.html of these results and of stored ones that are still valid."""
         known = [results.get(d) or self._stored(d) for d in ordered_directions(self.chosen, self.translator.recipe)]
         matrix = self.matrix([result for result in known if result], left_out)
         shown = [cell.direction for cell in matrix.cells[:PAGE_DIRECTIONS]]
         samples = [sample for d in shown for sample in read_samples(self.folder, self.chosen, d, PAGE_SAMPLES)]
         _write(self.folder / "matrix.json", _encode_json(matrix.to_json()))
+        _write(self.folder / "matrix.md", render_markdown(matrix).encode())
         _write(self.folder / "report.html", render_page(matrix, samples).encode())
 
     def _read(self, direction: Direction) -> list[Pair]:

@@ -5,7 +5,6 @@ Here every computation counts as often as it runs.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nmt.plan.hlo_bytes import Traffic, results
@@ -92,30 +91,6 @@ class Program:
             if one.kind == kind:
                 counts[one.phase] += one.executions
         return {phase: count / layers for phase, count in counts.items()}
-
-    def find_gathers(self, shape: Sequence[int]) -> tuple[Collective, ...]:
-        """Return the all-gathers that produce an array of a shape, or several stacked, with dimensions in any order.
-
-        Dimensions of one do not matter, and XLA may have merged some: then the number of elements gives it away.
-        """
-        wanted, elements = _without_ones(shape), 1
-        for size in shape:
-            elements *= size
-
-        def is_one(array: Array) -> bool:
-            rest = list(_without_ones(array.dims))
-            for size in wanted:
-                if size not in rest:
-                    return array.elements == elements
-                rest.remove(size)
-            return True
-
-        gathers = (one for one in self.collectives if one.kind == "all-gather")
-        return tuple(one for one in gathers if any(is_one(array) for array in one.shapes))
-
-
-def _without_ones(shape: Sequence[int]) -> list[int]:
-    return [size for size in shape if size != 1]
 
 
 def analyse(text: str) -> Program:

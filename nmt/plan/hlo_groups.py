@@ -10,22 +10,6 @@
 import math
 import re
 
-import numpy as np
-
-
-def parse_groups(text: str) -> list[list[int]]:
-    """Return the groups of a list or of an iota; a list that is empty is one group of all, which is not known here."""
-    text = text.strip()
-    if text.startswith("{"):
-        return [[int(n) for n in row.split(",") if n] for row in re.findall(r"\{([\d, ]*)\}", text[1:-1])]
-    left, _, right = text.partition("<=")
-    shape, transposed = _numbers(left), re.search(r"T\(([\d,]*)\)", right)
-    order = np.arange(math.prod(_numbers(right))).reshape(_numbers(right))
-    if transposed:
-        order = order.transpose(tuple(int(n) for n in transposed[1].split(",")))
-    groups: list[list[int]] = order.reshape(shape).tolist()
-    return groups
-
 
 def _numbers(text: str) -> tuple[int, ...]:
     found = re.search(r"\[([\d,]*)\]", text)

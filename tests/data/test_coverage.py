@@ -80,9 +80,13 @@ def test_arguments_of_the_command(arguments, message):
         parse_vocab(arguments)
 
 
-def test_reports_of_models_and_of_what_is_none(path, tmp_path, capsys):
+def test_reports_of_models_and_of_what_is_none(path, tmp_path, capsys, monkeypatch):
     report(str(path), ["the cat", ""])
-    assert "2.00" in capsys.readouterr().out  # tokens per word; a narrow table has no room for the words themselves
+    assert "2.00" in (shown := capsys.readouterr().out)  # tokens per word
+    assert "the" in shown
+    monkeypatch.setenv("COLUMNS", "60")
+    report(str(path), ["the cat", ""])
+    assert "2.00" in capsys.readouterr().out  # though there is no room for the words themselves
     for what, lines, message in (
         (path, ["", " "], "no text to report"),
         (tmp_path, [], "is not a run directory"),

@@ -265,6 +265,7 @@ def test_the_command_prints_the_table(run, nmt_evaluate) -> None:
     assert "mean into English" in out
     assert "written to toy/evaluation/7/test" in err
     assert (run / "evaluation" / "7" / "test" / "report.html").exists()
+    assert (run / "evaluation" / "7" / "test" / "matrix.md").read_text().startswith("| ")
     assert "as before" in nmt_evaluate("toy")[2]
     assert "as before" not in nmt_evaluate("toy", "--force")[2]
 
