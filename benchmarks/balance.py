@@ -14,9 +14,7 @@ counts every choice that wants a slot, of all systems: an expert may be first fo
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 from harness import circumstances, positive, print_table
+from training_runs import make_parser, train
 
 Line = Mapping[str, Any]  # of metrics.jsonl
 
@@ -57,32 +56,20 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser(__doc__, "runs/balance")
     add = parser.add_argument
     add("--systems", nargs="+", choices=SYSTEMS, default=["gshard", "biases"], help="what to train")
-    add("--recipe", default="quickstart", help="name or path")
     add("--seeds", type=positive, default=2, help="runs of every system, with the seeds 1, 2, ...")
     add("--steps", type=positive, default=1800, help="steps of a run")
     add("--log-every", type=positive, default=20, help="steps over which a figure of the telemetry is taken")
     add("--jobs", type=positive, default=1, help="runs at a time")
-    add("--folder", default="runs/balance", help="where the runs are kept")
-    add("--json", metavar="FILE", help="write every figure there")
-    add("overrides", nargs="*", metavar="key=value", help="further keys of the recipe")
     return parser
 
 
 def _train(arguments: argparse.Namespace, system: str, seed: int) -> Path:
     """Train one system in a process of its own, and return the folder of the run."""
-    folder = Path(arguments.folder) / f"{system}-{seed}"
-    log = folder.with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
     keys = [
         f"recipe={arguments.recipe}",
-        f"run_dir={folder}",
         f"seed={seed}",
         f"train.steps={arguments.steps}",
         f"train.log_every={arguments.log_every}",
@@ -91,25 +78,19 @@ def _train(arguments: argparse.Namespace, system: str, seed: int) -> Path:
         *SYSTEMS[system],
         *arguments.overrides,
     ]
-    with log.open("w") as output:
-        command = [sys.executable, __file__, "--run", *keys]
-        done = subprocess.run(command, stdout=output, stderr=output, env=dict(os.environ), check=False)
-    if done.returncode:
-        sys.exit(f"{system}, seed {seed}: nmt-train ended with status {done.returncode}, see {log}")
-    print(f"{system}, seed {seed}: done", flush=True)
-    return folder
+    return train(Path(arguments.folder) / f"{system}-{seed}", keys, command=[sys.executable, __file__, "--run"])
 
 
 def _train_here(keys: Sequence[str]) -> None:
     """Be `nmt-train`, with a load that counts all choices."""
-    from nmt.cli import train
+    from nmt.cli.train import main as nmt_train
     from nmt.models.moe import layer
 
     with (
         mock.patch.object(layer, "statistics", _of_all_choices(layer.statistics)),
         mock.patch.object(sys, "argv", ["nmt-train", *keys]),
     ):
-        train.main()
+        nmt_train()
 
 
 def _of_all_choices(statistics: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,8 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +20,7 @@ from queue import Queue
 from typing import Any
 
 from harness import circumstances, positive, print_table
+from training_runs import make_parser, train
 
 Facts = dict[str, Any]
 
@@ -53,13 +52,9 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    description = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    parser = make_parser(__doc__, "runs/quality")
     add = parser.add_argument
     add("--models", nargs="+", choices=MODELS, default=["dense", "moe8", "moe32"], help="what to train")
-    add("--recipe", default="quickstart", help="name or path")
     add("--hidden", type=positive, default=768, help="width of the experts; the default is that of moe_8e_tiny")
     add("--device", choices=["cpu", "gpu"], default="cpu", help="where; runs on a GPU share it")
     add("--seeds", type=int, default=2, help="runs of every model, with the seeds 1, 2, ...")
@@ -71,36 +66,20 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="runs at a time, each on its share of the processors",
     )
-    add("--folder", default="runs/quality", help="where the runs are kept")
-    add("--json", metavar="FILE", help="write every figure there")
-    add("overrides", nargs="*", metavar="key=value", help="further keys of the recipe")
     return parser
 
 
 def _run(arguments: argparse.Namespace, folder: Path, model: str, seed: int, places: "Queue[list[int]]") -> Facts:
-    """Train and evaluate one model on a free share of the processors, and return what it reached."""
-    run = folder / f"{model}-{seed}"
-    train = [f"seed={seed}", f"train.steps={arguments.steps}", "train.max_minutes=null", f"run_dir={run}"]
-    keys = [f"recipe={arguments.recipe}", *arguments.overrides, *_shape(MODELS[model], arguments.hidden), *train]
-    command = [sys.executable, "-m", "nmt.cli.train", *keys]
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    """Train and evaluate one model on a free share of the processors, and return its scores."""
+    shape = _shape(MODELS[model], arguments.hidden)
+    steps = [f"seed={seed}", f"train.steps={arguments.steps}", "train.max_minutes=null"]
+    keys = [f"recipe={arguments.recipe}", *arguments.overrides, *shape, *steps]
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if arguments.device == "gpu":
         environment["JAX_PLATFORMS"] = "cuda"
-    log = run.with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
     processors = places.get()
-    with log.open("w") as output:
-        done = subprocess.run(
-            command,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            preexec_fn=lambda: os.sched_setaffinity(0, processors),
-        )
+    run = train(folder / f"{model}-{seed}", keys, environment=environment, processors=processors)
     places.put(processors)
-    if done.returncode:
-        sys.exit(f"{model}, seed {seed}: nmt-train ended with status {done.returncode}, see {log}")
-    print(f"{model}, seed {seed}: done", flush=True)
     return _facts(run)
 
 

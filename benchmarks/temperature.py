@@ -9,12 +9,11 @@ curve of the means goes to --picture, the figures to standard output and --json.
 
 import argparse
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness import positive
+from training_runs import make_parser, train
 
 CLASSES = ("high", "middle", "low")
 
@@ -34,38 +33,25 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser(__doc__, "runs/temperature")
     add = parser.add_argument
-    add("--recipe", default="quickstart", help="name or path")
     add("--directions", default="*-en", help="as in data.directions")
     add("--temperatures", nargs="+", type=float, default=[1.0, 2.0, 5.0, 100.0])
     add("--minutes", type=float, default=10.0, help="of training, for every run")
     add("--jobs", type=positive, default=1, help="runs at a time")
-    add("--folder", default="runs/temperature", help="where the runs are")
     add("--picture", metavar="FILE", help="draw the curve there, such as docs/temperature.svg")
-    add("--json", metavar="FILE", help="write every figure there")
-    add("overrides", nargs="*", metavar="key=value", help="further keys of the recipe")
     return parser
 
 
 def _run(arguments: argparse.Namespace, temperature: float) -> Path:
-    folder = Path(arguments.folder) / f"T{temperature:g}"
     keys = [
         f"recipe={arguments.recipe}",
-        f"run_dir={folder}",
         f"data.directions={arguments.directions}",
         f"data.temperature={temperature}",
         f"train.max_minutes={arguments.minutes}",
         *arguments.overrides,
     ]
-    done = subprocess.run([sys.executable, "-m", "nmt.cli.train", *keys], stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        sys.exit(f"nmt-train {' '.join(keys)} ended with status {done.returncode}")
-    return folder
+    return train(Path(arguments.folder) / f"T{temperature:g}", keys)
 
 
 def _scores(folder: Path, temperature: float) -> dict[str, object]:
