@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import lexicon, sentence, translation
-from test_domains import declared, prepared, recipe_of, segments
 from toy_corpus import write_spec
+from toy_run import EN_ES, ES_EN, declared, drawn, prepared, recipe_of, segments
 
 from nmt.config import DataConfig
 from nmt.config.directions import expand_languages
@@ -30,7 +30,7 @@ from nmt.errors import UserError
 from nmt.languages import Direction, parse_stream
 from nmt.recipes.stages import recipe_languages
 
-ES_EN, EN_ES, ES_ES = Direction("es", "en"), Direction("en", "es"), Direction("es", "es")
+ES_ES = Direction("es", "es")
 MASK, MARK = 7, 9
 CONFIG = DenoiseConfig(languages=("es",))
 
@@ -267,14 +267,6 @@ HELD_OUT = 3
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("corpora")
-    patch.setenv("NMT_CACHE", str(folder / "cache"))
-    yield folder
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
 def made(folder):
     """A prepared run of pairs and of Spanish and German text, of which some must not be learnt from."""
     talks, pairs = declared(folder, "talks", 2)
@@ -324,10 +316,6 @@ def stream(made, host=0, hosts=1, **changes):
     data = recipe.data.model_copy(update=changes)
     both = preparation.vocabularies()
     return train_batches(preparation.store, [ES_EN, EN_ES], data, 64, 1, host, hosts, both)
-
-
-def drawn(iterator, count):
-    return [next(iterator) for _ in range(count)]
 
 
 def test_sources_are_masked_and_targets_are_whole(made):

@@ -1,74 +1,20 @@
 """Corpora that declare a kind of text: the symbols of their pairs, from declarations to batches."""
 
-import random
 from collections import Counter
 
 import numpy as np
 import pytest
 from etils import epath
-from synthetic import lexicon, sentence, translation
-from toy_corpus import write_spec
+from toy_run import EN_ES, ES_EN, declared, drawn, prepared, recipe_of, segments
 
-from nmt.config import Recipe
 from nmt.config.schema_augment import AugmentConfig
 from nmt.data.augment import Augmenter
 from nmt.data.pipeline import dev_batches, train_batches
 from nmt.data.store import RowLengths, read_text
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
-from nmt.languages import Direction
 from nmt.progress import SILENT
 from nmt.recipes.stages import RunPreparation
-
-ES_EN, EN_ES = Direction("es", "en"), Direction("en", "es")
-
-
-def declared(folder, name, seed, count=60, **more):
-    """Write a corpus of Spanish and English, and its declaration; return its path and its (es, en) pairs."""
-    generator, rows = random.Random(seed), []
-    for number in range(count):
-        english = sentence(generator, lexicon())
-        rows.append((("dev", "test", "train")[min(number // 4, 2)], translation(english, "es"), english))
-    for component in ("dev", "test", "train"):
-        for language, column in (("es", 1), ("en", 2)):
-            lines = [f"{row[column]}\n" for row in rows if row[0] == component]
-            (folder / f"{name}.{component}.{language}").write_text("".join(lines))
-    values = {
-        "name": name,
-        "licence": "CC0-1.0",
-        "obtain": {"kind": "files", "folder": str(folder)},
-        "read": {"kind": "parallel_text", "files": f"{name}.{{component}}.{{language}}", "key_language": "en"},
-        "split": {"by": "name", "test": ["test"], "dev": ["dev"]},
-    }
-    return write_spec(folder, values | more, f"{name}.yaml"), [row[1:] for row in rows if row[0] == "train"]
-
-
-def recipe_of(folder, *corpora, **data):
-    values = {"corpora": corpora, "directions": ("es-en", "en-es"), "clean": {"max_overlap": None}, **data}
-    return Recipe(name="toy", run_dir=str(folder / "run"), data=values, vocab={"size": 330})
-
-
-def prepared(recipe):
-    preparation = RunPreparation(recipe, epath.Path(recipe.run_dir), SILENT)
-    vocabularies = preparation.vocabularies()
-    preparation.stats(vocabularies)
-    return preparation, vocabularies
-
-
-def segments(batch):
-    """The (source, target) tokens of every pair of a batch, with what stands around the pieces."""
-    for row in range(len(batch.src)):
-        for segment in range(1, batch.src_segment[row].max() + 1):
-            source = batch.src[row][batch.src_segment[row] == segment].tolist()
-            yield source, batch.tgt_out[row][batch.tgt_segment[row] == segment].tolist()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("corpora")
-    patch.setenv("NMT_CACHE", str(folder / "cache"))
-    yield folder
-    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +32,7 @@ def test_training_pairs_have_the_symbol_of_their_corpus(made):
     assert symbol == 6 == vocabulary.first_piece - 1
     assert vocabulary.kind(symbol) == "control"
     batches = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
-    found = {(tuple(source), tuple(target)) for _ in range(8) for source, target in segments(next(batches))}
+    found = {(tuple(source), tuple(target)) for batch in drawn(batches, 8) for source, target in segments(batch)}
     batches.close()
     expected = set()
     for pairs, mark in ((of_laws, [symbol]), (of_talks, [])):
@@ -159,7 +105,7 @@ def test_back_translations_train_one_direction_and_are_marked(folder):
         marks = ["<bt>"] + (["<domain:legal>"] if domains else [])
         assert set(vocabulary.symbols) == set(marks)
         batches = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
-        found = {(tuple(source), tuple(target)) for _ in range(10) for source, target in segments(next(batches))}
+        found = {(tuple(source), tuple(target)) for batch in drawn(batches, 10) for source, target in segments(batch)}
         batches.close()
         expected = set()
         for pairs, symbols in ((of_talks, []), (of_made_up, marks)):
@@ -183,17 +129,17 @@ def test_back_translations_have_a_share_of_their_own(folder):
     stats = preparation.stats(preparation.vocabularies()).directions
     assert {one: stats[str(one)].back_translated for one in kinds} == {ES_EN: 22, EN_ES: 0}
 
-    def drawn(iterator, count):
-        return [sorted(segments(next(iterator))) for _ in range(count)]
+    def pairs(count, batches):
+        return [sorted(segments(batch)) for batch in drawn(batches, count)]
 
     batches = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
     counts = Counter(
         (source[0] == vocabulary.tag("en"), source[1] == symbol, tuple(source))
         for batch in drawn(batches, 8)
-        for source, _ in batch
+        for source, _ in segments(batch)
     )
     state = batches.get_state()
-    after = drawn(batches, 3)
+    after = pairs(3, batches)
     batches.close()
     total, into_english = Counter(), Counter()
     for (english, made, source), count in counts.items():
@@ -208,5 +154,5 @@ def test_back_translations_have_a_share_of_their_own(folder):
         assert max(times) - min(times) <= 1
     again = train_batches(preparation.store, [ES_EN, EN_ES], recipe.data, 64, 1)
     again.set_state(state)
-    assert drawn(again, 3) == after
+    assert pairs(3, again) == after
     again.close()
