@@ -396,8 +396,8 @@ def test_a_diverged_run_is_a_mistake_and_is_not_checkpointed(tmp_path, monkeypat
             number = int(state.step) + 1
             state, metrics, scalars = trainer.step(state, batch)
             if number == 8:
-                metrics = replace(metrics, loss=jnp.nan) if what == "loss" else metrics
-                scalars = scalars | {what: jnp.inf}
+                metrics = replace(metrics, loss=jnp.float32(jnp.nan)) if what == "loss" else metrics
+                scalars = scalars | {what: jnp.float32(jnp.inf)}
             return state, metrics, scalars
 
         return replace(trainer, step=step)
