@@ -112,8 +112,12 @@ class DataConfig(Section):
         False,
         description="In training, <domain:NAME> follows the tag of sources whose corpus declares a domain.",
     )
-    source_length: Positive = Field(64, description="Tokens in one packed row on the source side (S).")
-    target_length: Positive = Field(64, description="Tokens in one packed row on the target side (T).")
+    source_length: Positive = Field(
+        64, description="Tokens in one packed row on the source side (S); longer training pairs are left out."
+    )
+    target_length: Positive = Field(
+        64, description="Tokens in one packed row on the target side (T); longer training pairs are left out."
+    )
     shuffle_window: Positive = Field(8192, description="Examples among which the mixed stream is shuffled once more.")
     augment: AugmentConfig = AugmentConfig()
     denoise: DenoiseConfig = DenoiseConfig()

@@ -243,7 +243,8 @@ class ModelConfig(Section):
     norm_epsilon: float = Field(1e-6, gt=0.0, description="Added to the variance in normalisation.")
     activation: Literal["relu", "gelu", "geglu", "swiglu"] = Field(
         "relu",
-        description="Activation of feed-forward layers and experts; geglu and swiglu have a second input projection.",
+        description="Activation of feed-forward layers and experts. geglu and swiglu have a second input projection, "
+        "of `hidden` units too; geglu takes the tanh form of GELU, as T5 1.1 does, and gelu the exact one.",
     )
     bias: bool = Field(False, description="Biases in attention, feed-forward layers and experts.")
     positions: Literal["sinusoidal", "sinusoidal_interleaved", "learned", "relative", "rotary"] = Field(

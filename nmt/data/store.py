@@ -120,6 +120,18 @@ class Stats:
             raise UserError(f"no prepared data for {direction}; there is {', '.join(self.directions) or 'none at all'}")
         return self.directions[str(direction)]
 
+    def describe_too_long(self) -> str:
+        """Return the end of a message about the store: how many pairs do not fit a row; empty where all do."""
+        directions = self.directions.values()
+        long = sum(direction.rejected.get(TOO_MANY_TOKENS, 0) for direction in directions)
+        if not long:
+            return ""
+        kept = sum(direction.splits[split].pairs for direction in directions for split in TOKENISED)
+        return (
+            f"; {long:,} of {long + kept:,} pairs are left out, since they are longer than "
+            f"data.source_length={self.lengths.source} or data.target_length={self.lengths.target} tokens"
+        )
+
 
 _STATS_TYPE = TypeAdapter(Stats)
 

@@ -176,7 +176,7 @@ class RunPreparation:
             )
         pairs = sum(direction.splits["train"].pairs for direction in stats.directions.values())
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())
-        self.progress.say(f"store: {pairs:,} training pairs, {tokens:,} target tokens")
+        self.progress.say(f"store: {pairs:,} training pairs, {tokens:,} target tokens{stats.describe_too_long()}")
         return stats
 
 

@@ -238,6 +238,16 @@ def test_pairs_beyond_the_row_length_are_rejected_and_counted(tmp_path):
     assert written["corpora"] == [{"name": "x"}]
     assert written["directions"]["en-de"]["rejected"] == {"too_short": 7, "too_many_tokens": 4}
     assert written["lengths"] == [12, 10]
+    assert stats.describe_too_long() == (
+        "; 4 of 6 pairs are left out, since they are longer than data.source_length=12 or data.target_length=10 tokens"
+    )
+
+
+def test_nothing_is_said_of_length_where_all_pairs_fit(tmp_path):
+    stats = prepare_some(
+        tmp_path / "data", {EN_DE: {split: [(text(3), text(3))] for split in ("train", "dev", "test")}}
+    )
+    assert stats.describe_too_long() == ""
 
 
 def test_large_vocabularies_get_four_bytes(tmp_path):
