@@ -19,7 +19,6 @@ HAS_NO_TEXT = "column that is named like a language and has no text"
 HEADING = "first line that names the columns (say header: true)"
 TEXT_AS_NAMES = "first line that is taken for names of columns and reads as text (header: true)"
 
-_CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]+)*", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"[!-~]*[0-9_/\\:@#=<>|{}\[\]+*][!-~]*")
 _NO_WORDS = frozenset(("true", "false", "yes", "no", "none", "null", "nan", "n/a", "na"))
 # Columns beside which `mt` is machine translation, as data of quality estimation have it.
@@ -76,7 +75,9 @@ def match_heading(cells: Sequence[str], languages: Sequence[str], sides: Sequenc
         _match_name(cell, language, side, languages)
         for cell, language, side in zip(cells, languages, sides, strict=True)
     ]
-    if None in found or len({cell.strip().casefold() for cell in cells}) < len(cells):
+    # In a dictionary "German" stands beside "Deutsch": two columns are not called alike.
+    called = [canonical_code(cell) or cell.strip().casefold() for cell in cells]
+    if None in found or len(set(called)) < len(called):
         return None
     known = [cell for cell in cells if cell.strip().casefold() not in _TEXT_WORDS | _OTHER_WORDS]
     return all(found) if known else None
@@ -93,6 +94,4 @@ def _match_name(cell: str, language: str, side: Side, languages: Sequence[str]) 
     named = canonical_code(cell)
     if named == language:
         return True
-    if word in _OTHER_WORDS or (named in languages and _CODE.fullmatch(word)):
-        return False
-    return None
+    return False if word in _OTHER_WORDS or named in languages else None

@@ -69,10 +69,10 @@ class DelimitedReader(ColumnsReader):
         self._require(
             name, (one for one in columns if one not in {*names, *range(len(names))}), FirstRecords(names, [])
         )
-        header = number
+        header, before = number, self.skipped.total()
         for number, cells in self._narrow(name, len(names), rows):
             yield number, NamedCells(names, cells)
-        if number == header:
+        if number == header and self.skipped.total() == before:
             self._skip(EMPTY, name)
 
     def _quoted_cells(self, name: str, delimiter: str, escape: str = "") -> Iterator[NumberedCells]:

@@ -29,6 +29,12 @@ class JsonReader(ColumnsReader):
         records = [record for _, record in islice(self._objects(name), LOOKED_AT)]
         return FirstRecords(column_paths(records), records)
 
+    def _hint(self, first: FirstRecords) -> str:
+        values = [value for record in first.records for value in record.values()]
+        if len(first.records) == 1 and all(isinstance(value, dict | list) for value in values):
+            return "it has an object for all columns; write an object for each row (pandas: orient='records')"
+        return ""
+
     def _records(self, name: str, columns: Sequence[Column]) -> Iterator[tuple[int, Record]]:
         return self._checked(name, columns, self._objects(name))
 

@@ -15,6 +15,7 @@ Keys = tuple[str, ...]
 _CHUNK = 1 << 16  # bytes
 _MOST_CHARACTERS = 1 << 24  # of one object
 _SPACE = re.compile(r"[ \t\n\r]*")
+_NUMBER = re.compile(r"[-+.0-9eE]*")
 _DECODER = json.JSONDecoder()
 
 
@@ -65,8 +66,9 @@ class JsonStream:
             except json.JSONDecodeError as error:
                 problem = error.msg  # the error itself would keep all of the text
             else:
-                # The end of the text may cut a number.
-                if end < len(self._text) or not self._more():
+                # The end of the text may cut a number, as behind "-5" or "-5e".
+                cut = not isinstance(found, str | list | dict) and _NUMBER.fullmatch(self._text, end)
+                if not cut or not self._more():
                     self._place = end
                     return found
                 continue
