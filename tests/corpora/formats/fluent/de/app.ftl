@@ -1,0 +1,2 @@
+-brand = Acme
+door = Die rote Tür des Hauses ist offen

@@ -1,0 +1,4 @@
+-brand = Acme
+door =
+    The red door of
+    the house is open
