@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nmt import languages
 from nmt.corpora.declare.patterns import MatchedPath
@@ -18,8 +18,7 @@ ONE_LANGUAGE = "unit whose texts are all of one language"
 OTHER_LANGUAGE = "unit in another language than its path says"
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """A unit of a file: texts that translate each other.
 
     Attributes:
@@ -46,6 +45,7 @@ class UnitsReader(FilesReader):
         super().__init__(spec, tree)
         self._found = tree.find(patterns)
         self._check(patterns, len(self._found))
+        self._key_language = self.key_language  # looked up once, not for every unit
         self._canonical: dict[str, str] = {"": ""}  # codes that the registry knows by codes of headers and paths
         groups = [group for one in self._found for group in self._groups(one)]
         self._language_of, self.unregistered = unite_codes(spec, {code for group in groups for code in group})
@@ -72,17 +72,14 @@ class UnitsReader(FilesReader):
 
     def _units(self, found: MatchedPath) -> Iterator[Unit]:
         """Yield the units of a file as far as it can be read."""
-        units, done = self._read_units(found), 0
-        while True:
-            try:
-                unit = next(units)
-            except StopIteration:
-                break
-            except UNREADABLE as error:
-                self._unread(found.name, error, done, "unit")
-                return
-            done = unit.place
-            yield unit
+        done = 0
+        try:
+            for unit in self._read_units(found):
+                done = unit.place
+                yield unit
+        except UNREADABLE as error:
+            self._unread(found.name, error, done, "unit")
+            return
         if not done:
             self._skip(EMPTY, found.name)
 
@@ -115,8 +112,10 @@ class UnitsReader(FilesReader):
 
     def _choose_key(self, unit: Unit, texts: Mapping[str, Sequence[str]]) -> str:
         """Return the key language, or else the one that was translated from, or else the first."""
-        preferred = (self.key_language, self._known(unit.source))
-        return next((one for one in preferred if one in texts), next(iter(texts)))
+        if self._key_language in texts:
+            return self._key_language
+        source = self._known(unit.source)
+        return source if source in texts else next(iter(texts))
 
     def _known(self, code: str) -> str:
         """Return the canonical code of a language, empty if it is unknown or not used."""

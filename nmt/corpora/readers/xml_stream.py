@@ -7,21 +7,23 @@ DOCTYPE that declares entities is refused: no file of text needs them, and they 
 import codecs
 import html
 import re
-from collections.abc import Collection, Iterator, Mapping
-from typing import IO, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import IO, Any, NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 _CHUNK_BYTES = 1 << 16
+_PARSED_BYTES = (
+    1 << 13
+)  # elements of as much text stay in the processor's cache: twice as fast as with eight times that
 _LONGEST_TAG = 1 << 16  # of a start tag in `scan_attributes`
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([^"']*)""")
 _ENDS_EARLY = ("no element found", "unclosed token")
 
-_LANGUAGE_ATTRIBUTES = ("xml:lang", "lang")
 # Inline elements of TMX, XLIFF and TBX whose content is the markup of a document; <sub> is within these only.
 _CODES = frozenset(("bpt", "ept", "ph", "it", "ut"))
-_BREAKS = ("lb", "x-lb", "xlf:lb")  # types of inline elements that are line breaks
+_BREAKS = frozenset(("lb", "x-lb", "xlf:lb"))  # types of inline elements that are line breaks
 
 StartTag = tuple[str, Mapping[str, str]]  # name and attributes
 
@@ -47,7 +49,7 @@ def stream_elements(file: IO[bytes], roots: Collection[str], wanted: Collection[
     """
     collector, empty = _Collector(roots, wanted), True
     try:
-        for chunk in utf8_chunks(file):
+        for chunk in utf8_chunks(file, _PARSED_BYTES):
             empty, error = False, collector.feed(chunk)
             yield from collector.take()
             if error is not None:
@@ -59,17 +61,22 @@ def stream_elements(file: IO[bytes], roots: Collection[str], wanted: Collection[
 
 
 class _Collector:
-    """Builds the wanted elements of what a parser is fed."""
+    """Builds the wanted elements of what a parser is fed.
+
+    Within an element that is wanted, and without a prefix to remove from names, the parser calls the builder directly,
+    which is twice as fast as a method between them.
+    """
 
     def __init__(self, roots: Collection[str], wanted: Collection[str]) -> None:
         self._roots, self._wanted = roots, wanted
         self._prefix = ""
         self._around: list[StartTag] = []
-        self._within: tuple[StartTag, ...] = ()
         self._done: list[XmlElement] = []
+        self._builder: TreeBuilder | None = None  # while an element is open that is wanted
         self._parser = expat.ParserCreate("utf-8")
         self._parser.buffer_text = True
         self._parser.EntityDeclHandler = _refuse_entities
+        self._parser.SkippedEntityHandler = self._skip_entity
         self._parser.StartElementHandler = self._open_root
 
     def feed(self, content: bytes, *, final: bool = False) -> ValueError | None:
@@ -92,49 +99,51 @@ class _Collector:
         """Part from the parser: the two refer to each other, and would stay in memory until the next collection."""
         del self._parser
 
-    def _open_root(self, name: str, attributes: Mapping[str, str]) -> None:
+    def _open_root(self, name: str, attributes: dict[str, str]) -> None:
         prefix, colon, local = name.rpartition(":")
         if self._roots and local not in self._roots:
             raise ValueError(f"its outermost element is <{name}>, not {' or '.join(f'<{one}>' for one in self._roots)}")
         self._prefix = prefix + colon
-        self._seek()
+        self._parser.StartElementHandler, self._parser.EndElementHandler = self._start, self._end
         self._start(name, attributes)
 
-    def _seek(self) -> None:
-        """Go on outside of the wanted elements."""
-        self._parser.StartElementHandler, self._parser.EndElementHandler = self._start, self._end
-        self._parser.CharacterDataHandler = self._parser.SkippedEntityHandler = None
-
-    def _start(self, name: str, attributes: Mapping[str, str]) -> None:
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
         name = name.removeprefix(self._prefix)
         if name not in self._wanted:
             self._around.append((name, attributes))
             return
-        self._builder, self._open = TreeBuilder(), name
-        self._within = tuple(self._around)
-        self._builder.start(name, dict(attributes))
-        # Without a prefix to remove, most of the work is done without a call of Python.
-        self._parser.StartElementHandler = self._start_inside if self._prefix else self._builder.start
-        self._parser.EndElementHandler = self._end_inside
-        self._parser.CharacterDataHandler = self._builder.data
-        self._parser.SkippedEntityHandler = self._skipped_entity
+        builder = self._builder = TreeBuilder()
+        builder.start(name, attributes)
+        self._parser.StartElementHandler, end = builder.start, builder.end
+        if prefix := self._prefix:
+            self._parser.StartElementHandler = lambda inner, told: builder.start(inner.removeprefix(prefix), told)
+            end = lambda inner: builder.end(inner.removeprefix(prefix))  # noqa: E731
+        self._parser.EndElementHandler = self._ending(prefix + name, end)
+        self._parser.CharacterDataHandler = builder.data
+
+    def _ending(self, name: str, end: Callable[[str], Any]) -> Callable[[str], None]:
+        """Return the handler of the ends of elements within one of a name, and of its own end."""
+
+        def close(inner: str) -> None:
+            end(inner)
+            if inner == name:
+                self._finish()
+
+        return close
+
+    def _finish(self) -> None:
+        assert self._builder is not None
+        self._done.append(XmlElement(self._builder.close(), tuple(self._around)))
+        self._builder = None
+        self._parser.StartElementHandler, self._parser.EndElementHandler = self._start, self._end
+        self._parser.CharacterDataHandler = None
 
     def _end(self, _: str) -> None:
         self._around.pop()
 
-    def _start_inside(self, name: str, attributes: dict[str, str]) -> None:
-        self._builder.start(name.removeprefix(self._prefix), attributes)
-
-    def _end_inside(self, name: str) -> None:
-        name = name.removeprefix(self._prefix)
-        self._builder.end(name)
-        if name == self._open:
-            self._done.append(XmlElement(self._builder.close(), self._within))
-            self._seek()
-
-    def _skipped_entity(self, name: str, is_parameter: bool) -> None:
+    def _skip_entity(self, name: str, is_parameter: bool) -> None:
         """Keep an entity of a DTD that is not there: as its character if HTML has one of this name, else as it is."""
-        if not is_parameter:
+        if self._builder is not None and not is_parameter:
             self._builder.data(html.unescape(f"&{name};"))
 
 
@@ -142,13 +151,13 @@ def _refuse_entities(*_: object) -> None:
     raise ValueError("its DOCTYPE declares entities, which are not expanded: write the text itself in their place")
 
 
-def utf8_chunks(file: IO[bytes]) -> Iterator[bytes]:
+def utf8_chunks(file: IO[bytes], size: int = _CHUNK_BYTES) -> Iterator[bytes]:
     """Yield the content of an XML file in pieces, as UTF-8 without a byte-order mark.
 
     Raises:
       ValueError: its encoding is unknown, or not the one that it has.
     """
-    chunk = file.read(_CHUNK_BYTES)
+    chunk = file.read(size)
     encoding = _find_encoding(chunk)
     decoder = None if encoding in ("utf-8", "ascii") else codecs.getincrementaldecoder(encoding)()
     started = False
@@ -159,7 +168,7 @@ def utf8_chunks(file: IO[bytes]) -> Iterator[bytes]:
         started = started or bool(content)
         if content:
             yield content
-        chunk = file.read(_CHUNK_BYTES)
+        chunk = file.read(size)
     if decoder is not None and (rest := decoder.decode(b"", final=True)):
         yield rest.encode("utf-8", "surrogatepass")
 
@@ -199,16 +208,18 @@ def scan_languages(file: IO[bytes], names: Collection[str]) -> Iterator[str]:
 
 def language_attribute(element: Element) -> str:
     """Return the code of an element's language, empty if it has none of its own."""
-    return next((code for name in _LANGUAGE_ATTRIBUTES if (code := element.get(name, "").strip())), "")
+    return (element.get("xml:lang") or element.get("lang") or "").strip()
 
 
 def inline_text(element: Element) -> str:
     """Return the text of an element such as `<seg>` or `<source>` without markup; a line break is a space."""
-    parts = [element.text or ""]
+    text = element.text or ""
     for inner in element:
         if inner.tag not in _CODES:
-            parts.append(inline_text(inner))
-        if inner.tag == "br" or any(inner.get(name) in _BREAKS for name in ("type", "ctype", "subType")):
-            parts.append(" ")
-        parts.append(inner.tail or "")
-    return "".join(parts)
+            text += inline_text(inner)
+        kinds = (inner.get("type"), inner.get("ctype"), inner.get("subType"))
+        if inner.tag == "br" or not _BREAKS.isdisjoint(kinds):
+            text += " "
+        if inner.tail:
+            text += inner.tail
+    return text
