@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a step changes, and where the data stood, written as one or not at all.
+"""Checkpoints: everything that a step changes and the position of the data, written together or not at all.
 
     RUN/checkpoints/STEP/model      the weights, nested dictionaries of arrays
                          average    their moving average, where the recipe keeps one
@@ -34,7 +34,7 @@ from nmt.train.step import TrainState
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come. Counts are of the whole run, over all its starts."""
+    """The progress of a run. Counts are of the whole run, over all its starts."""
 
     step: int = 0
     seconds: float = 0.0
@@ -92,7 +92,7 @@ class Checkpoints:
         Args:
           state: the state.
           batches: the Grain iterator, standing after the last batch that the state has seen.
-          progress: how far the run has come.
+          progress: the steps, seconds and tokens so far.
         """
         if self._manager.latest_step() == progress.step:
             return
@@ -109,7 +109,7 @@ class Checkpoints:
         self._manager.save(progress.step, args=ocp.args.Composite(**items))
 
     def progress(self) -> Progress:
-        """Return how far the newest checkpoint has come; the beginning if there is none."""
+        """Return the progress that the newest checkpoint holds; that of the beginning if there is none."""
         step = self.latest
         if step is None:
             return Progress()

@@ -93,14 +93,14 @@ def _backward(
 ) -> tuple[Float32[Array, "R M"], Float32[Array, "V M"], np.ndarray, None]:
     hidden, table, target, weight, logits, normaliser = kept
     scale = (weight * cotangent[0])[:, None]
-    of_normaliser = 1.0 + 2.0 * terms.z_weight * normaliser[:, None]
+    normaliser_factor = 1.0 + 2.0 * terms.z_weight * normaliser[:, None]
     vocabulary = logits.shape[-1]
     is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) == target[:, None]
     wanted = jnp.where(is_target, 1 - terms.smoothing, 0.0) + terms.smoothing / vocabulary
-    of_logits = (scale * (of_normaliser * jnp.exp(logits - normaliser[:, None]) - wanted)).astype(dtype)
-    of_hidden = einsum("rv,vm->rm", of_logits, table, preferred_element_type=jnp.float32)
-    of_table = contract_rows("rv", of_logits, "rm", hidden, "vm")
-    return of_hidden, of_table, np.zeros(target.shape, jax.dtypes.float0), None
+    logits_cotangent = (scale * (normaliser_factor * jnp.exp(logits - normaliser[:, None]) - wanted)).astype(dtype)
+    hidden_cotangent = einsum("rv,vm->rm", logits_cotangent, table, preferred_element_type=jnp.float32)
+    table_cotangent = contract_rows("rv", logits_cotangent, "rm", hidden, "vm")
+    return hidden_cotangent, table_cotangent, np.zeros(target.shape, jax.dtypes.float0), None
 
 
 cross_entropy.defvjp(_forward, _backward)

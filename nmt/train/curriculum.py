@@ -1,7 +1,8 @@
-"""The curriculum: at a checkpoint a stage may end, by its steps or because its development loss no longer falls.
+"""The curriculum: stages of a run that draw different directions.
 
-Nothing of it is kept but the stage and the step at which it was entered, in the state of the data. The rest is read
-from the lines of metrics.jsonl, so a run that goes on from a checkpoint decides as the one that wrote it.
+A stage may end at a checkpoint, after a number of steps or because its development loss no longer falls. The position
+of the data holds the stage and the step at which it was entered; the losses are read from the lines of metrics.jsonl.
+So a run that goes on from a checkpoint decides as the run that wrote it.
 """
 
 import math
@@ -36,7 +37,7 @@ class Curriculum:
         return cls(data, tuple(members))
 
     def ends(self, stage: int, began: int, step: int, lines: Iterable[Mapping[str, Any]]) -> bool:
-        """Say whether a stage ends at a checkpoint.
+        """Return whether a stage ends at a checkpoint.
 
         Args:
           stage: its number, from 0.
@@ -53,7 +54,7 @@ class Curriculum:
         return config.patience is not None and since_best(losses) >= config.patience
 
     def _loss(self, stage: int, line: Mapping[str, Any]) -> float:
-        """Return the mean over a stage's directions of nats per token; each counts the same, whatever its size."""
+        """Return the development loss of a stage: nats per token, a mean over its directions, whatever their sizes."""
         found = [float(line[f"nll/{name}"]) for name in self.members[stage] if f"nll/{name}" in line]
         return sum(found) / len(found) if found else math.inf
 

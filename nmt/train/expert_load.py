@@ -1,4 +1,4 @@
-"""The experts of a run: numbers of every sparse layer over a window of steps, and counts of who uses which expert."""
+"""The load of experts: numbers of every sparse layer over a window of steps, and tokens by direction and expert."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,8 +110,8 @@ def summarise_stack(layers: Sequence[Experts]) -> Experts:
 class UsageCounter:
     """Counts, by stack and sparse layer, the tokens of every direction that chose every expert.
 
-    The counts of large models are tens of megabytes: they are summed where they are, and fetched now and then, when
-    they have long been there, so that neither a step nor the host waits for them.
+    The counts of a large model take tens of megabytes. They are summed on the devices and fetched every so many steps,
+    long after they were computed, so that neither a step nor the host waits for them.
     """
 
     def __init__(self) -> None:

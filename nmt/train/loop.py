@@ -1,4 +1,4 @@
-"""The training loop: steps, reports, checkpoints; stops when told to and goes on where it stopped."""
+"""The training loop: steps, reports and checkpoints; a run that was stopped goes on from its newest checkpoint."""
 
 import contextlib
 import time
@@ -37,7 +37,7 @@ class Outcome(Enum):
     CONVERGED = "the development loss no longer falls"
 
 
-# What a host wants after a step; where hosts differ, the largest counts.
+# The wishes of a host after a step; where hosts differ, the largest counts.
 _GO_ON, _NO_TIME, _STOP = 0, 1, 2
 
 
@@ -131,7 +131,7 @@ def _ending(recipe: Recipe, progress: Progress) -> Outcome:
 
 @dataclass(frozen=True)
 class _Records:
-    """Everything that a run tells: its checkpoints, metrics and tables of experts, and the watcher."""
+    """The places to which a run writes: its checkpoints, metrics and tables of experts, and the watcher."""
 
     folder: epath.Path
     checkpoints: Checkpoints

@@ -1,4 +1,4 @@
-"""Stopping when told to: SIGTERM (a preempted machine) and Ctrl-C end a run with a checkpoint, not in the middle."""
+"""Preemption: SIGTERM (from a machine that is taken away) and Ctrl-C end a run after its step, with a checkpoint."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,7 +6,10 @@ from typing import Self
 
 
 class Preemption:
-    """While entered, turns the first SIGTERM or SIGINT into a flag that loops poll; a second one acts at once."""
+    """A context in which the first SIGTERM or SIGINT sets a flag that loops poll; a second one acts at once.
+
+    It is true once a signal has come.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -14,7 +17,7 @@ class Preemption:
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._told)
+            self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -25,7 +28,7 @@ class Preemption:
     def __bool__(self) -> bool:
         return self.signal is not None
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
         self._restore()
 

@@ -1,8 +1,8 @@
-"""Weights of fewer bits than their updates: rounding at random.
+"""Stochastic rounding of bfloat16 weights (Gupta et al. 2015, arXiv:1502.02551, section 3).
 
-A weight w of bfloat16 has eight bits of precision: an update below |w| / 512 would be rounded away, each time, and late
-in training nearly all are. Rounded up with the probability of what is cut off, the mean of the sum is the exact one
-(Gupta et al. 2015, arXiv:1502.02551, section 3).
+A bfloat16 weight w has eight bits of precision. Rounded to the nearest number, an update below |w| / 512 would be lost,
+each time, and late in training nearly all updates are that small. So a sum is rounded up at random, with a probability
+equal to the fraction that is cut off: its mean is then the exact sum.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def apply_updates(parameters: nnx.State, updates: Any, key: PRNGKeyArray) -> nnx
     """Return parameters plus updates, added up in float32, in the type of the parameters.
 
     Args:
-      parameters: float32, or bfloat16, which are rounded at random.
+      parameters: float32, or bfloat16, which are rounded stochastically.
       updates: a tree of float32 arrays like that of the parameters.
       key: the key of this step.
     """
@@ -44,7 +44,7 @@ def apply_updates(parameters: nnx.State, updates: Any, key: PRNGKeyArray) -> nnx
 
 
 def to_bfloat16(x: Float32[Array, "*any"], key: PRNGKeyArray) -> BFloat16[Array, "*any"]:
-    """Return numbers in bfloat16, each rounded up or down at random so that the mean is exact."""
+    """Return numbers in bfloat16, each rounded up or down at random so that its mean is exact."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     noise = random_bits(x.shape, jax.random.bits(key, (2,), jnp.uint32)) >> 16
     cut = (bits + noise) & np.uint32(0xFFFF0000)

@@ -31,11 +31,11 @@ def make_schedule(config: ScheduleConfig, steps: int) -> Schedule:
             case "constant":
                 return jnp.full_like(now, peak)
             case "wsd":
-                return peak * _left(now, steps, min(config.cooldown * steps, steps - warmup))
+                return peak * _remaining(now, steps, min(config.cooldown * steps, steps - warmup))
             case "linear":
-                return peak * _left(now, steps, steps - warmup)
+                return peak * _remaining(now, steps, steps - warmup)
             case "cosine":
-                return peak * (0.5 - 0.5 * jnp.cos(jnp.pi * _left(now, steps, steps - warmup)))
+                return peak * (0.5 - 0.5 * jnp.cos(jnp.pi * _remaining(now, steps, steps - warmup)))
 
     def rate(step: Shaped[Array, "*any"]) -> Float32[Array, "*any"]:
         now = jnp.asarray(step, jnp.float32) + 1.0
@@ -47,6 +47,6 @@ def make_schedule(config: ScheduleConfig, steps: int) -> Schedule:
     return rate
 
 
-def _left(now: Float32[Array, "*any"], steps: int, length: float) -> Float32[Array, "*any"]:
-    """Return how much is left, from 1 to 0, of a fall that takes `length` steps and ends at `steps`."""
+def _remaining(now: Float32[Array, "*any"], steps: int, length: float) -> Float32[Array, "*any"]:
+    """Return the rest of a linear decay over `length` steps that ends at `steps`: 1 before it begins, 0 at its end."""
     return jnp.clip((steps - now) / max(length, 1), 0.0, 1.0)

@@ -37,7 +37,7 @@ Scalars = dict[str, Float32[Array, ""]]  # `learning_rate` and `gradient_norm` o
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that a step changes."""
+    """Everything that a step changes, and a checkpoint holds."""
 
     step: Int32[Array, ""]  # steps done
     parameters: nnx.State  # of `model.parameter_dtype`
@@ -60,7 +60,7 @@ class Trainer:
 
 
 def _state_sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
-    """Give every array of the state, moments of the optimizer too, the place that its logical axes name."""
+    """Return the sharding of every array of the state, by its logical axes; moments of the optimizer have axes too."""
 
     def place(leaf: Any) -> Any:
         if not isinstance(leaf, nnx.Variable):
@@ -251,7 +251,7 @@ def _updated_buffers(graph: nnx.GraphDef[Transformer], state: TrainState, metric
 
 
 def _averaged(state: TrainState, parameters: nnx.State, decay: float | None) -> nnx.State | None:
-    """Move the average towards new parameters; early on with decay (1 + t) / (10 + t), to forget the start."""
+    """Return the moving average after a step; early on its decay is (1 + t) / (10 + t), which forgets the start."""
     if decay is None or state.average is None:
         return None
     t = state.step.astype(jnp.float32)

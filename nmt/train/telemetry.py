@@ -1,4 +1,4 @@
-"""Telemetry of a run: metrics.jsonl, TensorBoard files, and the summary that displays show."""
+"""Telemetry of a run: metrics.jsonl, files for TensorBoard, and the reports that a watcher shows."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from nmt.train.objective import Metrics
 
 @dataclass(frozen=True)
 class WindowReport:
-    """One window of steps, as displays and files show it."""
+    """The numbers of a window of steps, as watchers show them and files hold them."""
 
     progress: Progress
     steps: int
@@ -123,13 +123,14 @@ def flatten(report: WindowReport) -> dict[str, float]:
 
 
 class Recorder:
-    """Appends to metrics.jsonl and to TensorBoard's files; only lines of steps that a checkpoint kept survive a resume.
+    """Appends lines to metrics.jsonl and events to TensorBoard's files.
 
-    Nothing can be appended to a file in an object store: there, both are written on this machine, and copied by `keep`.
+    When a run goes on from a checkpoint, lines of later steps are dropped: these steps are done again. Nothing can be
+    appended to a file in an object store: there, both are written on this machine, and copied by `keep`.
 
     Args:
       run: the run's folder.
-      step: the step that the run starts from; later lines, of work that will be done again, are dropped.
+      step: the step that the run starts from.
     """
 
     def __init__(self, run: epath.PathLike, step: int):
@@ -197,7 +198,7 @@ class Recorder:
 
 
 class Silence:
-    """In the place of a `Recorder` on hosts other than host 0: records nothing."""
+    """The recorder of hosts other than host 0, which records nothing; its methods are those of `Recorder`."""
 
     dev: tuple[dict[str, Any], ...] = ()
 
@@ -210,14 +211,14 @@ class Silence:
         pass
 
     def has(self, kind: str, step: int) -> bool:
-        """Return nothing of interest."""
+        """Return False: there are no lines."""
         return False
 
     def write(self, progress: Progress, numbers: dict[str, float], kind: str) -> None:
-        """Write nothing."""
+        """Do nothing."""
 
     def keep(self) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
 
 def _parse_step(line: str) -> float:

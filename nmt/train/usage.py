@@ -1,4 +1,4 @@
-"""Which directions use which experts: the tables of a run, one for every checkpoint.
+"""Usage of experts by directions: the tables of a run, one for every checkpoint.
 
     RUN/experts/STEP.npz   all counts, for programs (NumPy)
     RUN/experts/STEP.tsv   for people: of every direction in every layer the experts that it uses most
