@@ -172,6 +172,15 @@ def database(folder: Path, texts: Texts) -> None:
     opened.close()
 
 
+def published_set(folder: Path, texts: Texts) -> None:
+    for part, languages in texts.items():
+        for code, lines in languages.items():
+            kind = "src" if code == "en" else "ref"
+            segments = "".join(f'<seg id="{n}">{line}</seg>\n' for n, line in enumerate(lines))
+            content = f'<{kind}set setid="{part}" srclang="any">\n<doc docid="{part}">\n{segments}</doc></{kind}set>\n'
+            put(folder / f"{part}-{kind}.{code}.sgm", content)
+
+
 def dataset(folder: Path, texts: Texts) -> None:
     codes = [*next(iter(texts.values()))]
     records = {
@@ -328,6 +337,11 @@ CASES = {
         sentences_and_links,
         spoil("sentences.csv", b"999\tde\t\xff\n", "first at sentences.csv:31"),
         index=120,
+    ),
+    "wmt": Case(
+        {"kind": "wmt", "files": ["{component}-src.{language}.sgm", "{component}-ref.{language}.sgm"]},
+        published_set,
+        spoil("b-ref.de.sgm", b"\xff", "b-ref.de.sgm: line 9 is not UTF-8"),
     ),
     "any": Case(
         {"kind": "any", "files": "{source}-{target}/{component}.tsv"},

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, Patterns, PatternSection, ReadSection
 from nmt.corpora.declare.spec_read_columns import Arrow, Csv, Json, Jsonl, Parquet, Tsv
 from nmt.corpora.declare.spec_read_links import OpusXml, Tatoeba
+from nmt.corpora.declare.spec_read_testsets import Wmt
 from nmt.corpora.declare.spec_read_units import Localisation, Tbx, Tmx, Xliff
 
 
@@ -185,6 +186,7 @@ Read = Annotated[
     | Localisation
     | OpusXml
     | Tatoeba
+    | Wmt
     | AnyPairs,
     Field(discriminator="kind"),
 ]

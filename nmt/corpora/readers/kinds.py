@@ -25,6 +25,7 @@ from nmt.corpora.declare.spec_read import (
 )
 from nmt.corpora.declare.spec_read_columns import Arrow, Csv, Json, Jsonl, Parquet, Tsv
 from nmt.corpora.declare.spec_read_links import OpusXml, Tatoeba
+from nmt.corpora.declare.spec_read_testsets import Wmt
 from nmt.corpora.declare.spec_read_units import Localisation, Tbx, Tmx, Xliff
 from nmt.corpora.readers.any import resolve_pairs
 from nmt.corpora.readers.arrow import ArrowReader, resolve_folders
@@ -48,6 +49,7 @@ from nmt.corpora.readers.tfds import TfdsReader, dataset_files, default_folder
 from nmt.corpora.readers.tmx import TmxReader
 from nmt.corpora.readers.tree import Tree
 from nmt.corpora.readers.tsv import TsvReader
+from nmt.corpora.readers.wmt import WmtReader
 from nmt.corpora.readers.xliff import XliffReader
 from nmt.errors import UserError
 
@@ -105,6 +107,7 @@ READER_KINDS: dict[str, ReaderKind] = {
     "localisation": ReaderKind(Localisation, open_localisation),
     "opus_xml": ReaderKind(OpusXml, OpusXmlReader),
     "tatoeba": ReaderKind(Tatoeba, TatoebaReader),
+    "wmt": ReaderKind(Wmt, WmtReader),
     "any": ReaderKind(AnyPairs, None, resolve=resolve_pairs),
 }
 
