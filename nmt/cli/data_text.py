@@ -34,8 +34,9 @@ _Clean = Annotated[
 ]
 # Copies of the values in nmt.corpora.clean and nmt.corpora.cleaned.sieve, so that --help does not import those.
 REASONS = (
-    "empty", "control", "placeholder", "too_short", "too_long", "few_letters", "repeated", "script", "language", "copy",
-    "length_ratio", "numbers", "addresses", "duplicate", "near_duplicate", "held_out", "contaminated",
+    "empty", "control", "placeholder", "too_short", "too_long", "few_letters", "repeated", "script", "chinese_script",
+    "language", "copy", "length_ratio", "numbers", "addresses", "duplicate", "near_duplicate", "held_out",
+    "contaminated",
 )  # fmt: skip
 SAMPLES = 20
 _UNBOUNDED = 10_000  # columns: a table for a file or another program has no width to keep to

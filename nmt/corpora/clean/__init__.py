@@ -4,6 +4,8 @@
 |---|---|
 | `text` | normal forms |
 | `scripts` | letters and lengths of scripts |
+| `han` | Simplified and Traditional characters |
+| `signs` | signs of text that was tokenised, or is otherwise not what it is taken for |
 | `filters` | the checks of a row |
 | `overlap` | the check against held-out text |
 | `identify` | identification of languages, an option |

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 
 from nmt.config import CleanConfig
+from nmt.corpora.clean.han import HAN_SCRIPTS, han_share
 from nmt.corpora.clean.identify import Identifier
 from nmt.corpora.clean.reasons import Reason
 from nmt.corpora.clean.scripts import writing
@@ -109,8 +110,11 @@ class Filters:
     def _content(self, text: str, language: str) -> Reason | None:
         if self._repeats(text, language):
             return Reason.REPEATED
+        script = writing(language).script
         if self._config.min_script and writing(language).share(text) < self._config.min_script:
             return Reason.SCRIPT
+        if script in HAN_SCRIPTS and han_share(text, script) < self._config.min_script:
+            return Reason.CHINESE
         return Reason.LANGUAGE if self._identifier and self._identifier.other(text, language) else None
 
     def _repeats(self, text: str, language: str) -> bool:

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     FEW_LETTERS = "few_letters"  # mostly numbers and symbols, in the key language
     REPEATED = "repeated"  # one character or word many times in a row
     SCRIPT = "script"  # a side is not in the script of its language
+    CHINESE = "chinese_script"  # a side is in Traditional characters where Simplified ones are declared, or the reverse
     LANGUAGE = "language"  # a side is in another language, by the identification of languages
     COPY = "copy"  # both sides are identical, so not translated
     LENGTH_RATIO = "length_ratio"  # one side is far longer than the other

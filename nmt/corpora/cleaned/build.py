@@ -12,6 +12,7 @@ import numpy as np
 
 from nmt.config import CleanConfig
 from nmt.corpora.clean import Reason
+from nmt.corpora.clean.signs import Sign, SignCount
 from nmt.corpora.cleaned.candidates import COUPLES, VERDICTS_FILE, Candidates, records_name, texts_name
 from nmt.corpora.cleaned.corpus import EMPTY_SIZE, Corpus, SplitSize, list_pairs
 from nmt.corpora.cleaned.records import CANDIDATE, MEETING, TextPair, list_couples, sorted_couple
@@ -103,6 +104,7 @@ def build(folder: Path, corpora: Corpora, job: CleaningJob) -> Corpus:
         candidates=candidates,
         unregistered={source.spec.name: source.unregistered for source in corpora.sources if source.unregistered},
         test_sets=test_sets,
+        signs=total.list_signs(),
     )
 
 
@@ -132,6 +134,8 @@ class _Total:
         self.rejected: _Rejected = Counter()
         self.samples: _Samples = defaultdict(list)
         self.pairs = 0
+        self._signs: Counter[tuple[int, str, Sign | None]] = Counter()
+        self._examples: dict[tuple[int, str, Sign], str] = {}
         self._folder = folder
         self._couples = list_couples(directions)
         self._files = Appender(folder / COUPLES, BUFFER_BYTES)
@@ -152,6 +156,10 @@ class _Total:
             self.rejected[key] += count
         for key, found in chunk.samples.items():
             self.add_samples(key, found)
+        for (language, sign), count in chunk.signs.items():
+            self._signs[chunk.corpus, language, sign] += count
+        for (language, some), text in chunk.examples.items():
+            self._examples.setdefault((chunk.corpus, language, some), text)
         self.pairs += chunk.pairs
 
     def add_samples(self, key: tuple[int, Reason], found: Sequence[RejectedSample]) -> None:
@@ -163,6 +171,20 @@ class _Total:
         self._files.flush()
         by_corpus = dict(zip(self._corpora, self._counts.tolist(), strict=True))
         return Candidates(self._folder, self._couples, self._counts.sum(axis=0).tolist(), by_corpus)
+
+    def list_signs(self) -> tuple[SignCount, ...]:
+        """Return the signs of each corpus and language."""
+        return tuple(
+            SignCount(
+                self._corpora[corpus],
+                language,
+                sign,
+                self._signs[corpus, language, sign],
+                self._signs[corpus, language, None],
+                example,
+            )
+            for (corpus, language, sign), example in sorted(self._examples.items())
+        )
 
     def list_rejections(self, direction: int) -> dict[Reason, int]:
         """Return the rejections of a direction, in the order of reasons."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from nmt.corpora.clean import Reason
+from nmt.corpora.clean.signs import Sign, SignCount
 from nmt.corpora.cleaned.candidates import Candidates
 from nmt.corpora.cleaned.records import TextPair, sorted_couple
 from nmt.corpora.cleaned.testsets import KeptOutFile
@@ -107,6 +108,7 @@ class Corpus:
     candidates: Candidates
     unregistered: dict[str, list[str]] = field(default_factory=dict)  # codes that the registry does not know, by corpus
     test_sets: tuple[KeptOutFile, ...] = ()  # files of data.clean.decontaminate
+    signs: tuple[SignCount, ...] = ()  # texts that are tokenised, say, by corpus and language
 
     def save(self) -> None:
         """Write corpus.json into the folder of the candidates; with it the folder is complete."""
@@ -132,6 +134,7 @@ class Corpus:
             "failures": self.failures,
             "unregistered": self.unregistered,
             "test_sets": [one._asdict() for one in self.test_sets],
+            "signs": [one._asdict() for one in self.signs],
         }
         # Rejected text may be anything, lone surrogates included.
         (candidates.folder / CORPUS_FILE).write_text(json.dumps(values, indent=1))
@@ -167,6 +170,7 @@ class Corpus:
             candidates=candidates,
             unregistered=values.get("unregistered", {}),
             test_sets=tuple(KeptOutFile(**one) for one in values.get("test_sets", ())),
+            signs=tuple(SignCount(**{**one, "sign": Sign(one["sign"])}) for one in values.get("signs", ())),
         )
 
 

@@ -225,5 +225,8 @@ def _warn(corpus: Corpus, progress: Reporter) -> None:
         progress.warn(damaged_files(corpus.unreadable))
     for what, count in corpus.skipped.items():
         progress.warn(f"left out of {what} ({count:,} times)")
+    for sign in corpus.signs:
+        if sign.warns:
+            progress.warn(str(sign))
     for test_set in corpus.test_sets:
         progress.say(str(test_set))

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from nmt.config import CleanConfig
 from nmt.corpora.clean import Filters, Reason, digit_template, fold
 from nmt.corpora.clean.scripts import writing
+from nmt.corpora.clean.signs import Sign, find_signs
 from nmt.corpora.cleaned.records import (
     CANDIDATE_STRUCT,
     MEETING_STRUCT,
@@ -65,6 +66,8 @@ class Chunk(NamedTuple):
       samples: some of these pairs.
       pairs: number of pairs read, over all directions.
       corpus: number of the corpus.
+      signs: number of texts by language and sign; with no sign, of all texts.
+      examples: the first text with a sign, by language and sign.
     """
 
     meetings: bytearray
@@ -74,6 +77,8 @@ class Chunk(NamedTuple):
     samples: dict[tuple[int, Reason], list[RejectedSample]]
     pairs: int
     corpus: int
+    signs: Counter[tuple[str, Sign | None]]
+    examples: dict[tuple[str, Sign], str]
 
 
 class Cleaner:
@@ -102,6 +107,7 @@ class Cleaner:
     def _clean_row(self, row: Row, rule: SplitRule, work: "_ChunkBuilder") -> None:
         raw = {row.language: row.text, **row.translations}
         couples = self._find_couples(raw)
+        work.note_signs(raw)
         filters, language = self._filters, row.language
         key = filters.normalise(row.text)
         if reason := filters.key(key, language):
@@ -138,6 +144,7 @@ class Cleaner:
         language = row.language
         if (number := self._number.get((language, language))) is None:
             return
+        work.note_signs({language: row.text})
         text = self._filters.normalise(row.text)
         if reason := self._filters.key(text, language):
             self._reject([number], {language: reason}, {language: row.text}, work)
@@ -195,8 +202,18 @@ class _ChunkBuilder:
         self.rejected: Counter[tuple[int, Reason]] = Counter()
         self.samples: dict[tuple[int, Reason], list[RejectedSample]] = defaultdict(list)
         self.pairs = 0
+        self.signs: Counter[tuple[str, Sign | None]] = Counter()
+        self.examples: dict[tuple[str, Sign], str] = {}
         self._candidates: dict[int, bytearray] = defaultdict(bytearray)
         self._texts: dict[int, bytearray] = defaultdict(bytearray)
+
+    def note_signs(self, texts: Mapping[str, str]) -> None:
+        """Count the signs of texts by their languages."""
+        for language, text in texts.items():
+            self.signs[language, None] += 1
+            for sign in find_signs(text, language):
+                self.signs[language, sign] += 1
+                self.examples.setdefault((language, sign), text)
 
     def add(self, couple: int, a: _Side, b: _Side) -> int:
         """Add a candidate; return its number among the candidates of its couple in this chunk."""
@@ -212,4 +229,14 @@ class _ChunkBuilder:
     def chunk(self, corpus: int) -> Chunk:
         """Return the finished chunk."""
         samples = {key: heapq.nsmallest(SAMPLES, found) for key, found in self.samples.items()}
-        return Chunk(self.meetings, self._candidates, self._texts, self.rejected, samples, self.pairs, corpus)
+        return Chunk(
+            self.meetings,
+            self._candidates,
+            self._texts,
+            self.rejected,
+            samples,
+            self.pairs,
+            corpus,
+            self.signs,
+            self.examples,
+        )

@@ -27,6 +27,7 @@ def corpus_statistics(corpus: Corpus) -> dict[str, Any]:
         "failures": corpus.failures,
         "unregistered": corpus.unregistered,
         "test_sets": [one._asdict() for one in corpus.test_sets],
+        "signs": [one._asdict() for one in corpus.signs],
         "digest": corpus.digest,
     }
 

@@ -1,0 +1,98 @@
+"""Signs that a corpus is not the text that it is taken for, of which a person is warned.
+
+Text may have been tokenised, as by the scripts of Moses, or cut into the pieces of a vocabulary, as by subword-nmt
+(`kno@@ wn`) or SentencePiece (`▁known`); Chinese may be in the other of its two scripts. A vocabulary learns such marks
+as if they were text, and translations come out with them.
+"""
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from nmt.corpora.clean.han import HAN_NAMES, HAN_SCRIPTS, han_share
+from nmt.corpora.clean.scripts import writing
+
+_PIECES = re.compile(r"\S@@(?:\s|$)|\u2581")
+# Marks of Moses: split hyphens, escaped quotation marks, and full stops and commas with a space before them. Other
+# punctuation has a space there in French.
+_MARKS = (" .", " ,", "&apos;", "&quot;", "@-@")  # one of them is in what the search finds, which is slow
+_TOKENISED = re.compile(r"\s@-@\s|(?:^|\s)&(?:apos|quot);|\w [.,](?=\s|$)")
+# Words with spaces between them in scripts that have none.
+_SEGMENTED = re.compile(r"(?:[\u3040-\u30ff\u3400-\u9fff]{1,4} ){3}[\u3040-\u30ff\u3400-\u9fff]")
+_FEWEST_SPACES = 3
+_UNSPACED_HAN = frozenset({"Hans", "Hant", "Jpan"})
+_LEAST_HAN = 0.3  # the default of data.clean.min_script
+_EXAMPLE = 60  # letters of an example
+
+
+class Sign(StrEnum):
+    """A sign that a text is not what it is taken for."""
+
+    PIECES = "pieces"
+    TOKENISED = "tokenised"
+    CHINESE = "chinese_script"
+
+
+# Least share of the texts with a sign of which a person is warned: some of a normal corpus have a space before a comma.
+_LEAST = {Sign.PIECES: 0.01, Sign.TOKENISED: 0.2, Sign.CHINESE: 0.01}
+
+
+class SignCount(NamedTuple):
+    """The texts of a corpus in a language that have a sign."""
+
+    corpus: str
+    language: str
+    sign: Sign
+    texts: int
+    total: int  # texts in this language
+    example: str
+
+    @property
+    def warns(self) -> bool:
+        """Whether so many have the sign that a person is warned."""
+        return self.texts >= _LEAST[self.sign] * self.total
+
+    def __str__(self) -> str:
+        """Return the warning."""
+        share = f"{self.texts:,} of {self.total:,} texts ({100 * self.texts / self.total:.0f}%)"
+        shown = self.example if len(self.example) <= _EXAMPLE else f"{self.example[:_EXAMPLE]}..."
+        return f"{self.corpus}, {self.language}: {share} {self._finding()}, such as {shown!r}; {self._advice()}"
+
+    def _finding(self) -> str:
+        match self.sign:
+            case Sign.PIECES:
+                return "are cut into pieces"
+            case Sign.TOKENISED:
+                return "are tokenised"
+            case Sign.CHINESE:
+                return f"are in {HAN_NAMES[_other(self.language)]} characters"
+
+    def _advice(self) -> str:
+        match self.sign:
+            case Sign.PIECES:
+                return "undo it: join `@@ `, or replace spaces by nothing and then `▁` by spaces"
+            case Sign.TOKENISED:
+                return "the vocabulary needs no tokenisation: detokenise it, or take the corpus as it was before"
+            case Sign.CHINESE:
+                return (
+                    "they are rejected; if the corpus is in that script, say so under languages:, such as "
+                    f"`languages: {{zh: zh-{_other(self.language)}}}`"
+                )
+
+
+def _other(language: str) -> str:
+    """Return the other script of Chinese than that of a language."""
+    return next(script for script in HAN_SCRIPTS if script != writing(language).script)
+
+
+def find_signs(text: str, language: str) -> Iterator[Sign]:
+    """Yield the signs of a text as it was read (entities and all), in a language (canonical code)."""
+    script = writing(language).script
+    if ("@@" in text or "\u2581" in text) and _PIECES.search(text):
+        yield Sign.PIECES
+    marked = any(mark in text for mark in _MARKS) and _TOKENISED.search(text)
+    if marked or (script in _UNSPACED_HAN and text.count(" ") >= _FEWEST_SPACES and _SEGMENTED.search(text)):
+        yield Sign.TOKENISED
+    if script in HAN_SCRIPTS and han_share(text, script) < _LEAST_HAN:
+        yield Sign.CHINESE
