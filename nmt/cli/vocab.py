@@ -14,8 +14,9 @@ Usage: nmt-vocab recipe=NAME [key=value ...]
        nmt-vocab --report MODEL < text
 
 The first learns the vocabulary of a recipe into its run's folder, as nmt-train does before anything else, and shows
-the report. The second shows the report of a run, the third that of a SentencePiece model on lines of text: tokens per
-word and per character, unknown and byte pieces, and the words of most pieces.
+the report. The second shows the report of a run, the third that of any SentencePiece model that vocab.model takes, on
+lines of text: tokens per word and per character, unknown and byte pieces, the share of lines that do not come back from
+encode and decode, the words of most pieces, and the characters that are lost, most frequent first.
 
   nmt-vocab recipe=quickstart vocab.size=8000 vocab.model_type=bpe run_dir=runs/bpe
   nmt-vocab --report runs/quickstart

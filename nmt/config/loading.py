@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SIZES = ("size", "target_size")  # of `vocab`, in the declaration of a model
+# What runs did before there was a key for it, where the key's default is another.
+_BEFORE_KEYS: dict[KeyPath, Any] = {("vocab", "normalisation"): "nfkc"}
 
 
 @dataclass
@@ -98,12 +100,15 @@ def load_recipe(
 
 
 def load_recipe_file(path: os.PathLike[str]) -> Recipe:
-    """Return the recipe in a file of any name, wherever `etils.epath` reaches.
+    """Return the recipe in the file of a run, wherever `etils.epath` reaches.
 
-    Unlike `load_recipe` this does not ask for the mesh preset, which a run may have brought from another machine, and
-    replaces no corpus.
+    A key that the file lacks has the value that runs had before the key was there. Unlike `load_recipe` this does
+    not ask for the mesh preset, which a run may have brought from another machine, and replaces no corpus.
     """
-    return _resolved(_merge(path))
+    settings = _merge(path)
+    for key, value in _BEFORE_KEYS.items():
+        settings.values = _merged(_nested(key, value), settings.values)
+    return _resolved(settings)
 
 
 def _merge(path: os.PathLike[str], overrides: Sequence[str] = ()) -> _Settings:

@@ -52,6 +52,18 @@ def read_run_recipe(run_dir: os.PathLike[str] | str) -> Recipe:
     raise UserError(f"{os.fspath(folder)} is not a run directory: {problem}{_other_runs(folder)}")
 
 
+def keep_normalisation(recipe: Recipe, run_dir: os.PathLike[str] | str) -> Recipe:
+    """Return the recipe with the `vocab.normalisation` of the run in RUN, if there is one.
+
+    A recipe that gives the key itself is returned as it is. Runs that began before there was such a key have nfkc.
+    """
+    folder = epath.Path(run_dir)
+    if "normalisation" in recipe.vocab.model_fields_set or not (folder / RECIPE_FILE).exists():
+        return recipe
+    kept = {"normalisation": read_run_recipe(folder).vocab.normalisation}
+    return recipe.model_copy(update={"vocab": recipe.vocab.model_copy(update=kept)})
+
+
 def flat_recipe(recipe: Recipe) -> dict[str, str]:
     """Return every key of a recipe with its value as YAML, `train.steps: "100"`, in the order of the schema."""
     return dict(_flat(recipe.model_dump()))

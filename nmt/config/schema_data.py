@@ -138,6 +138,11 @@ class VocabConfig(Section):
     target_size: Annotated[int, Field(ge=300)] | None = Field(
         None, description="Pieces of a vocabulary of its own for the target side; null: both sides share one."
     )
+    normalisation: Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"] = Field(
+        "identity",
+        description="SentencePiece's rule by which a learnt vocabulary changes text; all but identity lose characters. "
+        "A vocabulary given by vocab.model keeps its own rule.",
+    )
     model_type: Literal["unigram", "bpe"] = Field("unigram", description="SentencePiece model type.")
     character_coverage: float = Field(
         0.9999, gt=0.9, le=1.0, description="Share of characters that get a piece of their own; bytes cover the rest."

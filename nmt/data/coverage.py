@@ -1,19 +1,21 @@
-"""How well a vocabulary covers each language: tokens per word and character, unknown pieces and bytes, worst words."""
+"""How well a vocabulary covers each language: tokens per word and character, bytes, worst words, what it changes."""
 
 import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from etils import epath
 
+from nmt.data.round_trip import name_character, round_trip
 from nmt.data.vocab import Vocabulary
 from nmt.files import atomic_write
 
 _MOST_SENTENCES = 2000  # sentences of a language; more would not change the figures
 _OFFENDERS = 5
+_CHARACTERS = 20  # most characters that are named
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Coverage:
       unknown: share of tokens that are the unknown piece; 0 where bytes stand in for it.
       bytes: share of tokens that are single bytes of characters without a piece.
       longest: the words that take most pieces, and the number of these.
+      changed: share of sentences that do not come back from encoding and decoding.
+      lost: the characters that are lost in these by code point and name, with how often, most frequent first.
     """
 
     language: str
@@ -38,6 +42,8 @@ class Coverage:
     unknown: float
     bytes: float
     longest: dict[str, int]
+    changed: float = 0.0
+    lost: dict[str, int] = field(default_factory=dict)
 
     @property
     def per_word(self) -> float:
@@ -63,6 +69,7 @@ def _measure(vocabulary: Vocabulary, language: str, texts: Collection[str]) -> C
     tokens = sum(map(len, encoded))
     words = sorted({word for line in lines for word in line.split()})
     pieces = dict(zip(words, map(len, vocabulary.encode(words)), strict=True))
+    back = round_trip(vocabulary, lines, encoded)
     longest = sorted(words, key=lambda word: (-pieces[word], word))[:_OFFENDERS]
     return Coverage(
         language=language,
@@ -73,6 +80,8 @@ def _measure(vocabulary: Vocabulary, language: str, texts: Collection[str]) -> C
         unknown=kinds["unknown"] / max(1, tokens),
         bytes=kinds["byte"] / max(1, tokens),
         longest={word: pieces[word] for word in longest},
+        changed=back.changed / len(lines),
+        lost={name_character(one): count for one, count in itertools.islice(back.lost.items(), _CHARACTERS)},
     )
 
 
@@ -86,12 +95,28 @@ def write_coverage(found: Iterable[Coverage], folder: os.PathLike[str] | str, na
             temporary.write_text(text)
 
 
-TITLES = ("language", "sentences", "tokens", "per word", "per character", "unknown", "bytes", "most pieces")
+CHANGED, LOST = "changed", "lost"
+TITLES = (
+    *("language", "sentences", "tokens", "per word", "per character", "unknown", "bytes", CHANGED, "most pieces"),
+    LOST,
+)
 
 
 def cells(row: Coverage) -> tuple[str, ...]:
     """Return the cells of a table row, in the order of `TITLES`."""
     longest = ", ".join(f"{word[:24]} {count}" for word, count in list(row.longest.items())[:3])
-    shares = (f"{row.unknown:.2%}", f"{row.bytes:.2%}")
+    shares = (f"{row.unknown:.2%}", f"{row.bytes:.2%}", f"{row.changed:.2%}")
     figures = (f"{row.per_word:.2f}", f"{row.per_character:.3f}")
-    return row.language, str(row.sentences), str(row.tokens), *figures, *shares, longest
+    lost = ", ".join(f"{name} {count}" for name, count in row.lost.items())
+    return row.language, str(row.sentences), str(row.tokens), *figures, *shares, longest, lost
+
+
+def changed_line(found: Iterable[Coverage]) -> str | None:
+    """Return a line about the text that a vocabulary changes; None if everything comes back."""
+    changed = sorted((row for row in found if row.changed), key=lambda row: (-row.changed, row.language))
+    if not changed:
+        return None
+    worst = changed[0]
+    lost = ", ".join(itertools.islice(worst.lost, 3))
+    others = f", and of {len(changed) - 1} languages more" if len(changed) > 1 else ""
+    return f"{worst.changed:.2%} of the lines of {worst.language} do not come back ({lost}){others}"

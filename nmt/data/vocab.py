@@ -15,6 +15,7 @@ import sentencepiece
 from etils import epath
 
 from nmt.config.schema import VocabConfig
+from nmt.data.spelling import Spelling, one_line
 from nmt.errors import UserError, did_you_mean
 from nmt.files import atomic_write
 
@@ -91,15 +92,28 @@ class Vocabulary:
         return SPECIALS + len(self.languages) + self.symbols.index(name)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the pieces of every text: NFKC, white space of any kind collapsed, no tag, begin or end.
+        """Return the pieces of every text: white space of any kind collapsed, no tag, begin or end.
 
-        No text can produce a special id or a tag: they are control symbols. Unpaired surrogates become "?".
+        The model's own rule of normalisation is applied; identity changes no character, so that `decode` gives the
+        text back. No text can produce a special id or a tag: they are control symbols. Unpaired surrogates become "?".
         """
-        lines = [one_line(text) for text in texts]
+        lines = [Spelling.choose(text) for text in texts]
         if len(lines) < _FEW_TEXTS:
-            return [self._processor.encode(line) for line in lines]
-        encoded: list[list[int]] = self._processor.encode(lines)
-        return encoded
+            encoded = [self._processor.encode(line.text) for line in lines]
+        else:
+            encoded = self._processor.encode([line.text for line in lines])
+        return [line.restore(ids, self._byte) for ids, line in zip(encoded, lines, strict=True)]
+
+    def _byte(self, value: int) -> int:
+        return int(self._processor.piece_to_id(f"<0x{value:02X}>"))
+
+    @property
+    def normalisation(self) -> str:
+        """The name of the model's rule of normalisation, such as identity or nmt_nfkc; `custom` if it has no name."""
+        from sentencepiece import sentencepiece_model_pb2 as protocol
+
+        model = protocol.ModelProto.FromString(self._processor.serialized_model_proto())
+        return str(model.normalizer_spec.name or "custom")
 
     def kind(self, piece: int) -> Literal["control", "unknown", "byte", "piece"]:
         """Return the kind of an id."""
@@ -123,15 +137,17 @@ class Vocabulary:
 
     def best(self, text: str, count: int) -> list[tuple[list[int], float]]:
         """Return the at most `count` most probable segmentations of a text, with their log probabilities."""
-        found = self._processor.nbest_encode(one_line(text), nbest_size=count) or [[]]
-        return [(list(ids), sum(map(self._processor.get_score, ids))) for ids in found]
+        line = Spelling.choose(text)
+        found = self._processor.nbest_encode(line.text, nbest_size=count) or [[]]
+        return [(line.restore(list(ids), self._byte), sum(map(self._processor.get_score, ids))) for ids in found]
 
     def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
         """Return the pieces of a text by BPE-dropout: before every merge, each candidate is dropped with a probability.
 
         The best-scored of the remaining candidates is merged, as in SentencePiece's BPE.
         """
-        pieces = list(self._processor.normalize(one_line(text)))
+        line = Spelling.choose(text)
+        pieces = list(self._processor.normalize(line.text))
         unknown = self._processor.unk_id()
         while True:
             joined = [self._processor.piece_to_id(a + b) for a, b in itertools.pairwise(pieces)]
@@ -145,13 +161,11 @@ class Vocabulary:
                 break
             _, place = min(possible)
             pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
-        ids = []
+        ids: list[int] = []
         for piece in pieces:
             found = self._processor.piece_to_id(piece)
-            ids += (
-                [found] if found != unknown else [self._processor.piece_to_id(f"<0x{b:02X}>") for b in piece.encode()]
-            )
-        return ids
+            ids += [found] if found != unknown else map(self._byte, piece.encode())
+        return line.restore(ids, self._byte)
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Return one line of text per sequence; specials, tags and ids beyond the vocabulary are dropped.
@@ -168,11 +182,6 @@ def read_model(path: os.PathLike[str] | str) -> bytes:
         return epath.Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the vocabulary {path}: {error.strerror or error}") from None
-
-
-def one_line(text: str) -> str:
-    """Return the text on one line, valid as UTF-8."""
-    return " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
 
 
 def learn(
@@ -255,7 +264,7 @@ def _train(sentences: Sequence[str], controls: Sequence[str], config: VocabConfi
             model_type=config.model_type,
             character_coverage=config.character_coverage,
             byte_fallback=True,
-            normalization_rule_name="nfkc",
+            normalization_rule_name=config.normalisation,
             pad_id=PAD,
             bos_id=BEGIN,
             eos_id=END,

@@ -65,10 +65,33 @@ class Vocabularies(NamedTuple):
     ) -> Self:
         """Copy the models that the recipe names (vocab.model, vocab.target_model) into a folder, and return them.
 
+        Args:
+          folder: RUN/vocab.
+          others: as for `read_named`.
+
+        Raises:
+          UserError: as `read_named`.
+        """
+        models, vocabularies = cls._named(config, languages, target_languages, symbols)
+        epath.Path(folder).mkdir(parents=True, exist_ok=True)
+        for model, file in zip(models, cls.files(folder, config), strict=False):
+            with atomic_write(file) as temporary:
+                temporary.write_bytes(model)
+        return vocabularies
+
+    @classmethod
+    def read_named(
+        cls,
+        config: VocabConfig,
+        languages: Sequence[str],
+        target_languages: Sequence[str] = (),
+        symbols: Sequence[str] = (),
+    ) -> Self:
+        """Return the vocabularies that the recipe names (vocab.model, vocab.target_model), as a run would have them.
+
         SentencePiece models of other makers are given tags, symbols and the toolkit's ids; see nmt/data/adoption.py.
 
         Args:
-          folder: RUN/vocab.
           config: section of the recipe that names the files.
           languages: languages that need a tag in the vocabulary of sources.
           target_languages: languages that need a tag in the vocabulary of targets.
@@ -77,6 +100,12 @@ class Vocabularies(NamedTuple):
         Raises:
           UserError: one of two models is not named, a language has no tag, or as `load`.
         """
+        return cls._named(config, languages, target_languages, symbols)[1]
+
+    @classmethod
+    def _named(
+        cls, config: VocabConfig, languages: Sequence[str], target_languages: Sequence[str], symbols: Sequence[str]
+    ) -> tuple[list[bytes], Self]:
         shared = config.target_size is None
         named = (config.model, config.model if shared else config.target_model)
         if None in named or (shared and config.target_model is not None):
@@ -96,11 +125,7 @@ class Vocabularies(NamedTuple):
                 )
         for symbol in symbols:
             vocabularies.source.symbol(symbol)
-        epath.Path(folder).mkdir(parents=True, exist_ok=True)
-        for model, file in zip(models, cls.files(folder, config), strict=False):
-            with atomic_write(file) as temporary:
-                temporary.write_bytes(model)
-        return vocabularies
+        return models, vocabularies
 
     @classmethod
     def _loaded(cls, files: tuple[epath.Path, epath.Path], config: VocabConfig) -> Self:

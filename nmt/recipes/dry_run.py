@@ -6,7 +6,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from nmt.config import Recipe
+from nmt.config import Recipe, VocabConfig
 from nmt.config.runs import dump_recipe
 from nmt.corpora import Corpus
 from nmt.corpora.declare.spec import load_specs
@@ -15,7 +15,9 @@ from nmt.corpora.obtain.cache import megabytes
 from nmt.corpora.obtain.fetch import find_fetched
 from nmt.corpora.opening import open_corpora
 from nmt.data.mixture import MixtureRow, mixing_table
+from nmt.data.round_trip import name_character, round_trip
 from nmt.data.store import DirectionStats, RowLengths, SplitStats, Stats, is_stored, load_stats
+from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.files import atomic_write
 from nmt.progress import Reporter
@@ -25,6 +27,8 @@ from nmt.recipes.stages import RunPreparation
 
 _MOST_ROWS = 24  # of a table that a person reads
 _MOST_FETCHED = 100_000_000  # bytes of text that a dry run fetches, where it has none, to show the mixture
+# Some characters that rules of normalisation change, one of a kind; of Persian its zero-width non-joiner.
+_PROBE = ("10\u00b3", "2\u00bd", "\uff0c", "\u0e33", "\u0587", "\u0645\u06cc\u200c\u062e")
 _CHARACTERS_PER_PIECE = 4.0  # of SentencePiece vocabularies of some thousand pieces on Latin script
 
 
@@ -32,9 +36,15 @@ def dry_run(recipe: Recipe, preparation: RunPreparation, console: Console) -> No
     """Print the resolved recipe, parameters, memory, and the mixing table if the text is here.
 
     Nothing of this needs text but the table. Little text is fetched into the cache; the run's folder is only read.
+
+    Raises:
+      UserError: the vocabulary that the recipe names is missing, is none, or has another size.
     """
+    named = preparation.read_named_vocabularies()
     console.print(dump_recipe(recipe), highlight=False, markup=False, soft_wrap=True)
     show_size(measure(recipe, recipe.vocab.sizes), console)
+    if named is not None:
+        show_named_vocabularies(named, recipe.vocab, console)
     prepared = is_stored(preparation.store)
     if not prepared and (reason := _why_no_text(recipe, preparation.progress)):
         console.print(f"mixture: not shown, since {reason}", highlight=False, markup=False, soft_wrap=True)
@@ -57,6 +67,17 @@ def show_size(size: ModelSize, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def show_named_vocabularies(named: Vocabularies, config: VocabConfig, console: Console) -> None:
+    """Print size and rule of each vocabulary that a recipe names, and some usual characters that it loses."""
+    paths = (config.model, config.model if named.is_shared else config.target_model)
+    for path, vocabulary in dict(zip(paths, named, strict=True)).items():
+        line = f"vocabulary: {vocabulary.size:,} pieces of {path}, rule of normalisation {vocabulary.normalisation}"
+        if lost := round_trip(vocabulary, _PROBE, vocabulary.encode(_PROBE)).lost:
+            some = ", ".join(map(name_character, lost))
+            line += f"; it changes text, such as {some}: nmt-vocab --report {path} < TEXT says how much of yours"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_mixture(rows: Sequence[MixtureRow], recipe: Recipe, console: Console) -> None:

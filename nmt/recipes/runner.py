@@ -11,7 +11,7 @@ from etils import epath
 from rich.console import Console
 
 from nmt.config import Recipe
-from nmt.config.runs import RECIPE_FILE, read_run_recipe, resume_conflicts, save_recipe
+from nmt.config.runs import RECIPE_FILE, keep_normalisation, read_run_recipe, resume_conflicts, save_recipe
 from nmt.data.mixture import mixing_table
 from nmt.data.pipeline import dev_batches, train_batches
 from nmt.data.store import Stats, is_stored, load_stats
@@ -117,7 +117,11 @@ def _await_store(store: epath.Path, hosts: Hosts) -> None:
 
 
 def _resolved(recipe: Recipe, folder: epath.Path) -> Recipe:
-    """Return the recipe with `model.dtype=auto` resolved: as in the run if it has begun, else for this machine."""
+    """Return the recipe with `model.dtype=auto` resolved: as in the run if it has begun, else for this machine.
+
+    A run that has begun also keeps its `vocab.normalisation`.
+    """
+    recipe = keep_normalisation(recipe, folder)
     if recipe.model.dtype == "auto" and (folder / RECIPE_FILE).exists():
         dtype = read_run_recipe(folder).model.dtype
         return recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": dtype})})

@@ -13,7 +13,7 @@ from nmt.corpora import Corpus, inputs_digest, load_pairs
 from nmt.corpora.cleaned.texts import training_texts
 from nmt.corpora.declare.spec import CorpusSpec, load_specs
 from nmt.corpora.opening import named_corpora
-from nmt.data.coverage import measure_coverage, write_coverage
+from nmt.data.coverage import changed_line, measure_coverage, write_coverage
 from nmt.data.marks import Marks
 from nmt.data.mixture import denoising_directions
 from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
@@ -97,7 +97,8 @@ class RunPreparation:
         if self._marks.symbols:
             inputs["symbols"] = self._marks.symbols
         if record.exists():
-            changed = _changed(json.loads(record.read_text()), inputs)
+            # Vocabularies that were learnt before there was the key were learnt with nfkc.
+            changed = _changed({"normalisation": "nfkc", **json.loads(record.read_text())}, inputs)
             if changed:
                 raise UserError(
                     f"{folder} was learnt from another input (changed: {', '.join(changed)}); "
@@ -105,7 +106,7 @@ class RunPreparation:
                 )
             if Vocabularies.complete(folder, config):
                 return Vocabularies.load(folder, config)
-        if config.model is None and config.target_model is None:
+        if not self._named:
             vocabularies = self._learn(folder)
         else:
             symbols = self._marks.symbols
@@ -115,6 +116,25 @@ class RunPreparation:
             temporary.write_text(json.dumps(inputs, indent=2) + "\n")
         self.progress.say(str(vocabularies))
         return vocabularies
+
+    @property
+    def _named(self) -> bool:
+        """Whether the recipe names a vocabulary, so that none is learnt."""
+        config = self.recipe.vocab
+        return config.model is not None or config.target_model is not None
+
+    def read_named_vocabularies(self) -> Vocabularies | None:
+        """Return the vocabularies that the recipe names, as they would be in the run; writes nothing.
+
+        None: it names none, or the run has its vocabularies already.
+
+        Raises:
+          UserError: one is missing, is no SentencePiece model, or has another size than in the recipe.
+        """
+        if not self._named or (self.run / VOCABULARY / "inputs.json").exists():
+            return None
+        symbols = self._marks.symbols
+        return Vocabularies.read_named(self.recipe.vocab, recipe_languages(self.recipe), self._target_tags, symbols)
 
     def _learn(self, folder: epath.Path) -> Vocabularies:
         recipe, corpus, tags = self.recipe, self.corpus(), recipe_languages(self.recipe)
@@ -147,6 +167,11 @@ class RunPreparation:
                 f"{name}: {len(found)} languages, up to {worst.per_word:.2f} tokens per word ({worst.language}), "
                 f"{max(row.bytes for row in found):.2%} bytes; {folder / f'{name}.tsv'}"
             )
+            if changed := changed_line(found):
+                self.progress.say(
+                    f"warning: the vocabulary changes text by its rule {vocabulary.normalisation}: {changed}; "
+                    f"nmt-vocab --report {self.run} has all"
+                )
 
     def stats(self, vocabularies: Vocabularies) -> Stats:
         """Return the statistics of the prepared store, prepared if it is not.

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from etils import epath
 from rich.table import Table
 
 from nmt.config import Recipe
-from nmt.config.runs import RECIPE_FILE, read_run_recipe, save_recipe
-from nmt.data.coverage import TITLES, Coverage, cells, measure_coverage
-from nmt.data.vocab import Vocabulary
+from nmt.config.runs import RECIPE_FILE, keep_normalisation, read_run_recipe, save_recipe
+from nmt.corpora.clean import normalise
+from nmt.data.adoption import adopt
+from nmt.data.coverage import CHANGED, LOST, TITLES, cells, measure_coverage
+from nmt.data.vocab import Vocabulary, read_model
 from nmt.errors import UserError
 from nmt.recipes.stages import RunPreparation
 from nmt.recipes.terminal import TerminalProgress, table_console
@@ -25,6 +27,7 @@ def learn_vocabulary(recipe: Recipe) -> None:
       UserError: the folder has a vocabulary that was learnt from another input, or a run of another recipe.
     """
     folder = epath.Path(recipe.run_dir)
+    recipe = keep_normalisation(recipe, folder)
     if not (folder / RECIPE_FILE).exists():
         save_recipe(recipe, folder)
     RunPreparation(recipe, folder, TerminalProgress()).vocabularies()
@@ -34,8 +37,13 @@ def learn_vocabulary(recipe: Recipe) -> None:
 def report(run_or_model: str, lines: Iterable[str]) -> None:
     """Show the report of a run, or of a model on lines of text.
 
+    Args:
+      run_or_model: a run's folder, or a file that `vocab.model` takes: a vocabulary of a run, or any SentencePiece
+        model, which is given what a run would give it.
+      lines: the text; it is brought to the form of training text first.
+
     Raises:
-      UserError: neither a run with a report nor a vocabulary.
+      UserError: neither a run with a report nor a SentencePiece model.
     """
     path = epath.Path(run_or_model)
     if path.is_dir():
@@ -45,25 +53,31 @@ def report(run_or_model: str, lines: Iterable[str]) -> None:
         if not found:
             raise UserError(f"{path} has no report of its vocabulary: nmt-vocab recipe=... run_dir={path} learns one")
         for table in found:
-            _show(table.stem, [line.split("\t") for line in table.read_text().splitlines()[1:]])
+            titles, *rows = [line.split("\t") for line in table.read_text().split("\n") if line]
+            _show(table.stem, titles, rows)
         return
-    vocabulary = Vocabulary.load(path)
-    texts = {"text": [line for line in lines if line.strip()]}
+    vocabulary = Vocabulary(adopt(read_model(path), str(path), ()), str(path))
+    texts = {"text": [text for text in map(normalise, lines) if text]}
     if not texts["text"]:
         raise UserError(f"no text to report {path} on: give it on standard input")
-    _show(path.name, _rows(measure_coverage(vocabulary, texts)))
+    title = f"{path.name} (rule of normalisation: {vocabulary.normalisation})"
+    _show(title, TITLES, [cells(row) for row in measure_coverage(vocabulary, texts)])
 
 
-def _rows(found: Iterable[Coverage]) -> list[Sequence[str]]:
-    return [cells(row) for row in found]
-
-
-def _show(title: str, rows: Sequence[Sequence[Any]]) -> None:
+def _show(title: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show the rows of a report as a table, and below it the characters that do not come back, language by language."""
+    shown = [name for name in titles if name != LOST]
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name in TITLES:
-        last = name == TITLES[-1]
-        justify: Literal["left", "right"] = "left" if last or name == TITLES[0] else "right"
+    for name in shown:
+        last = name == shown[-1]
+        justify: Literal["left", "right"] = "left" if last or name == shown[0] else "right"
         table.add_column(name, justify=justify, no_wrap=True, min_width=None if last else max(7, len(name)))
-    for row in rows:
-        table.add_row(*row)
-    table_console(140).print(table)
+    named = [dict(zip(titles, row, strict=True)) for row in rows]
+    for row in named:
+        table.add_row(*(row[name] for name in shown))
+    console = table_console(140)
+    console.print(table)
+    for row in named:
+        if row.get(LOST):
+            line = f"{row[shown[0]]}: {row[CHANGED]} of lines do not come back from encode and decode: {row[LOST]}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
