@@ -27,6 +27,27 @@ FILES: dict[str, tuple[str, int]] = {  # content, and the number of its texts
     "test.csv": (f'id,en,de\n1,"{EN[0]}","{DE[0]}"\n2,"{EN[1]}","{DE[1]}"\n', 4),
     "semicolon.csv": (f"1;{EN[0]};{DE[0]}\n2;{EN[1]};{DE[1]}\n", 4),
     "test.tsv": (f"{EN[0]}\t{DE[0]}\n{EN[1]}\t{DE[1]}\n", 4),
+    "quoted.tsv": (f'"{EN[0][:20]}\n{EN[0][21:]}"\t"{DE[0]} ""so"""\n"{EN[1]}"\t"{DE[1]}"\n', 4),
+    "test.tmx": (
+        '<tmx version="1.4"><header/><body>'
+        + "".join(
+            f'<tu><tuv xml:lang="en"><seg>{en}</seg></tuv>'
+            f'<tuv xml:lang="de"><seg><bpt i="1">x</bpt>{de}</seg></tuv></tu>'
+            for en, de in zip(EN, DE, strict=True)
+        )
+        + "</body></tmx>",
+        4,
+    ),
+    "test.xlf": (
+        '<xliff version="1.2"><file source-language="en" target-language="de"><body>'
+        + "".join(f'<trans-unit id="{n}"><source>{text}</source><target/></trans-unit>' for n, text in enumerate(EN))
+        + "</body></file></xliff>",
+        2,
+    ),
+    "test.tbx": (
+        f"<martif><text><body><termEntry><term>{EN[0]}</term><term>{EN[1]}</term></termEntry></body></text></martif>",
+        2,
+    ),
     "header.tsv": (f"en\tde\n{EN[0]}\t{DE[0]}\n{EN[1]}\t{DE[1]}\n", 4),
     "test.json": (json.dumps([{"en": EN[0], "de": DE[0], "id": 1}, {"en": EN[1], "de": DE[1], "id": 2}]), 4),
     "nested.json": (json.dumps({"data": [{"refs": [EN[0], EN[1]]}]}), 2),
@@ -111,7 +132,12 @@ def test_folders_and_patterns(corpus: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.tmx", b"<tmx version='1.4'></tmx>", r"\.tmx is not read"),
+        ("a.tmx", b"<tmx version='1.4'></tmx>", "has no text"),
+        ("a.tmx", b"<html></html>", "its outermost element is <html>, not <tmx>"),
+        ("a.tmx", b"<!DOCTYPE tmx [<!ENTITY a 'b'>]><tmx></tmx>", "its DOCTYPE declares entities"),
+        ("a.tmx", FILES["test.tmx"][0].encode()[:-20], "ends within an element"),
+        ("a.properties", b"a=b\n", r"\.properties is not read"),
+        ("a.tsv", b'"one ""1"""\tx\n"two\ty\n', "unexpected end of data"),
         ("a.txt", b"<?xml version='1.0'?><tmx></tmx>", "not plain text but markup"),
         ("a.xml", b"<article>text</article>", "no test set of WMT"),
         ("a.sgm", b"one\ntwo\n", "no test set of WMT"),

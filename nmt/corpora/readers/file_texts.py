@@ -9,15 +9,19 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import IO, Any
 
 from nmt.corpora.readers.compressed import decompressed, stem
+from nmt.corpora.readers.delimited import usual_width
 from nmt.corpora.readers.files import canonical_code
+from nmt.corpora.readers.quoting import are_all_quoted, mark_quoted
 from nmt.corpora.readers.wmt_text import is_wmt, read_wmt
+from nmt.corpora.readers.xml_stream import inline_text, stream_elements
 from nmt.errors import UserError
 
 _HEAD = 4096
+_MOST_CHARACTERS = 1 << 27  # of a quoted cell
 _BOM = b"\xef\xbb\xbf"
 _HEADINGS = {"source", "target", "text", "sentence", "id", "sourceString", "targetString"}
 _LETTER = re.compile(r"[^\W\d_]")
@@ -105,17 +109,25 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
 
 
 def _tsv(file: IO[bytes]) -> Iterator[str]:
-    return itertools.chain.from_iterable(_drop_heading(line.split("\t") for line in _lines(file)))
+    """Yield the cells of tab-separated text, in quotes or not, as the file looks."""
+    lines = list(_lines(file))
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=1)]
+    looks_quoted = are_all_quoted(rows) or any(sign for _, sign in mark_quoted(rows, usual_width(rows)))
+    cells = _quoted_cells(lines, "\t") if looks_quoted else (row for _, row in rows)
+    return itertools.chain.from_iterable(_drop_heading(cells))
 
 
 def _csv(file: IO[bytes]) -> Iterator[str]:
     lines = _lines(file)
     first = next(lines, "")
-    delimiter = max(",;\t", key=first.count)
-    csv.field_size_limit(1 << 27)
+    cells = _quoted_cells(itertools.chain([first], lines), max(",;\t", key=first.count))
+    return _keep_letters(itertools.chain.from_iterable(_drop_heading(cells)))
+
+
+def _quoted_cells(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    csv.field_size_limit(_MOST_CHARACTERS)
     try:
-        rows = csv.reader((f"{line}\n" for line in itertools.chain([first], lines)), delimiter=delimiter, strict=True)
-        yield from _keep_letters(itertools.chain.from_iterable(_drop_heading(rows)))
+        yield from csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     except csv.Error as error:
         raise ValueError(str(error)) from None
 
@@ -164,6 +176,15 @@ def _parquet(file: IO[bytes]) -> Iterator[str]:
     raise UserError("Parquet needs pyarrow: pip install 'nmt-moe[parquet]'")
 
 
+def _elements(roots: Collection[str], names: Collection[str]) -> Callable[[IO[bytes]], Iterator[str]]:
+    """Return a function that yields the text of some elements of an XML file, without markup."""
+
+    def texts(file: IO[bytes]) -> Iterator[str]:
+        return (inline_text(one.element) for one in stream_elements(file, roots, names))
+
+    return texts
+
+
 def _wmt(file: IO[bytes]) -> Iterator[str]:
     for side in read_wmt(file):
         yield from side.segments.values()
@@ -177,30 +198,19 @@ _FORMS: dict[str, Callable[[IO[bytes]], Iterator[str]]] = {
     "json": _json,
     "parquet": _parquet,
     "wmt": _wmt,
+    "tmx": _elements(("tmx",), ("seg",)),
+    "xliff": _elements(("xliff",), ("source", "target")),
+    "tbx": _elements(("martif", "tbx"), ("term",)),
 }
 # Files with other endings are lines of text, if they look like it: test.de, deu_Latn.devtest, test.en.ref0.
 _ENDINGS = {
     "tsv": "tsv", "csv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json", "parquet": "parquet",
     "sgm": "wmt", "sgml": "wmt", "xml": "wmt",
+    "tmx": "tmx", "xlf": "xliff", "xliff": "xliff", "sdlxliff": "xliff", "tbx": "tbx",
 }  # fmt: skip
 # Endings of text that would be taken for lines.
-_UNREAD = {
-    "po",
-    "html",
-    "htm",
-    "strings",
-    "properties",
-    "ftl",
-    "srt",
-    "vtt",
-    "yaml",
-    "yml",
-    "tmx",
-    "xlf",
-    "xliff",
-    "tbx",
-}
-READABLE = "lines of text, .tsv, .csv, .jsonl, .json, .parquet, .sgm and .xml of WMT"
+_UNREAD = {"po", "html", "htm", "strings", "properties", "ftl", "srt", "vtt", "yaml", "yml"}
+READABLE = "lines of text, .tsv, .csv, .jsonl, .json, .parquet, .tmx, .xlf, .tbx, .sgm and .xml of WMT"
 _MAGIC = {
     b"PK\x03\x04": "a zip archive or a document of an office suite",
     b"%PDF": "a PDF",
