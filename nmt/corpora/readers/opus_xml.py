@@ -15,9 +15,8 @@ from nmt.corpora.declare.spec_read_links import OpusXml
 from nmt.corpora.readers.compressed import stem
 from nmt.corpora.readers.document_names import document_name
 from nmt.corpora.readers.files import FilesReader
-from nmt.corpora.readers.reader import EMPTY, Row
+from nmt.corpora.readers.reader import EMPTY, Row, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Tree
-from nmt.corpora.readers.units import unite_codes
 from nmt.corpora.readers.xml_stream import stream_elements
 
 NO_DOCUMENT = "aligned document that is not there"
@@ -47,9 +46,8 @@ class OpusXmlReader(FilesReader):
         companions = tuple(expand_variables(pattern, f"corpus {spec.name}") for pattern in read.companions)
         self._documents = {stem(one.component): one.name for one in tree.find(companions)}
         self._check(companions, len(self._documents))
-        self._language_of, self.unregistered = unite_codes(
-            spec, {code for one in found for code in (one.source, one.target)}
-        )
+        codes = match_codes(spec, (code for one in found for code in (one.source, one.target)))
+        self._language_of, self.unregistered = codes.languages, codes.unregistered
         known = self._language_of
         self._alignments = [one for one in found if one.source in known and one.target in known]
         self._note(*(frozenset((known[one.source], known[one.target])) for one in self._alignments))

@@ -194,21 +194,29 @@ class Codes:
 def match_codes(spec: CorpusSpec, found: Iterable[str]) -> Codes:
     """Return the languages of the codes that a corpus uses, those that the registry knows.
 
+    The declaration's `languages` hold for a code in any capitals, with - or _, as files of one corpus differ in these.
+
     Raises:
       UserError: the declaration names an unknown language.
     """
+    folded = {_fold_code(code): code for code in reversed(spec.languages)}
     known: dict[str, str] = {}
     unregistered = []
     for code in sorted(set(found)):
-        if (name := spec.languages.get(code, code)) is None:
+        declared = code if code in spec.languages else folded.get(_fold_code(code))
+        if (name := code if declared is None else spec.languages[declared]) is None:
             continue
         try:
             known[code] = languages.get(name).code
         except UserError as error:
-            if code in spec.languages:
-                raise UserError(f"corpus {spec.name}: languages.{code}: {error}") from None
+            if declared is not None:
+                raise UserError(f"corpus {spec.name}: languages.{declared}: {error}") from None
             unregistered.append(code)
     return Codes(known, unregistered)
+
+
+def _fold_code(code: str) -> str:
+    return code.casefold().replace("_", "-")
 
 
 def check_codes(spec: CorpusSpec, codes: Codes, together: Iterable[Iterable[str]]) -> None:

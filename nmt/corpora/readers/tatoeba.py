@@ -11,10 +11,9 @@ from nmt.corpora.declare.patterns import MatchedPath, expand_variables
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read_links import Tatoeba
 from nmt.corpora.readers.files import NOT_UTF8, FilesReader
-from nmt.corpora.readers.reader import EMPTY, NO_TEXT, Row
+from nmt.corpora.readers.reader import EMPTY, NO_TEXT, Row, match_codes
 from nmt.corpora.readers.sentence_index import MOST, SentenceIndex, parse_links
 from nmt.corpora.readers.tree import UNREADABLE, Tree
-from nmt.corpora.readers.units import unite_codes
 
 NO_NUMBER = "line without the number, language and text of a sentence"
 NO_LANGUAGE = "sentence whose language is not known"
@@ -46,8 +45,9 @@ class TatoebaReader(FilesReader):
         self._links = tree.find(companions)
         if not spec.monolingual:
             self._check(companions, len(self._links))
-        codes = {code for one in self._sentences for code in ([one.language] if one.language else self._scan(one))}
-        self._language_of, self.unregistered = unite_codes(spec, codes)
+        found = {code for one in self._sentences for code in ([one.language] if one.language else self._scan(one))}
+        codes = match_codes(spec, found)
+        self._language_of, self.unregistered = codes.languages, codes.unregistered
         self._note(frozenset(self._language_of.values()))
 
     def _scan(self, found: MatchedPath) -> Iterator[str]:

@@ -1,14 +1,13 @@
 """Corpora of units: files whose units hold the texts of two or more languages that translate each other."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nmt import languages
 from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.readers.files import FilesReader
-from nmt.corpora.readers.reader import EMPTY, Row
+from nmt.corpora.readers.reader import EMPTY, Row, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Tree
 from nmt.errors import UserError
 
@@ -48,7 +47,8 @@ class UnitsReader(FilesReader):
         self._key_language = self.key_language  # looked up once, not for every unit
         self._canonical: dict[str, str] = {"": ""}  # codes that the registry knows by codes of headers and paths
         groups = [group for one in self._found for group in self._groups(one)]
-        self._language_of, self.unregistered = unite_codes(spec, {code for group in groups for code in group})
+        codes = match_codes(spec, {code for group in groups for code in group})
+        self._language_of, self.unregistered = codes.languages, codes.unregistered
         known = self._language_of.keys()
         self._note(*(frozenset(self._language_of[code] for code in group & known) for group in groups))
 
@@ -120,7 +120,7 @@ class UnitsReader(FilesReader):
     def _known(self, code: str) -> str:
         """Return the canonical code of a language, empty if it is unknown or not used."""
         if code not in self._canonical:
-            self._canonical[code] = unite_codes(self.spec, [code])[0].get(code, "")
+            self._canonical[code] = match_codes(self.spec, [code]).languages.get(code, "")
         return self._canonical[code]
 
     def _contradicts(self, code: str, path: str) -> bool:
@@ -156,31 +156,3 @@ def _paired(
 
 def _key(found: MatchedPath, unit: Unit, number: int) -> tuple[str, ...]:
     return found.name, f"{unit.place:012d}", f"{number:03d}"
-
-
-def unite_codes(spec: CorpusSpec, found: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the canonical codes of a corpus's codes, of which several may be one language, and the unknown codes.
-
-    The declaration's `languages` hold for a code in any capitals, with - or _, as files of one corpus differ in these.
-
-    Raises:
-      UserError: the declaration names an unknown language.
-    """
-    folded = {_folded(code): code for code in reversed(spec.languages)}
-    known, unregistered = {}, []
-    for code in sorted(found):
-        declared = code if code in spec.languages else folded.get(_folded(code))
-        name = code if declared is None else spec.languages[declared]
-        if name is None:
-            continue
-        try:
-            known[code] = languages.get(name).code
-        except UserError as error:
-            if declared is not None:
-                raise UserError(f"corpus {spec.name}: languages.{declared}: {error}") from None
-            unregistered.append(code)
-    return known, unregistered
-
-
-def _folded(code: str) -> str:
-    return code.casefold().replace("_", "-")
