@@ -119,6 +119,7 @@ def test_the_line_by_which_excel_names_the_delimiter(corpus: Any) -> None:
     [
         (CSV, "de;en\nEins;one\n", r'its columns are de;en; its lines have no comma: say under read: delimiter: ";"'),
         (TSV | {"header": True}, "de,en\n", r'no tab: say under read: kind: csv and delimiter: ","'),
+        (TSV | NUMBERS, "Eins;one\n", r'no tab: say under read: kind: csv and delimiter: ";"'),
         (CSV, "Das ist ein Haus.,This is a house.\n", r"if the first line is text, say under read: header: false"),
         (CSV | {"columns": {"de": "text", "en": "en"}}, "text,text,en\n", r"columns 0 and 1 are called text; give"),
         (CSV | {"delimiter": '"'}, "", r"read: delimiter: '\"' cannot stand between cells"),

@@ -74,8 +74,8 @@ def test_json_that_is_no_list_of_objects(corpus: Any) -> None:
     for value, message in (
         ({"en": ["one"], "de": ["Eins"]}, r"its columns are en, de; .* write an object for each row"),
         ({"en": {"0": "one"}, "de": {"0": "Eins"}}, r"its columns are en, de; .* write an object for each row"),
-        ([["Eins", "one"]], r"x.json has no record that could be read"),
-        ("text", r"x.json has no record that could be read"),
+        ([["Eins", "one"]], r"x.json has no record that can be read"),
+        ("text", r"x.json has no record that can be read"),
     ):
         with pytest.raises(UserError, match=message) as raised:
             texts(corpus(JSON, {"x.json": json.dumps(value)}))

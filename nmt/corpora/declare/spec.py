@@ -223,7 +223,7 @@ def _explain(error: ErrorDetails, document: Document, kind: type[Section]) -> st
     where = f"{document.path}:{document.lines.get(path, 1)}"
     match error["type"]:
         case "extra_forbidden":
-            return f"{where}: unknown key {key}{did_you_mean(key, _keys(kind))}"
+            return f"{where}: unknown key {key}{did_you_mean(key, [one for one in _keys(kind) if one != key])}"
         case "missing" | "union_tag_not_found":
             return f"{where}: key {key} is missing" + (f"; {FORMS}" if key == "split" else "")
         case "union_tag_invalid":

@@ -133,8 +133,7 @@ class ColumnSearch:
           names: those that it has.
           hint: what to do; empty: to say under `read` which columns to use.
         """
-        if not names:
-            return UserError(f"corpus {self._spec.name}: {name} has no record that could be read")
+        names = names or ["none"]
         short = [one if len(one) <= _NAME_LENGTH else f"{one[:_NAME_LENGTH]}..." for one in names]
         shown = ", ".join(short[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         advice = hint or (

@@ -152,10 +152,16 @@ class ColumnsReader(FilesReader):
             name, first = next(iter(self._lacking.items()))
             which = "of a language" if self.spec.monolingual else "of two languages"
             empty = "".join(f"; {what}" for what in self.skipped if what.startswith(HAS_NO_TEXT))
+            if not first.columns:
+                return UserError(f"corpus {self.spec.name}: {name} has no record that can be read{self._left_out()}")
             return self._search.no_column(name, which + empty, first.names, self._hint(first))
         if not self._joins and all(file.found.language for file in self._files):
             return UserError(f"{error}; if files of one language each have a key in common, say under read: id: NAME")
         return error
+
+    def _left_out(self) -> str:
+        """Return the end of a message: kinds of records that are left out."""
+        return "".join(f"; {what}" for what in self.skipped)
 
     def _hint(self, first: FirstRecords) -> str:
         """Return advice where a file is of another form than the declaration says; empty: there is none."""

@@ -121,7 +121,8 @@ class DelimitedReader(ColumnsReader):
     def _hint(self, first: FirstRecords) -> str:
         """Return which delimiter a file has whose lines are one cell each, or that it has no names."""
         names = first.names
-        other = next((one for one in _DELIMITERS if one != self.delimiter and len(names) == 1 and one in names[0]), "")
+        line = names[0] if self._header else "".join(first.records[0])
+        other = next((one for one in _DELIMITERS if one != self.delimiter and len(names) == 1 and one in line), "")
         if other:
             return f"its lines have no {_DELIMITERS.get(self.delimiter, self.delimiter)[2:]}: {self._advise(other)}"
         if self._header and any(map(reads_as_text, names)):
