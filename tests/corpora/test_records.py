@@ -75,11 +75,14 @@ def test_json_that_is_no_list_of_objects(corpus: Any) -> None:
         ({"en": ["one"], "de": ["Eins"]}, r"its columns are en, de; .* write an object for each row"),
         ({"en": {"0": "one"}, "de": {"0": "Eins"}}, r"its columns are en, de; .* write an object for each row"),
         ([["Eins", "one"]], r"x.json has no record that can be read"),
+        ([{}], r"x.json has no record that can be read"),
         ("text", r"x.json has no record that can be read"),
     ):
         with pytest.raises(UserError, match=message) as raised:
             texts(corpus(JSON, {"x.json": json.dumps(value)}))
         assert "\n" not in str(raised.value)
+    with pytest.raises(UserError, match=r"x.json has no column en or de; its columns are none; say under read:"):
+        texts(corpus(JSON | {"columns": {"de": "de", "en": "en"}}, {"x.json": "[{}]"}))
     with pytest.raises(UserError, match=r"no pair could be read: x.json: .*Expecting value"):
         corpus(JSON, {"x.json": "<xml/>"})
 

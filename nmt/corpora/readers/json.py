@@ -31,7 +31,7 @@ class JsonReader(ColumnsReader):
 
     def _hint(self, first: FirstRecords) -> str:
         values = [value for record in first.records for value in record.values()]
-        if len(first.records) == 1 and all(isinstance(value, dict | list) for value in values):
+        if len(first.records) == 1 and values and all(isinstance(value, dict | list) for value in values):
             return "it has an object for all columns; write an object for each row (pandas: orient='records')"
         return ""
 
