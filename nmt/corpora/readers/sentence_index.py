@@ -1,9 +1,10 @@
 """Sentences by their numbers, for pairs that are told by links between numbers; texts are kept on the disk.
 
-An index holds 18 bytes for each sentence that is wanted (twice that while it is sorted), a byte for each number up to
+An index holds 22 bytes for each sentence that is wanted (twice that while it is sorted), a byte for each number up to
 the largest, and 8 bytes, later 16, for each link of a sentence that is wanted.
 """
 
+import os
 import tempfile
 import warnings
 from array import array
@@ -19,6 +20,7 @@ _Numbers = NDArray[np.int64]
 _Marks = NDArray[np.bool_]
 _TAB, _NEWLINE = 9, 10
 _BUFFER = 1 << 16
+_BLOCK = 1 << 12  # links whose texts are read at once
 _NONE = np.zeros(0, np.int64)
 
 
@@ -44,7 +46,7 @@ class SentenceIndex:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="nmt-", buffering=_BUFFER)  # noqa: SIM115 - see `close`
         self._end = 0
         self._there = bytearray(1 << 16)  # by number: whether any file has such a sentence
-        self._numbers, self._places, self._languages = array("q"), array("q"), array("H")
+        self._numbers, self._places, self._languages, self._sizes = array("q"), array("q"), array("H"), array("I")
         self._links: list[_Numbers] = []
         self._absent: list[_Numbers] = []
         self._same: list[_Numbers] = []
@@ -56,11 +58,12 @@ class SentenceIndex:
         self._there[number] = 1
 
     def add(self, number: int, language: int, text: bytes) -> None:
-        """Add a sentence that is wanted, which has no line break in it."""
+        """Add a sentence that is wanted."""
         self._numbers.append(number)
         self._places.append(self._end)
         self._languages.append(language)
-        self._end += self._file.write(text + b"\n")
+        self._sizes.append(len(text))
+        self._end += self._file.write(text)
 
     def sort(self) -> list[int]:
         """Sort the sentences by their numbers, once all are added; return numbers that several have.
@@ -71,7 +74,8 @@ class SentenceIndex:
         self.numbers, order = np.unique(numbers, return_index=True)
         self.places = np.array(self._places, np.int64)[order]
         self.languages = np.array(self._languages, np.uint16)[order]
-        self._numbers, self._places, self._languages = array("q"), array("q"), array("H")
+        self.sizes = np.array(self._sizes, np.uint32)[order]
+        self._numbers, self._places, self._languages, self._sizes = array("q"), array("q"), array("H"), array("I")
         again = np.delete(numbers, order)
         self.there = np.frombuffer(self._there, np.uint8)
         self._file.flush()
@@ -108,15 +112,16 @@ class SentenceIndex:
         """Yield all links with their texts, each once, by the smaller number and then by the larger one."""
         links = np.unique(np.concatenate([_NONE, *self._links]))
         self._links = []
-        for packed in links:
-            places = divmod(int(packed), MOST)
-            low, high = (int(self.numbers[place]) for place in places)
-            of = tuple(int(self.languages[place]) for place in places)
-            yield SentenceLink((low, high), (of[0], of[1]), (self._text(places[0]), self._text(places[1])))
+        for begin in range(0, links.size, _BLOCK):
+            places = np.divmod(links[begin : begin + _BLOCK], MOST)
+            columns = [of[side].tolist() for of in (self.numbers, self.languages) for side in places]
+            texts = [map(self._text, self.places[side].tolist(), self.sizes[side].tolist()) for side in places]
+            for low, high, one, other, text, translation in zip(*columns, *texts, strict=True):
+                yield SentenceLink((low, high), (one, other), (text, translation))
 
-    def _text(self, place: int) -> str:
-        self._file.seek(int(self.places[place]))
-        return self._file.readline()[:-1].decode("utf-8")
+    def _text(self, place: int, size: int) -> str:
+        # A buffer would be filled anew for each sentence.
+        return os.pread(self._file.fileno(), size, place).decode("utf-8")
 
     def close(self) -> None:
         """Remove the texts from the disk."""
