@@ -179,7 +179,7 @@ def _preparation(folder: Path, pairs: int, rounds: int) -> Figures:
 
     def ours() -> None:
         train = {Direction("de", "en"): {"train": zip(*text, strict=True)}}
-        prepare(train, vocabularies, folder / "prepared", digests={}, lengths=RowLengths(LENGTH, LENGTH))
+        prepare(train, vocabularies, folder / "prepared", lengths=RowLengths(LENGTH, LENGTH))
 
     def peer() -> None:
         for side in text:

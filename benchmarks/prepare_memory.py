@@ -169,7 +169,7 @@ def main() -> None:
         corpus = clock.measure("clean", arguments.pairs, lambda: build(root / "cleaned", corpora, job))
         # Processes that clean import this file, and need none of these.
         from nmt.corpora.cleaned.texts import training_texts
-        from nmt.data.store import RowLengths, load_stats, prepare
+        from nmt.data.store import RowLengths, StoreOrigin, load_stats, prepare
         from nmt.data.vocab import learn
         from nmt.data.vocabularies import Vocabularies
 
@@ -185,7 +185,7 @@ def main() -> None:
             "prepare",
             kept,
             lambda: prepare(
-                corpus.pairs, shared, root / "data", digests={}, lengths=lengths, rejected=corpus.rejections
+                corpus.pairs, shared, root / "data", lengths=lengths, origin=StoreOrigin(rejected=corpus.rejections)
             ),
         )
         data = DataConfig(corpora=("x",), directions=tuple(map(str, directions)), source_length=128, target_length=128)

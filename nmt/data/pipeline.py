@@ -28,6 +28,7 @@ from nmt.data.vocab import BACK_TRANSLATED, MASK
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
+from nmt.sharding.hosts import ALL_ROWS, HostShard
 
 # Rows that are filled together: more rows get fuller.
 _OPEN_ROWS = 256
@@ -44,8 +45,7 @@ def train_batches(
     data: DataConfig,
     rows: int,
     seed: int,
-    host: int = 0,
-    hosts: int = 1,
+    shard: HostShard = ALL_ROWS,
     vocabularies: Vocabularies | None = None,
 ) -> Any:
     """Return the endless iterator over the training batches of a host, a `grain.DatasetIterator` of `Batch`.
@@ -61,16 +61,18 @@ def train_batches(
       data: row lengths, mixture and shuffle window.
       rows: rows of a batch of all hosts (B).
       seed: the recipe's seed.
-      host: number of this host, of `hosts`; it gets rows [host * B / hosts, (host + 1) * B / hosts) of every batch.
+      shard: the rows of every batch that this host gets.
       vocabularies: vocabularies of the run; needed for denoising and for augmentation, with which every host reads
         every pair.
 
     Raises:
       UserError: there is no such store; it lacks a direction, has no pairs or was made for longer rows; the mixture
-        does not fit the directions; or `rows` is no multiple of `hosts`.
+        does not fit the directions; or `rows` is no multiple of the hosts.
     """
-    if rows % hosts:
-        raise UserError(f"a batch of {rows} rows cannot be shared by {hosts} hosts: change train.tokens_per_batch")
+    if rows % shard.hosts:
+        raise UserError(
+            f"a batch of {rows} rows cannot be shared by {shard.hosts} hosts: change train.tokens_per_batch"
+        )
     augmenter = None
     if data.augment.enabled:
         if vocabularies is None:
@@ -84,7 +86,7 @@ def train_batches(
         streams = replace(streams, denoiser=Denoiser(first, mask, data.denoise, derive_seed(seed, "denoise")))
     made = streams.prefixes.direction[len(directions) : len(streams.sizes) - len(texts)]
     order = GlobalOrder(directions, streams.sizes, data, seed, made)
-    packed = _PackedBatches(order, streams, rows, (host, hosts))
+    packed = _PackedBatches(order, streams, rows, shard)
     return prefetch(packed, _READY_BATCHES)
 
 
@@ -228,9 +230,9 @@ def _most_examples(rows: int, streams: Streams) -> int:
 class _PackedBatches(grain.IterDataset):
     """Packs the global order into batches."""
 
-    def __init__(self, order: GlobalOrder, streams: Streams, rows: int, share: tuple[int, int]):
+    def __init__(self, order: GlobalOrder, streams: Streams, rows: int, shard: HostShard):
         super().__init__()
-        self._arguments = (order, streams, rows, share)
+        self._arguments = (order, streams, rows, shard)
 
     def __iter__(self) -> "_PackedIterator":
         return _PackedIterator(*self._arguments)
@@ -253,11 +255,10 @@ class _PackedIterator(grain.DatasetIterator):
     is therefore these two, and the number of batches of the block that were given out.
     """
 
-    def __init__(self, order: GlobalOrder, streams: Streams, rows: int, share: tuple[int, int]):
+    def __init__(self, order: GlobalOrder, streams: Streams, rows: int, shard: HostShard):
         super().__init__()
         self._order, self._streams, self._rows = order, streams, rows
-        self._host, hosts = share
-        self._host_rows = rows // hosts
+        self._host, self._host_rows = shard.host, rows // shard.hosts
         self._block: _Block | None = None
         self._began = 0
         self._guess = 4 * _block_rows(rows)  # examples that fill a block: only an estimate of how many to look up

@@ -189,16 +189,33 @@ def load_stats(directory: os.PathLike[str] | str) -> Stats:
         raise UserError(f"{path} is damaged or of another version; delete {directory} to prepare it again") from None
 
 
+@dataclass(frozen=True)
+class StoreOrigin:
+    """The origin of a store, which its statistics tell.
+
+    Args:
+      digests: result of `digests` for the inputs of the store.
+      rejected: pairs that the cleaning rejected, by direction and reason.
+      corpora: origin of the text, one entry a corpus.
+      test_sets: use of named test sets, one entry a file.
+    """
+
+    digests: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[Direction, Mapping[Reason, int]] = field(default_factory=dict)
+    corpora: Sequence[dict[str, Any]] = ()
+    test_sets: Sequence[dict[str, Any]] = ()
+
+
+_UNKNOWN = StoreOrigin()
+
+
 def prepare(
     pairs: Mapping[Direction, Mapping[Split, Iterable[MarkedPair]]],
     vocabularies: Vocabularies,
     directory: os.PathLike[str] | str,
-    *,
-    digests: Mapping[str, str],
     lengths: RowLengths,
-    rejected: Mapping[Direction, Mapping[Reason, int]] | None = None,
-    corpora: Iterable[Mapping[str, Any]] = (),
-    test_sets: Iterable[Mapping[str, Any]] = (),
+    origin: StoreOrigin = _UNKNOWN,
+    *,
     shard_pairs: int = _SHARD_PAIRS,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> Stats:
@@ -210,11 +227,8 @@ def prepare(
       pairs: (source, target, control symbols of the source ...) by direction and split.
       vocabularies: vocabularies of the run, for ids and tags.
       directory: RUN/data.
-      digests: result of `digests` for these inputs.
       lengths: S and T of the packed rows.
-      rejected: pairs that the cleaning rejected, by direction and reason.
-      corpora: origin of the text, one entry a corpus.
-      test_sets: use of named test sets, one entry a file.
+      origin: the text that the pairs come from, for the statistics.
       shard_pairs: most pairs in one shard.
       progress: called with the number of pairs done since the last call.
 
@@ -226,11 +240,11 @@ def prepare(
     writer = _Writer(root, vocabularies, lengths, shard_pairs, progress)
     try:
         directions = {
-            str(direction): writer.direction(direction, splits, (rejected or {}).get(direction, {}))
+            str(direction): writer.direction(direction, splits, origin.rejected.get(direction, {}))
             for direction, splits in pairs.items()
         }
-        origins, named = [dict(corpus) for corpus in corpora], [dict(one) for one in test_sets]
-        stats = Stats(dict(digests), lengths, directions, origins, test_sets=named)
+        corpora, test_sets = map(list, (origin.corpora, origin.test_sets))
+        stats = Stats(dict(origin.digests), lengths, directions, corpora, test_sets=test_sets)
         with atomic_write(root / _STATS) as temporary:
             temporary.write_bytes(_STATS_TYPE.dump_json(stats, indent=2))
     except BaseException:

@@ -164,7 +164,7 @@ def _train(
                 recipe.data,
                 rows,
                 recipe.seed,
-                *host_shard(batch_sharding(recipe, mesh), rows),
+                host_shard(batch_sharding(recipe, mesh), rows),
                 vocabularies=vocabularies,
             )
         ) as batches,

@@ -16,7 +16,7 @@ from nmt.corpora.opening import named_corpora
 from nmt.data.coverage import changed_line, measure_coverage, write_coverage
 from nmt.data.marks import Marks
 from nmt.data.mixture import denoising_directions
-from nmt.data.store import RowLengths, Stats, digests, is_prepared, load_stats, prepare
+from nmt.data.store import RowLengths, Stats, StoreOrigin, digests, is_prepared, load_stats, prepare
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import SHARED, SOURCE, TARGET, Vocabularies
 from nmt.errors import UserError
@@ -193,11 +193,13 @@ class RunPreparation:
                 {direction: self._marks.mark_pairs(direction, splits) for direction, splits in corpus.pairs.items()},
                 vocabularies,
                 self.store,
-                digests=inputs,
-                lengths=lengths,
-                rejected=corpus.rejections,
-                corpora=[asdict(source) for source in corpus.provenance],
-                test_sets=[one._asdict() for one in corpus.test_sets],
+                lengths,
+                StoreOrigin(
+                    digests=inputs,
+                    rejected=corpus.rejections,
+                    corpora=[asdict(source) for source in corpus.provenance],
+                    test_sets=[one._asdict() for one in corpus.test_sets],
+                ),
             )
         pairs = sum(direction.splits["train"].pairs for direction in stats.directions.values())
         tokens = sum(direction.splits["train"].target_tokens for direction in stats.directions.values())

@@ -107,11 +107,21 @@ class Hosts:
 ALONE = Hosts()
 
 
-def host_shard(batches: NamedSharding, rows: int) -> tuple[int, int]:
-    """Return the rows of a batch that this host feeds: (h, H) stands for rows h * B / H to (h + 1) * B / H.
+class HostShard(NamedTuple):
+    """The rows of a batch that a host feeds: of H hosts, host h has rows h * B / H to (h + 1) * B / H."""
+
+    host: int = 0
+    hosts: int = 1
+
+
+ALL_ROWS = HostShard()
+
+
+def host_shard(batches: NamedSharding, rows: int) -> HostShard:
+    """Return the rows of a batch that this host feeds.
 
     Hosts along other axes than those of the batch feed the same rows. A host whose devices hold scattered rows feeds
-    all of them, (0, 1).
+    all of them.
 
     Args:
       batches: placement of an array of rows [B, ...].
@@ -121,7 +131,7 @@ def host_shard(batches: NamedSharding, rows: int) -> tuple[int, int]:
     first, size = min(start for start, _, _ in held), len({row for one in held for row in range(*one)})
     last = max(stop for _, stop, _ in held)
     whole = last - first == size and rows % size == 0 and first % size == 0
-    return (first // size, rows // size) if whole else (0, 1)
+    return HostShard(first // size, rows // size) if whole else ALL_ROWS
 
 
 class Vote:

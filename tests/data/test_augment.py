@@ -12,6 +12,7 @@ from nmt.data.store import RowLengths, prepare
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import Vocabularies
 from nmt.languages import Direction
+from nmt.sharding.hosts import HostShard
 
 DE_EN = Direction("de", "en")
 SYLLABLES = ["light", "house", "keep", "er", "wan", "der", "to", "ward", "an", "oth", "sing", "ing", "qui", "et", "har"]
@@ -95,12 +96,12 @@ def test_what_would_not_fit_stays_as_it_is(vocabulary):
 
 def test_an_augmented_stream_resumes_and_is_shared_exactly(vocabulary, tmp_path):
     both = Vocabularies.shared(vocabulary)
-    prepare({DE_EN: {"train": [(t, t) for t in TEXTS]}}, both, tmp_path, digests={}, lengths=RowLengths(64, 64))
+    prepare({DE_EN: {"train": [(t, t) for t in TEXTS]}}, both, tmp_path, lengths=RowLengths(64, 64))
     augment = AugmentConfig(subword=0.2, upper=0.1, drop=0.1)
     data = DataConfig(corpora=("x",), directions=("de-en",), augment=augment)
 
     def batches(count, state=None, host=0, hosts=1):
-        iterator = train_batches(tmp_path, [DE_EN], data, 16, 1, host, hosts, both)
+        iterator = train_batches(tmp_path, [DE_EN], data, 16, 1, HostShard(host, hosts), both)
         if state:
             iterator.set_state(state)
         found = [next(iterator) for _ in range(count)]

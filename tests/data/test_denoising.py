@@ -29,6 +29,7 @@ from nmt.data.pipeline import dev_batches, enter_stage, train_batches
 from nmt.errors import UserError
 from nmt.languages import Direction, parse_stream
 from nmt.recipes.stages import recipe_languages
+from nmt.sharding.hosts import HostShard
 
 ES_ES = Direction("es", "es")
 MASK, MARK = 7, 9
@@ -315,7 +316,7 @@ def stream(made, host=0, hosts=1, **changes):
     recipe, preparation, *_ = made
     data = recipe.data.model_copy(update=changes)
     both = preparation.vocabularies()
-    return train_batches(preparation.store, [ES_EN, EN_ES], data, 64, 1, host, hosts, both)
+    return train_batches(preparation.store, [ES_EN, EN_ES], data, 64, 1, HostShard(host, hosts), both)
 
 
 def test_sources_are_masked_and_targets_are_whole(made):

@@ -22,6 +22,7 @@ from nmt.data.store import RowLengths, load_stats, prepare
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
 from nmt.languages import Direction
+from nmt.sharding.hosts import HostShard
 
 DIRECTIONS = [Direction(*name.split("-")) for name in ("de-en", "en-de", "es-en", "en-es")]
 TAGS = {"de": 4, "en": 5, "es": 6}
@@ -67,7 +68,7 @@ def store(tmp_path_factory):
         }
         for direction in DIRECTIONS
     }
-    prepare(pairs, Vocabularies.shared(Numbers()), directory, digests={}, lengths=RowLengths(64, 64), shard_pairs=150)
+    prepare(pairs, Vocabularies.shared(Numbers()), directory, lengths=RowLengths(64, 64), shard_pairs=150)
     return directory
 
 
@@ -185,7 +186,7 @@ def test_rows_are_well_filled(tmp_path):
     rng = np.random.default_rng(1)
     sides = [[" ".join(["50"] * n) for n in np.clip(rng.poisson(15, 2000), 3, 60)] for _ in range(2)]
     pairs = {DIRECTIONS[0]: {"train": list(zip(*sides, strict=True))}}
-    prepare(pairs, Vocabularies.shared(Numbers()), tmp_path, digests={}, lengths=RowLengths(64, 64))
+    prepare(pairs, Vocabularies.shared(Numbers()), tmp_path, lengths=RowLengths(64, 64))
     iterator = train_batches(tmp_path, DIRECTIONS[:1], DATA, rows=16, seed=1)
     batches = take(iterator, 32)
     iterator.close()
@@ -293,7 +294,7 @@ def test_hosts_rows_are_the_rows_of_one_host_and_may_change_in_the_middle(store)
     whole.close()
     done = 0
     for hosts, steps in ((8, 5), (1, 6), (4, 9), (2, 7), (8, 5)):
-        parts = [train_batches(store, DIRECTIONS, DATA, 24, 1, host, hosts) for host in range(hosts)]
+        parts = [train_batches(store, DIRECTIONS, DATA, 24, 1, HostShard(host, hosts)) for host in range(hosts)]
         for part in parts:
             part.set_state(state)
         for _ in range(steps):
@@ -309,7 +310,7 @@ def test_hosts_rows_are_the_rows_of_one_host_and_may_change_in_the_middle(store)
 
 def test_rows_that_hosts_cannot_share(store):
     with pytest.raises(UserError, match="a batch of 24 rows cannot be shared by 5 hosts"):
-        train_batches(store, DIRECTIONS, DATA, 24, 1, 0, 5)
+        train_batches(store, DIRECTIONS, DATA, 24, 1, HostShard(0, 5))
 
 
 def chi_square(counts, shares):
@@ -339,7 +340,7 @@ def test_every_host_sees_the_mixture(store, hosts):
     norm = sum(size**0.2 for size in TRAIN.values() if size)
     shares = np.array([size**0.2 / norm if size else 0 for size in TRAIN.values()])
     for host in range(hosts):
-        iterator = train_batches(store, DIRECTIONS, DATA, 64, 1, host, hosts)
+        iterator = train_batches(store, DIRECTIONS, DATA, 64, 1, HostShard(host, hosts))
         counts = np.zeros(4)
         for batch in take(iterator, 24):
             counts += np.bincount([pair[0] for pair in unpacked(batch, 64 // hosts)], minlength=4)
@@ -352,7 +353,7 @@ def test_a_million_draws_of_hosts_follow_the_formula(store):
     weights = np.array(list(TRAIN.values())) ** 0.2 * (np.array(list(TRAIN.values())) > 0)
     counts = np.zeros((2, 4))
     for host in range(2):
-        iterator = train_batches(store, DIRECTIONS, DATA, 1024, 1, host, 2)
+        iterator = train_batches(store, DIRECTIONS, DATA, 1024, 1, HostShard(host, 2))
         while counts[host].sum() < 1 << 19:
             batch = next(iterator)
             first = (batch.tgt_segment > 0) & (batch.tgt_position == 0)
@@ -524,7 +525,7 @@ def test_no_store(tmp_path):
 @pytest.mark.parametrize("damage", ["empty", "longer"])
 def test_a_damaged_shard_is_reported_by_the_iterator(tmp_path, damage):
     pairs = {DIRECTIONS[0]: {"train": [("50 51", "52")] * 40}}
-    prepare(pairs, Vocabularies.shared(Numbers()), tmp_path, digests={}, lengths=RowLengths(64, 64))
+    prepare(pairs, Vocabularies.shared(Numbers()), tmp_path, lengths=RowLengths(64, 64))
     folder = tmp_path / "train" / "de-en"
     if damage == "empty":
         (folder / "00000.tokens.npy").write_bytes(b"")

@@ -14,7 +14,7 @@ from nmt.config import VocabConfig
 from nmt.corpora.clean import Reason
 from nmt.data import records
 from nmt.data.records import ShardWriter, TokenPairs
-from nmt.data.store import RowLengths, digests, is_prepared, load_stats, open_pairs, prepare, read_text
+from nmt.data.store import RowLengths, StoreOrigin, digests, is_prepared, load_stats, open_pairs, prepare, read_text
 from nmt.data.vocab import learn
 from nmt.data.vocabularies import Vocabularies
 from nmt.errors import UserError
@@ -53,7 +53,7 @@ def tokens(store, split, direction):
 
 
 def prepare_some(store, pairs=None, vocabularies=None, **changes):
-    arguments = {"digests": {"corpus": "c"}, "lengths": LENGTHS, **changes}
+    arguments = {"lengths": LENGTHS, "origin": StoreOrigin({"corpus": "c"}), **changes}
     pairs = pairs or {DE_EN: {"train": [("10 11", "12")], "dev": [("13", "14")], "test": [("15", "16 17")]}}
     return prepare(pairs, vocabularies or NUMBERS, store, **arguments)
 
@@ -205,9 +205,7 @@ def test_prepared_tokens_are_those_of_the_vocabulary(tmp_path):
     learnt = [side for pair in pairs["train"] for side in pair] + ["The quick brown fox jumps over a lazy dog"]
     vocabulary = learn({"de": learnt}, ["de", "en"], VocabConfig(size=306), tmp_path / "vocab.model", seed=1)
     store = tmp_path / "data"
-    stats = prepare(
-        {DE_EN: pairs}, Vocabularies.shared(vocabulary), store, digests={}, lengths=RowLengths(64, 64), shard_pairs=20
-    )
+    stats = prepare({DE_EN: pairs}, Vocabularies.shared(vocabulary), store, lengths=RowLengths(64, 64), shard_pairs=20)
     for split in ("train", "dev"):
         sources, targets = (vocabulary.encode([pair[side] for pair in pairs[split]]) for side in (0, 1))
         assert tokens(store, split, DE_EN) == list(zip(sources, targets, strict=True))
@@ -224,7 +222,7 @@ def test_pairs_beyond_the_row_length_are_rejected_and_counted(tmp_path):
     fits, source_too_long, target_too_long = (text(10), text(9)), (text(11), text(1)), (text(1), text(10))
     pairs = {split: [source_too_long, fits, target_too_long] for split in ("train", "dev", "test")}
     stats = prepare_some(
-        tmp_path / "data", {EN_DE: pairs}, rejected={EN_DE: {Reason.TOO_SHORT: 7}}, corpora=[{"name": "x"}]
+        tmp_path / "data", {EN_DE: pairs}, origin=StoreOrigin({}, {EN_DE: {Reason.TOO_SHORT: 7}}, [{"name": "x"}])
     )
     counted = stats.directions["en-de"]
     assert counted.rejected == {"too_short": 7, "too_many_tokens": 4}
@@ -276,7 +274,7 @@ def test_changed_inputs_are_named(tmp_path):
     store, others = tmp_path / "data", Others()
     before = digests("corpus 1", "strict", NUMBERS, LENGTHS, [DE_EN])
     assert not is_prepared(store, before)
-    prepare_some(store, digests=before)
+    prepare_some(store, origin=StoreOrigin(before))
     assert is_prepared(store, before)
     for arguments, named in (
         (("corpus 2", "strict", NUMBERS, LENGTHS, [DE_EN]), "corpus"),

@@ -38,7 +38,7 @@ DENSE = toy.model_config(encoder_layers=1, decoder_layers=1, dropout=0.0, moe=No
 
 
 def stored(folder, pairs, vocabulary=None):
-    return prepare(pairs, Vocabularies.shared(vocabulary or Numbers()), folder, digests={}, lengths=RowLengths(64, 64))
+    return prepare(pairs, Vocabularies.shared(vocabulary or Numbers()), folder, lengths=RowLengths(64, 64))
 
 
 def test_a_batch_by_hand(tmp_path):
@@ -87,7 +87,7 @@ def test_a_store_without_the_tags_is_a_mistake(tmp_path):
 
     vocabularies = Vocabularies(Numbers(), Untagged())
     pairs = {DIRECTIONS[0]: {"train": [("50", "60")]}}
-    prepare(pairs, vocabularies, tmp_path / "data", digests={}, lengths=RowLengths(64, 64))
+    prepare(pairs, vocabularies, tmp_path / "data", lengths=RowLengths(64, 64))
     with pytest.raises(UserError, match=r"data was prepared without the tags that data\.tags=nllb needs"):
         train_batches(tmp_path / "data", DIRECTIONS[:1], NLLB, 8, 1)
 
@@ -209,7 +209,7 @@ def test_a_model_learns_to_obey_the_tag_that_the_decoder_begins_with(tmp_path):
         for language, shift in (("de", 0), ("en", 1))
     }
     vocabulary = Numbers()
-    prepare(pairs, Vocabularies.shared(vocabulary), tmp_path, digests={}, lengths=RowLengths(16, 16))
+    prepare(pairs, Vocabularies.shared(vocabulary), tmp_path, lengths=RowLengths(16, 16))
     data = NLLB.model_copy(update={"source_length": 16, "target_length": 16})
     graph, parameters = toy.weights(DENSE.model_copy(update={"width": 32, "hidden": 64}))
     optimizer = optax.adam(5e-3)

@@ -332,7 +332,7 @@ def test_sizes_that_cannot_be_are_named_by_their_key(size, message, tmp_path):
 
 def test_the_store_has_either_side_in_its_own_ids(vocabularies, tmp_path):
     pairs = TRAIN[DE_EN]
-    stats = prepare({DE_EN: {"train": pairs}}, vocabularies, tmp_path, digests={}, lengths=RowLengths(64, 64))
+    stats = prepare({DE_EN: {"train": pairs}}, vocabularies, tmp_path, lengths=RowLengths(64, 64))
     assert stats.directions["de-en"].tag == vocabularies.source.tag("en")
     stored = open_pairs(tmp_path, "train", DE_EN, load_stats(tmp_path)).__getitems__(range(len(pairs)))
     for pair, (source, target) in zip(stored, pairs, strict=True):
@@ -352,7 +352,7 @@ def test_one_large_vocabulary_is_enough_for_four_bytes(large, tmp_path):
     many = SimpleNamespace(**vars(numbers) | {"size": 65537})
     pair = ("65536", "9") if large == "source" else ("9", "65536")
     sides = Vocabularies(numbers, numbers)._replace(**{large: many})
-    prepare({DE_EN: {"train": [pair]}}, sides, tmp_path, digests={}, lengths=RowLengths(9, 9))
+    prepare({DE_EN: {"train": [pair]}}, sides, tmp_path, lengths=RowLengths(9, 9))
     (stored,) = open_pairs(tmp_path, "train", DE_EN, load_stats(tmp_path)).__getitems__([0])
     assert (stored.source.tolist(), stored.target.tolist()) == ([int(pair[0])], [int(pair[1])])
 

@@ -33,7 +33,7 @@ def store(tmp_path_factory):
 
     pairs = {d: {"train": [(text(), text()) for _ in range(300)], "dev": [(text(), text())] * 4} for d in DIRECTIONS}
     folder = tmp_path_factory.mktemp("store")
-    prepare(pairs, Vocabularies.shared(Numbers()), folder, digests={}, lengths=RowLengths(toy.LENGTH, toy.LENGTH))
+    prepare(pairs, Vocabularies.shared(Numbers()), folder, lengths=RowLengths(toy.LENGTH, toy.LENGTH))
     return folder
 
 
