@@ -166,7 +166,33 @@ def test_spellings_in_a_database(corpus: Callable[..., CorpusReader], tmp_path: 
 
 def test_spellings_in_columns(corpus: Callable[..., CorpusReader]) -> None:
     read = {"kind": "jsonl", "files": "*.jsonl"}
-    files = {"a.jsonl": '{"en": "1", "no": "en"}\n', "b.jsonl": '{"en": "2", "nb": "to"}\n'}
-    assert texts(corpus(read, files)) == [("1", {"nb": "en"}), ("2", {"nb": "to"})]
+    files = {"a.jsonl": '{"en": "one", "no": "ett hus"}\n', "b.jsonl": '{"en": "two", "nb": "to hus"}\n'}
+    assert texts(corpus(read, files)) == [("one", {"nb": "ett hus"}), ("two", {"nb": "to hus"})]
     with pytest.raises(UserError, match=r"`languages: \{no: null\}`"):
-        corpus(read, files | {"c.jsonl": '{"en": "1", "no": "en", "nb": "en"}\n'})
+        corpus(read, files | {"c.jsonl": '{"en": "one", "no": "ett hus", "nb": "ett hus"}\n'})
+
+
+# Counts of what is left out
+
+
+def test_messages_that_are_not_used_are_counted(corpus: Callable[..., CorpusReader]) -> None:
+    header = '#, fuzzy\nmsgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n\n'
+    fuzzy = '#, fuzzy\nmsgid "Two"\nmsgstr "Drei"\n\n'
+    content = f'{header}msgid "One"\nmsgstr "Eins"\n\n{fuzzy}msgid "Four"\nmsgstr ""\n'
+    opened = corpus({"kind": "gettext", "files": "{language}.po"}, {"de.po": content})
+    assert texts(opened) == [("One", {"de": "Eins"})]
+    assert opened.skipped == {
+        "fuzzy message, first at de.po": 1,
+        "message without translation, first at de.po: Four": 1,
+    }
+
+
+def test_texts_of_a_database_that_are_replaced_are_counted(corpus: Callable[..., CorpusReader], tmp_path: Path) -> None:
+    rows = [("en", "p", "1", "one"), ("de", "p", "1", "eins"), ("de", "p", "1", "einmal")]
+    query = "SELECT language, component, key, text FROM t"
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        database.execute("CREATE TABLE t (language, component, key, text)")
+        database.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", rows)
+    opened = corpus({"kind": "sqlite", "files": "a.db", "key_language": "en", "query": query}, {})
+    assert len(texts(opened)) == 1
+    assert opened.skipped == {"earlier text of the same language and key, first at de p 1": 1}

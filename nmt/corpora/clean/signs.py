@@ -1,8 +1,8 @@
 """Signs that a corpus is not the text that it is taken for, of which a person is warned.
 
 Text may have been tokenised, as by the scripts of Moses, or cut into the pieces of a vocabulary, as by subword-nmt
-(`kno@@ wn`) or SentencePiece (`▁known`); Chinese may be in the other of its two scripts. A vocabulary learns such marks
-as if they were text, and translations come out with them.
+(`kno@@ wn`) or SentencePiece (`▁known`); Chinese may be in the other of its two scripts; a line may be several columns.
+A vocabulary learns such marks as if they were text, and translations come out with them.
 """
 
 import re
@@ -16,8 +16,8 @@ from nmt.corpora.clean.scripts import writing
 _PIECES = re.compile(r"\S@@(?:\s|$)|\u2581")
 # Marks of Moses: split hyphens, escaped quotation marks, and full stops and commas with a space before them. Other
 # punctuation has a space there in French.
-_MARKS = (" .", " ,", "&apos;", "&quot;", "@-@")  # one of them is in what the search finds, which is slow
 _TOKENISED = re.compile(r"\s@-@\s|(?:^|\s)&(?:apos|quot);|\w [.,](?=\s|$)")
+_MARKS = (" .", " ,", "&apos;", "&quot;", "@-@")  # every text that it matches has one; looking for them is quick
 # Words with spaces between them in scripts that have none.
 _SEGMENTED = re.compile(r"(?:[\u3040-\u30ff\u3400-\u9fff]{1,4} ){3}[\u3040-\u30ff\u3400-\u9fff]")
 _FEWEST_SPACES = 3
@@ -32,10 +32,11 @@ class Sign(StrEnum):
     PIECES = "pieces"
     TOKENISED = "tokenised"
     CHINESE = "chinese_script"
+    COLUMNS = "columns"
 
 
 # Least share of the texts with a sign of which a person is warned: some of a normal corpus have a space before a comma.
-_LEAST = {Sign.PIECES: 0.01, Sign.TOKENISED: 0.2, Sign.CHINESE: 0.01}
+_LEAST = {Sign.PIECES: 0.01, Sign.TOKENISED: 0.2, Sign.CHINESE: 0.01, Sign.COLUMNS: 0.5}
 
 
 class SignCount(NamedTuple):
@@ -65,6 +66,8 @@ class SignCount(NamedTuple):
                 return "are cut into pieces"
             case Sign.TOKENISED:
                 return "are tokenised"
+            case Sign.COLUMNS:
+                return "have tabs"
             case Sign.CHINESE:
                 return f"are in {HAN_NAMES[_other(self.language)]} characters"
 
@@ -74,6 +77,8 @@ class SignCount(NamedTuple):
                 return "undo it: join `@@ `, or replace spaces by nothing and then `▁` by spaces"
             case Sign.TOKENISED:
                 return "the vocabulary needs no tokenisation: detokenise it, or take the corpus as it was before"
+            case Sign.COLUMNS:
+                return "if these are columns, such as of identifiers, read them with read.kind: tsv"
             case Sign.CHINESE:
                 return (
                     "they are rejected; if the corpus is in that script, say so under languages:, such as "
@@ -94,5 +99,7 @@ def find_signs(text: str, language: str) -> Iterator[Sign]:
     marked = any(mark in text for mark in _MARKS) and _TOKENISED.search(text)
     if marked or (script in _UNSPACED_HAN and text.count(" ") >= _FEWEST_SPACES and _SEGMENTED.search(text)):
         yield Sign.TOKENISED
+    if "\t" in text.strip():
+        yield Sign.COLUMNS
     if script in HAN_SCRIPTS and han_share(text, script) < _LEAST_HAN:
         yield Sign.CHINESE

@@ -59,6 +59,19 @@ def read_catalogue(content: bytes) -> list[Message]:
     return list(_portable(content))
 
 
+def count_fuzzy(content: bytes) -> int:
+    """Return how many messages of a .po file are fuzzy, its header aside, and so left out."""
+    if content[:4] in _MAGIC:
+        return 0
+    text = content.removeprefix(b"\xef\xbb\xbf").decode(_charset(content[:20_000]), "replace")
+    fuzzy = [block for block in _blocks(text) if _is_fuzzy(block)]
+    return sum(any(line.startswith("msgid") for line in block) and 'msgid ""' not in block for block in fuzzy)
+
+
+def _is_fuzzy(lines: list[str]) -> bool:
+    return any(line.startswith("#,") and "fuzzy" in line for line in lines)
+
+
 def _compiled(content: bytes) -> Iterator[Message]:
     order = _MAGIC[content[:4]]
     try:
@@ -127,7 +140,7 @@ def _blocks(text: str) -> Iterator[list[str]]:
 
 def _message(lines: list[str], charset: str) -> Message | None:
     """Return an entry's message; None: fuzzy, obsolete, or not one."""
-    if any(line.startswith("#,") and "fuzzy" in line for line in lines):
+    if _is_fuzzy(lines):
         return None
     parts: dict[tuple[str, int], str] = {}
     current: tuple[str, int] | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from nmt import languages
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read import Gettext
-from nmt.corpora.readers.catalogues import read_catalogue
+from nmt.corpora.readers.catalogues import count_fuzzy, read_catalogue
 from nmt.corpora.readers.reader import KeyPath, Row
 from nmt.corpora.readers.tables import Table, TableReader
 from nmt.corpora.readers.tree import Tree
@@ -31,6 +31,8 @@ class KeyedGettextReader(TableReader):
 
     def _parse(self, content: bytes, name: str) -> Table:
         table: Table = {}
+        for _ in range(count_fuzzy(content)):
+            self._skip("fuzzy message", name)
         for message in read_catalogue(content):
             for key, text in message.keyed():
                 if text and not text.isspace():
@@ -73,8 +75,13 @@ class GettextReader(TableReader):
 
     def _parse(self, content: bytes, name: str) -> Table:
         table: Table = {}
+        for _ in range(count_fuzzy(content)):
+            self._skip("fuzzy message", name)
         for message in read_catalogue(content):
-            for text, translation in message.pairs():
+            pairs = list(message.pairs())
+            if not pairs:
+                self._skip("message without translation", f"{name}: {message.singular}")
+            for text, translation in pairs:
                 key: KeyPath = (message.context, self._shown(self._context.sub("", text)))
                 table.setdefault(key, self._shown(translation))
         self._check_text(name, [text for _, text in table])

@@ -92,10 +92,13 @@ class SqliteReader(CorpusReader):
             "ORDER BY component, key, language"
         )
         for (component, key), rows in itertools.groupby(self._select(query, tuple(codes)), lambda row: row[1:3]):
-            texts = {}
+            texts: dict[str, str] = {}
             for code, _, _, text in rows:
                 if isinstance(text, str | int | float):
-                    texts[self._language_of[str(code)]] = str(text)
+                    language = self._language_of[str(code)]
+                    if language in texts:
+                        self._skip("earlier text of the same language and key", f"{code} {component} {key}")
+                    texts[language] = str(text)
                 else:
                     self._skip("text that is NULL or a BLOB", f"{code} {component} {key}")
             if (text := texts.pop(self.key_language, None)) is not None:
