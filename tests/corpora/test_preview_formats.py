@@ -13,6 +13,7 @@ from nmt.cli import data as command
 
 FORMATS = Path(__file__).parent / "formats"
 PAIR = "  Die rote Tür des Hauses ist offen\n  The red door of the house is open\n"
+TEXT = "  Die rote Tür des Hauses ist offen\n"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FORMATS.glob("*.yaml")))
@@ -22,11 +23,12 @@ def test_preview_shows_the_pair(
     declaration = (FORMATS / f"{name}.yaml").read_text().replace(f"folder: {name}", f"folder: {FORMATS / name}")
     (tmp_path / f"{name}.yaml").write_text(declaration)
     monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "argv", ["nmt-data", "preview", str(tmp_path / f"{name}.yaml"), "--pair", "de-en"])
+    pair, shown = ("de-de", TEXT) if "monolingual: true" in declaration else ("de-en", PAIR)
+    monkeypatch.setattr(sys, "argv", ["nmt-data", "preview", str(tmp_path / f"{name}.yaml"), "--pair", pair])
     with pytest.raises(SystemExit) as ended:
         command.main()
     output = capsys.readouterr()
-    assert (ended.value.code or 0, output.out.strip("\n")) == (0, f"de-en\n{PAIR}".strip("\n"))
+    assert (ended.value.code or 0, output.out.strip("\n")) == (0, f"{pair}\n{shown}".strip("\n"))
     assert not re.search(r"damaged|unknown", output.err)
 
 
