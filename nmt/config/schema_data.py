@@ -145,7 +145,7 @@ class VocabConfig(Section):
     )
     model_type: Literal["unigram", "bpe"] = Field("unigram", description="SentencePiece model type.")
     character_coverage: float = Field(
-        0.9999, gt=0.9, le=1.0, description="Share of characters that get a piece of their own; bytes cover the rest."
+        0.9999, ge=0.98, le=1.0, description="Share of characters that get a piece of their own; bytes cover the rest."
     )
     temperature: float = Field(
         5.0, gt=0.0, description="Sampling temperature over languages of the text it is learnt from."
