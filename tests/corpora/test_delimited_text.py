@@ -120,6 +120,7 @@ def test_the_line_by_which_excel_names_the_delimiter(corpus: Any) -> None:
         (CSV, "de;en\nEins;one\n", r'its columns are de;en; its lines have no comma: say under read: delimiter: ";"'),
         (TSV | {"header": True}, "de,en\n", r'no tab: say under read: kind: csv and delimiter: ","'),
         (TSV | NUMBERS, "Eins;one\n", r'no tab: say under read: kind: csv and delimiter: ";"'),
+        (CSV, "id,translation\na,\"{'de': 'Eins'}\"\n", r"if cells of translation are mappings, .* JSON lines"),
         (CSV, "Das ist ein Haus.,This is a house.\n", r"if the first line is text, say under read: header: false"),
         (CSV | {"columns": {"de": "text", "en": "en"}}, "text,text,en\n", r"columns 0 and 1 are called text; give"),
         (CSV | {"delimiter": '"'}, "", r"read: delimiter: '\"' cannot stand between cells"),
@@ -270,7 +271,7 @@ def test_columns_of_a_direction_go_by_their_names(names: str, row: str, corpus: 
     ],
 )
 def test_names_that_do_not_tell_the_sides(names: str, message: str, corpus: Any) -> None:
-    row = "\t".join("x" for _ in names.split("\t"))
+    row = "\t".join("Haus" for _ in names.split("\t"))
     read = {"kind": "tsv", "files": "{source}-{target}.tsv", "header": True}
     with pytest.raises(UserError, match=message):
         texts(corpus(read, {"de-en.tsv": f"{names}\n{row}\n"}))

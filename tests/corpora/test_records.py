@@ -390,7 +390,9 @@ def test_joins_that_cannot_be_made(read: Any, message: str, corpus: Any) -> None
 # Columns that are named like languages
 
 
-@pytest.mark.parametrize("values", [[7, 8], ["7", "8"], ["doc-1", "doc-2"], [True, False], ["https://a.b/c"] * 2])
+@pytest.mark.parametrize(
+    "values", [[7, 8], ["7", "8"], ["doc-1", "doc-2"], [True, False], ["a", "b"], ["https://a.b/c"] * 2]
+)
 @pytest.mark.parametrize("name", ["id", "ID", "no", "is", "or"])
 def test_a_column_is_of_a_language_only_if_it_has_text(name: str, values: list[Any], corpus: Any) -> None:
     rows = [{name: value, **row} for value, row in zip(values, ROWS, strict=True)]
@@ -400,12 +402,23 @@ def test_a_column_is_of_a_language_only_if_it_has_text(name: str, values: list[A
     assert source.skipped == {f"column that is named like a language and has no text, first at x.jsonl: {name}": 1}
 
 
-@pytest.mark.parametrize("values", [["satu", "dua"], ["angka satu", "angka dua"], [None, "dua"], ["", "一"]])
+@pytest.mark.parametrize(
+    "values", [["satu", "dua"], ["a", "dua"], ["angka satu", "angka dua"], [None, "dua"], ["", "一"]]
+)
 def test_a_column_of_text_is_of_the_language_of_its_name(values: list[Any], corpus: Any) -> None:
     rows = [{"id": value, **row} for value, row in zip(values, ROWS, strict=True)]
     with corpus(JSONL, {"x.jsonl": lines(rows)}) as source:
         assert source.languages == ["de", "en", "id"]
         assert source.skipped == {}
+
+
+def test_single_words_beside_sentences_are_identifiers(corpus: Any) -> None:
+    rows = [{"id": key, "de": "Ein ganzer Satz", "en": "a whole sentence"} for key in ("abcd", "efgh", "ijkl")]
+    with corpus(JSONL, {"x.jsonl": lines(rows)}) as source:
+        assert source.languages == ["de", "en"]
+    nested = [{"id": "ini sebuah kalimat", "translation": row} for row in ROWS]
+    with corpus(JSONL, {"x.jsonl": lines(nested)}) as source:
+        assert source.languages == ["de", "en"]
 
 
 def test_a_declared_column_is_of_its_language_whatever_it_has(corpus: Any) -> None:
@@ -428,7 +441,7 @@ def test_codes_of_languages_are_no_text(corpus: Any) -> None:
 
 
 def test_two_columns_of_one_language_are_an_error(corpus: Any) -> None:
-    rows = [{"title.en": "t", "text.en": "one", "text.de": "Eins"}]
+    rows = [{"title.en": "title", "text.en": "one", "text.de": "Eins"}]
     with pytest.raises(UserError, match=r"x.jsonl has 2 columns of en: title.en and text.en; say under read: which"):
         corpus(JSONL, {"x.jsonl": lines(rows)})
     with pytest.raises(

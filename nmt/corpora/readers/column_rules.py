@@ -46,10 +46,18 @@ def is_column_of_text(name: str, values: Iterable[Any], names: Iterable[str]) ->
     return not given or 2 * sum(isinstance(value, str) and is_text(value) for value in given) >= len(given)
 
 
+def are_identifiers(values: Sequence[Any], others: Sequence[Sequence[Any]]) -> bool:
+    """Return whether values are single words of ASCII while most of those of the other columns are several words."""
+    words = [len(value.split()) > 1 for column in others for value in column if isinstance(value, str) and value]
+    given = [value for value in values if isinstance(value, str) and value]
+    single = bool(given) and all(value.isascii() and len(value.split()) == 1 for value in given)
+    return single and bool(words) and 2 * sum(words) > len(words)
+
+
 def is_text(value: str) -> bool:
     """Return whether a value is text rather than a number, an identifier, a path, a flag or the code of a language."""
     value = value.strip()
-    if not any(character.isalpha() for character in value):
+    if not any(character.isalpha() for character in value) or (len(value) == 1 and value.isascii()):
         return False
     if len(value.split()) > 1:
         return True

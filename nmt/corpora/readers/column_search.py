@@ -9,7 +9,7 @@ from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read_columns import Columns
 from nmt.corpora.readers.cells import Column, Record, read_cell, shown_column
-from nmt.corpora.readers.column_rules import SIDE_NAMES, SIDES, Side, is_column_of_text, match_heading
+from nmt.corpora.readers.column_rules import SIDE_NAMES, SIDES, Side, are_identifiers, is_column_of_text, match_heading
 from nmt.corpora.readers.files import canonical_code
 from nmt.corpora.readers.variable_languages import find_variable, unfolded_name
 from nmt.errors import UserError
@@ -41,6 +41,10 @@ class FirstRecords:
         return found
 
 
+def _last_part(column: Column) -> str:
+    return shown_column(column).rpartition(".")[2].strip()
+
+
 class ColumnSearch:
     """The search for columns in the files of one corpus.
 
@@ -67,20 +71,34 @@ class ColumnSearch:
         Raises:
           UserError: two have one name, such as title.de and text.de.
         """
+        values = {column: first.values(column) for column in self._candidates(first)}
+        texts = {
+            column: found
+            for column, found in values.items()
+            if is_column_of_text(_last_part(column), found, first.names)
+        }
         named: dict[str, list[Column]] = defaultdict(list)
-        for column, full in zip(first.columns, first.names, strict=True):
-            code = full.rpartition(".")[2].strip()
-            known = code in self._spec.languages or canonical_code(code)
-            if not known or full in (self._read.component, self._read.id):
-                continue
-            if is_column_of_text(code, first.values(column), first.names):
-                named[code].append(column)
+        for column in values:
+            others = [found for other, found in texts.items() if other != column]
+            if column in texts and not are_identifiers(texts[column], others):
+                named[_last_part(column)].append(column)
             else:
-                self._leave_out(f"{name}: {full}")
+                self._leave_out(f"{name}: {shown_column(column)}")
         for code, columns in named.items():
             if len(columns) > 1:
                 self._refuse_both(name, f"columns of {code}", columns, f"{code}: {shown_column(columns[0])}")
         return {code: columns[0] for code, columns in named.items()}
+
+    def _candidates(self, first: FirstRecords) -> list[Column]:
+        """Return the columns that are named like languages; where a translation has several within, only these."""
+        found: list[Column] = [
+            column
+            for column in first.columns
+            if (_last_part(column) in self._spec.languages or canonical_code(_last_part(column)))
+            and shown_column(column) not in (self._read.component, self._read.id)
+        ]
+        within: list[Column] = [column for column in found if isinstance(column, tuple) and len(column) > 1]
+        return within if len(within) > 1 else found
 
     def find_sides(self, found: MatchedPath, first: FirstRecords, *, by_order: bool) -> dict[Side, Column] | None:
         """Return the columns of both sides of a file of one direction; None: it has none.

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from nmt.corpora.declare.patterns import MatchedPath
 from nmt.corpora.declare.spec import CorpusSpec
 from nmt.corpora.declare.spec_read_columns import Csv, Tsv
-from nmt.corpora.readers.cells import Column, NamedCells, Record
+from nmt.corpora.readers.cells import NESTED, Column, NamedCells, Record
 from nmt.corpora.readers.column_rules import TEXT_AS_NAMES, reads_as_text
 from nmt.corpora.readers.column_search import FirstRecords
 from nmt.corpora.readers.columns import LOOKED_AT, ColumnsReader
@@ -125,6 +125,8 @@ class DelimitedReader(ColumnsReader):
         other = next((one for one in _DELIMITERS if one != self.delimiter and len(names) == 1 and one in line), "")
         if other:
             return f"its lines have no {_DELIMITERS.get(self.delimiter, self.delimiter)[2:]}: {self._advise(other)}"
+        if nested := [name for name in names if name in NESTED]:
+            return f"if cells of {nested[0]} are mappings, as datasets writes them: write JSON lines or Parquet instead"
         if self._header and any(map(reads_as_text, names)):
             return "if the first line is text, say under read: header: false"
         return ""
