@@ -100,7 +100,9 @@ class TatoebaReader(FilesReader):
                     yield Row(language, str(one.number), key, one.text.decode("utf-8"), {})
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
-        used = sorted(language for language in {self.key_language, *wanted} if language in self.languages)
+        key_language = self.key_language
+        there = {key_language, *wanted} & {*self.languages}
+        used = sorted(there, key=lambda language: (language != key_language, language))
         with contextlib.closing(SentenceIndex()) as index:
             self._fill(index, {language: place for place, language in enumerate(used)})
             for found in self._links:
@@ -108,13 +110,11 @@ class TatoebaReader(FilesReader):
             for kind, count in zip((ABSENT, SAME_LANGUAGE), index.left_out(), strict=True):
                 self._skip(kind, "", count)
             for link in index.pairs():
-                sides = sorted(
-                    zip((used[place] for place in link.languages), link.numbers, link.texts, strict=True),
-                    key=lambda side: (side[0] != self.key_language, side[0]),
-                )
-                (language, number, text), (other, translated, translation) = sides
+                one = 0 if link.languages[0] < link.languages[1] else 1
+                number, translated = link.numbers[one], link.numbers[1 - one]
+                translations = {used[link.languages[1 - one]]: link.texts[1 - one]}
                 key = f"{number:012d}", f"{translated:012d}"
-                yield Row(language, str(number), key, text, {other: translation})
+                yield Row(used[link.languages[one]], str(number), key, link.texts[one], translations)
 
     def _fill(self, index: SentenceIndex, used: Mapping[str, int]) -> None:
         """Add the sentences of some languages, which have numbers, to an index."""
