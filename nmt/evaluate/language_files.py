@@ -43,6 +43,11 @@ class LanguageFile:
     def __str__(self) -> str:
         return str(self.path)
 
+    @functools.cached_property
+    def size(self) -> int:
+        """The bytes of the file; asked for once, since a file is a side of many directions."""
+        return int(self.path.stat().length)
+
     def texts(self) -> Sequence[str]:
         """Return the sentences. Raises UserError: the file cannot be read, or has a blank sentence."""
         return self.kept.texts(self.path)
@@ -93,7 +98,7 @@ class AlignedFiles:
 
     def is_empty(self) -> bool:
         """Return whether a file is empty."""
-        return any(one.path.stat().length == 0 for one in (self.source, *self.references))
+        return any(one.size == 0 for one in (self.source, *self.references))
 
     def check(self) -> None:
         """Check that the files have as many sentences each. Raises UserError: they do not, or cannot be read."""

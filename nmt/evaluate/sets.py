@@ -51,10 +51,16 @@ class EvaluationSet:
     def source(self, direction: Direction) -> PairSource:
         """Return where the pairs of a direction lie. Raises UserError: no such direction here."""
         if direction not in self.files:
-            known = ", ".join(map(str, self.files))
-            near = did_you_mean(str(direction), map(str, self.files))
-            raise UserError(f"no test set for {direction} in {self.origin}{near} (there are: {known})")
+            alike = [str(one) for one in self.files if direction.source == one.source or direction.target == one.target]
+            near = did_you_mean(str(direction), alike or map(str, [*self.files][:_SHOWN]))
+            raise UserError(f"no test set for {direction} in {self.origin}{near} (there are: {self.shown})")
         return self.files[direction]
+
+    @property
+    def shown(self) -> str:
+        """The directions, for messages; of many the first ones."""
+        more = f" and {len(self.files) - _SHOWN:,} more" if len(self.files) > _SHOWN else ""
+        return ", ".join(map(str, [*self.files][:_SHOWN])) + more
 
     def read(self, direction: Direction) -> list[Pair]:
         """Return the pairs of a direction.
@@ -181,21 +187,22 @@ def select(chosen: EvaluationSet, recipe: Recipe, wanted: Sequence[str] | None) 
     """
     known = {code for text in recipe.data.directions for code in parse_direction(text)}
     if wanted is not None and not wanted:
-        raise UserError(f"no direction is given (in {chosen.origin} there are: {', '.join(map(str, chosen.files))})")
-    possible = _possible(chosen, recipe, known)
+        raise UserError(f"no direction is given (in {chosen.origin} there are: {chosen.shown})")
     if wanted is None:
+        possible = _possible(chosen, recipe, known)
         for direction in possible.directions:
             if not isinstance(chosen.files[direction], PairFile):  # a file a direction is read when its turn comes
                 chosen.files[direction].check()
         return possible
-    directions = [one for text in wanted for one in _expand(text, chosen, possible, known)]
+    directions = [one for text in wanted for one in _expand(text, chosen, recipe, known)]
     return Selection(list(dict.fromkeys(directions)), {})
 
 
-def _expand(text: str, chosen: EvaluationSet, possible: Selection, known: set[str]) -> list[Direction]:
+def _expand(text: str, chosen: EvaluationSet, recipe: Recipe, known: set[str]) -> list[Direction]:
     """Return the directions that a person wrote so, checked."""
     pattern = "*-*" if text == _ALL else text
     if is_pattern(pattern):
+        possible = _possible(chosen, recipe, known)
         found = [direction for direction in possible.directions if fits_pattern(pattern, direction)]
         if not found:
             raise UserError(f"no direction of {chosen.origin} that the model can translate is {text}")
@@ -214,16 +221,25 @@ def _possible(chosen: EvaluationSet, recipe: Recipe, known: set[str]) -> Selecti
     expected = [parse_direction(text) for text in recipe.data.directions] if chosen.name in STORED else []
     left_out = {str(direction): "it has no test set" for direction in expected if direction not in chosen.files}
     directions = []
+    unknown = {one: codes for one in chosen.files if (codes := [code for code in one if code not in known])}
+    left_out |= _name_unknown(unknown)
     for direction in ordered_directions(chosen, recipe):
-        if unknown := [code for code in direction if code not in known]:
-            left_out[str(direction)] = f"the model does not know {' and '.join(unknown)}"
-        elif chosen.files[direction].is_empty():
+        if direction in unknown:
+            continue
+        if chosen.files[direction].is_empty():
             left_out[str(direction)] = _EMPTY
         else:
             directions.append(direction)
     if not directions:
         raise _nothing_left(chosen, left_out)
     return Selection(directions, left_out)
+
+
+def _name_unknown(unknown: Mapping[Direction, Sequence[str]]) -> dict[str, str]:
+    """Return why directions are left out whose languages the model does not know; of many the languages are named."""
+    if len(unknown) <= _SHOWN:
+        return {str(one): f"the model does not know {' and '.join(codes)}" for one, codes in unknown.items()}
+    return dict.fromkeys(sorted({code for codes in unknown.values() for code in codes}), "the model does not know it")
 
 
 def _nothing_left(chosen: EvaluationSet, left_out: Mapping[str, str]) -> UserError:

@@ -126,6 +126,10 @@ def test_two_hundred_languages_are_read_once_each_in_bounded_memory(tmp_path, mo
     found = opened(tmp_path)
     chosen = select(found, recipe, None).directions
     assert len(chosen) == 200 * 199
+    small = Recipe(name="x", data=DataConfig(corpora=("x",), directions=("de-en",)))
+    selection = select(found, small, None)
+    assert list(map(str, selection.directions)) == ["de-en", "en-de"]
+    assert selection.left_out == dict.fromkeys(sorted({*codes} - {"de", "en"}), "the model does not know it")
     assert time.monotonic() - began < 60
     for direction in chosen[:2000]:
         assert len(found.read(direction)) == 5
