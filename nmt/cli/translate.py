@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple
 
 import typer
@@ -189,16 +189,15 @@ def _translate(
     progress: Callable[[int], None] | None = None,
     chunk_lines: int | None = None,
 ) -> "StreamReport":
+    from nmt.corpora.clean.signs import SignCounter
     from nmt.decode.stream import CHUNK_LINES, translate_stream
+    from nmt.languages import get
 
-    def write(output: bytes) -> None:
-        writer.write(output)
-        writer.flush()
+    signs = SignCounter("the source")
 
-    return translate_stream(
-        lines,
-        write,
-        lambda texts, told: translator.translate_scored(
+    def translate(texts: Sequence[str], told: Callable[[int], None] | None) -> "list[Translation]":
+        signs.add(texts, get(request.source).code)
+        return translator.translate_scored(
             texts,
             request.source,
             request.target,
@@ -206,11 +205,23 @@ def _translate(
             length_penalty=request.length_penalty,
             domain=request.domain,
             progress=told,
-        ),
+        )
+
+    def write(output: bytes) -> None:
+        writer.write(output)
+        writer.flush()
+
+    report = translate_stream(
+        lines,
+        write,
+        translate,
         _scored_line if request.scores else _plain_line,
         chunk_lines=chunk_lines or CHUNK_LINES,
         progress=progress,
     )
+    for finding in signs.warnings():
+        _note(f"{finding}; a model that did not learn from such text translates it badly")
+    return report
 
 
 def _plain_line(translation: "Translation") -> str:

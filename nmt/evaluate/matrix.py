@@ -15,13 +15,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from etils import epath
 
 from nmt.config.schema import Recipe
+from nmt.corpora.clean.signs import SignCounter
 from nmt.data.store import load_stats
 from nmt.errors import UserError
 from nmt.evaluate.forms import ScoringForm
@@ -101,6 +102,8 @@ def evaluate(
     for direction in selection.directions:
         results[direction] = job.result(direction, force, progress)
         progress.say(_summary(results[direction]))
+    for finding in job.signs.warnings():
+        progress.warn(f"{finding}; scores are those of such text")
     job.write_matrix(results, selection.left_out)
     return job.matrix(results.values(), selection.left_out)
 
@@ -116,6 +119,7 @@ class _Job:
     decode: dict[str, Any]
     form: ScoringForm
     training_pairs: dict[Direction, int]
+    signs: SignCounter = field(default_factory=lambda: SignCounter("the test set"))
 
     @classmethod
     def prepare(
@@ -137,6 +141,7 @@ class _Job:
         if not force and (stored := self._stored(direction)):
             return stored
         pairs = self._read(direction)
+        self._look_for_signs(direction, pairs)
         hypotheses, seconds = self._translate(direction, pairs, progress)
         sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
         cell = score(direction, sources, hypotheses, references, _further_references(pairs))
@@ -163,6 +168,13 @@ class _Job:
         _write(self.folder / "matrix.json", _encode_json(matrix.to_json()))
         _write(self.folder / "matrix.md", render_markdown(matrix).encode())
         _write(self.folder / "report.html", render_page(matrix, samples).encode())
+
+    def _look_for_signs(self, direction: Direction, pairs: Sequence[Pair]) -> None:
+        """Count the signs of tokenised text and the like, once for each language."""
+        sides = {direction.source: [pair.source for pair in pairs], direction.target: [pair.target for pair in pairs]}
+        for language, texts in sides.items():
+            if language not in self.signs.languages:
+                self.signs.add(texts, language)
 
     def _read(self, direction: Direction) -> list[Pair]:
         """Return the pairs of a direction as they are translated and scored."""

@@ -9,7 +9,7 @@ from toy_corpus import write_spec
 from nmt.config import CleanConfig
 from nmt.corpora.clean import Filters, Reason
 from nmt.corpora.clean.han import han_share, only_in
-from nmt.corpora.clean.signs import Sign, SignCount, find_signs
+from nmt.corpora.clean.signs import Sign, SignCount, SignCounter, find_signs
 from nmt.corpora.cleaned.corpus import Corpus
 from nmt.corpora.cleaned.load import clean_corpora
 from nmt.languages import parse_direction
@@ -143,3 +143,11 @@ def test_a_person_is_warned_once_for_each_corpus_and_language(tmp_path: Path) ->
             "warning: cut, de: 8 of 8 texts (100%) are cut into pieces, such as 'der katze@@ s 0 ist rot und neu'; "
             "undo it: join `@@ `, or replace spaces by nothing and then `▁` by spaces"
         ]
+
+
+def test_texts_that_are_not_cleaned_are_counted_too() -> None:
+    counter = SignCounter("the test set")
+    counter.add(["I came , I saw", "It is here ."], "en")
+    counter.add(["Ich kam, ich sah"], "de")
+    assert set(counter.languages) == {"en", "de"}
+    assert counter.warnings() == ["the test set, en: 2 of 2 texts (100%) are tokenised, such as 'I came , I saw'"]

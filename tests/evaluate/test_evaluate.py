@@ -457,3 +457,18 @@ def test_samples_stand_at_even_distances(run, count, expected):
     matrix: Matrix = evaluate(FakeTranslator(), run, directions=["de-en"])
     samples = read_samples(matrix.folder, stored_set(run, "test"), DE_EN, count)
     assert samples == [(DE_EN, f"{i}", f"ref {i}", f"The house is {i}") for i in expected]
+
+
+def test_a_tokenised_test_set_is_told_once_for_each_language(tmp_path):
+    text = {
+        "de-en": [("Das Haus ist rot.", "The house is red .")],
+        "es-en": [("La casa , roja .", "The house is red .")],
+    }
+    write_set(tmp_path / "data" / "test", text)
+    progress = RecordedProgress()
+    evaluate(FakeTranslator(), tmp_path, progress=progress)
+    assert [line for line in progress.lines if line.startswith("warning")] == [
+        f"warning: the test set, {language}: 1 of 1 texts (100%) are tokenised, such as {text!r}; "
+        "scores are those of such text"
+        for language, text in (("en", "The house is red ."), ("es", "La casa , roja ."))
+    ]

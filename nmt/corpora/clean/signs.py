@@ -6,7 +6,8 @@ A vocabulary learns such marks as if they were text, and translations come out w
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -55,10 +56,15 @@ class SignCount(NamedTuple):
         return self.texts >= _LEAST[self.sign] * self.total
 
     def __str__(self) -> str:
-        """Return the warning."""
+        """Return the warning about a corpus."""
+        return f"{self.finding}; {self._advice()}"
+
+    @property
+    def finding(self) -> str:
+        """The finding alone, for text that is not cleaned."""
         share = f"{self.texts:,} of {self.total:,} texts ({100 * self.texts / self.total:.0f}%)"
         shown = self.example if len(self.example) <= _EXAMPLE else f"{self.example[:_EXAMPLE]}..."
-        return f"{self.corpus}, {self.language}: {share} {self._finding()}, such as {shown!r}; {self._advice()}"
+        return f"{self.corpus}, {self.language}: {share} {self._finding()}, such as {shown!r}"
 
     def _finding(self) -> str:
         match self.sign:
@@ -103,3 +109,34 @@ def find_signs(text: str, language: str) -> Iterator[Sign]:
         yield Sign.COLUMNS
     if script in HAN_SCRIPTS and han_share(text, script) < _LEAST_HAN:
         yield Sign.CHINESE
+
+
+class SignCounter:
+    """Counts the signs of texts that are read for another purpose than cleaning, such as those of a test set."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._totals: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, Sign]] = Counter()
+        self._examples: dict[tuple[str, Sign], str] = {}
+
+    @property
+    def languages(self) -> Collection[str]:
+        """Languages of which texts were counted."""
+        return self._totals.keys()
+
+    def add(self, texts: Iterable[str], language: str) -> None:
+        """Count texts in a language (canonical code)."""
+        for text in texts:
+            self._totals[language] += 1
+            for sign in find_signs(text, language):
+                self._counts[language, sign] += 1
+                self._examples.setdefault((language, sign), text)
+
+    def warnings(self) -> list[str]:
+        """Return the findings that a person is warned of."""
+        found = (
+            SignCount(self._name, language, sign, count, self._totals[language], self._examples[language, sign])
+            for (language, sign), count in sorted(self._counts.items())
+        )
+        return [one.finding for one in found if one.warns]
