@@ -9,6 +9,7 @@ newstest2021.en-de.xml                           WMT since 2021
 test.en-am.tsv                                   TICO-19, with the languages in its lines
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from nmt.evaluate.wmt_files import open_wmt
 from nmt.languages import Direction, parse_direction
 
 _HEAD = 4096
+_ABOUT = re.compile(r"readme|licen[cs]e|metadata|changelog|citation", re.IGNORECASE)  # names of what is no test set
 _SHOWN = 6
 
 
@@ -54,7 +56,7 @@ def arrange_folder(paths: Iterable[epath.Path]) -> Arrangement:
     found = Arrangement()
     wmt: list[epath.Path] = []
     rest: list[epath.Path] = []
-    for path in sorted(one for one in paths if not one.name.startswith(".")):
+    for path in sorted(one for one in paths if not one.name.startswith(".") and not _ABOUT.match(one.name)):
         head = _head(path)
         if is_wmt(head):
             wmt.append(path)

@@ -164,6 +164,10 @@ def test_files_of_unequal_lengths_are_named_with_their_numbers(tmp_path):
             r"several test sets \(dev, test\): name",
         ),
         ({"dev/de.txt": ["a"], "devtest/de.txt": ["a"]}, "it is in a folder below: dev, devtest"),
+        (
+            {"devtest/de.devtest": ["a"], "metadata_dev.tsv": ["URL\tdomain"], "README": ["a"]},
+            "a folder below: devtest",
+        ),
         ({"x.de": ["a"], "x.deu": ["a"], "x.en": ["a"]}, r"x\.de and .*x\.deu are all de: remove all but one"),
         ({"x.de": ["a", " "], "x.en": ["a", "b"]}, r"x\.de:2: the line is blank"),
         ({"x.de": b"\xff\n", "x.en": ["a"]}, r"x\.de is not UTF-8"),
