@@ -23,7 +23,7 @@ class VocabularySizes(NamedTuple):
 
 
 class CleanConfig(Section):
-    """Filters of sentence pairs, for training, development and test sets alike. Translation applies none of them."""
+    """Filters of sentence pairs, for training, development and test sets alike. Translation applies `unicode` alone."""
 
     unicode: Literal["NFC", "NFKC"] = Field("NFC", description="Unicode normal form of the text that is kept.")
     control_characters: bool = Field(
