@@ -9,7 +9,7 @@ from nmt.data.vocab import Vocabulary
 
 
 class RoundTrip(NamedTuple):
-    """What became of lines that were encoded and decoded.
+    """Lines that were encoded and decoded, and how many came back changed.
 
     Attributes:
       changed: how many lines did not come back as they were.
@@ -21,7 +21,7 @@ class RoundTrip(NamedTuple):
 
 
 def round_trip(vocabulary: Vocabulary, lines: Sequence[str], encoded: Sequence[Sequence[int]]) -> RoundTrip:
-    """Return what becomes of lines whose pieces are `encoded`; white space is compared as single spaces."""
+    """Compare lines with their pieces, `encoded`, decoded again; white space is compared as single spaces."""
     changed, lost = 0, Counter[str]()
     for line, back in zip(lines, vocabulary.decode(encoded), strict=True):
         line = " ".join(line.split())
