@@ -1,4 +1,4 @@
-"""Which lines a vocabulary gives back changed, and which of their characters it loses."""
+"""Lines that a vocabulary does not give back unchanged, and the characters that they lose."""
 
 import unicodedata
 from collections import Counter

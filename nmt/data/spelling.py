@@ -1,4 +1,4 @@
-"""Texts as SentencePiece is given them.
+"""The spelling of texts for SentencePiece: a stand-in for the character that it uses for spaces.
 
 SentencePiece writes spaces as U+2581, and would read that character of a text as one. A text that has it is segmented
 with a noncharacter in its place, which no piece has, so that it becomes bytes; these are then replaced by the bytes of

@@ -2,7 +2,7 @@
 
     RUN/data/stats.json                             written last: a folder without it is not prepared
     RUN/data/train/de-en/00000.tokens.npy           token ids, pair after pair; also dev/
-    RUN/data/train/de-en/00000.bounds.npy           index of the begin of each source and target
+    RUN/data/train/de-en/00000.bounds.npy           index of the beginning of each source and target
     RUN/data/test/de-en.jsonl                       {"source": ..., "target": ...} a line; also dev.jsonl beside dev/
 
 The shards are described in nmt/data/records.py.

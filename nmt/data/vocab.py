@@ -1,4 +1,4 @@
-"""A vocabulary: a SentencePiece model with byte fallback and one control symbol per target language."""
+"""A vocabulary: a SentencePiece model with byte fallback and a tag, which is a control symbol, for each language."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""A line of a document: the text that is translated, and the form around it, which the translation is given as well."""
+"""A line of a document: the text that is translated, and its white space and entities, which the translation gets."""
 
 import re
 from typing import NamedTuple, Self

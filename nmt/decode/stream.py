@@ -1,8 +1,8 @@
 """Streams of lines: bytes in, bytes out, N lines in and N lines out, in bounded memory.
 
 Only "\\n" ends a line; a "\\r" before it is kept. Other characters that editors or Python take for a line break are
-part of their line. Bytes that are not UTF-8 become U+FFFD. A translation has the white space around its line, and what
-the line writes as entities; a byte-order mark at the beginning stays there.
+part of their line. Bytes that are not UTF-8 become U+FFFD. A translation gets the white space around its line and the
+entities that the line uses; a byte-order mark at the beginning stays there.
 """
 
 import codecs

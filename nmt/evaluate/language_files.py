@@ -27,7 +27,7 @@ _HEAD = 4096
 
 
 class Outline(NamedTuple):
-    """The facts of a file that say whether another one fits it."""
+    """The number of sentences and their ids, by which files of one test set must agree."""
 
     sentences: int
     ids: int | None  # hash of the ids; None: the sentences have none
@@ -111,7 +111,7 @@ class AlignedFiles:
                     f"{self.source} and {other} are of one test set, and have unequal numbers of sentences: "
                     f"{first.sentences:,} and {found.sentences:,}"
                 )
-            raise UserError(f"{self.source} and {other} are of one test set, and have other ids")
+            raise UserError(f"{self.source} and {other} are of one test set, and have other ids: remove one")
 
     def read(self) -> list[Pair]:
         """Return the pairs; raises as `check`."""

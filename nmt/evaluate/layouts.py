@@ -215,8 +215,8 @@ def _sides(
 ) -> tuple[LanguageFile | None, tuple[LanguageFile, ...]]:
     """Return the file of a language as a source, and its files as references.
 
-    A text that is called source or reference is the other as well, where there is but one: NTREX-128 has the English
-    source once, and one reference in every other language. A file of a region gives way to one of the language itself.
+    The only file of a language is source and reference, whatever its name says: NTREX-128 has the English source once,
+    and one reference in every other language. A file of a region gives way to one of the language itself.
     """
     exact = [one for one in several if not one[1].region] or list(several)
     if dropped := [str(file.path.name) for file, parts in several if parts.region and len(exact) < len(several)]:

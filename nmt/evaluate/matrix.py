@@ -1,4 +1,4 @@
-"""The matrix of pairs: every direction of a test set translated by one loaded model, scored, written and resumed.
+"""The matrix of directions: every direction of a test set translated by one loaded model, scored, written and resumed.
 
     RUN/evaluation/STEP/test/de-en.json             scores, signatures, decode options, speed, hash of the test set
     RUN/evaluation/STEP/test/hypotheses/de-en.txt   one line a sentence

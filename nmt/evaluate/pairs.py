@@ -130,7 +130,7 @@ def read_lines(path: epath.Path) -> list[str]:
     try:
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it") from None
     if not lines[-1]:
         lines.pop()
     return [line.removesuffix("\r") for line in lines]

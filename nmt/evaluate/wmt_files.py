@@ -26,7 +26,7 @@ class WmtDirection(NamedTuple):
         return " and ".join(map(str, self.paths))
 
     def is_empty(self) -> bool:
-        """Return that it is not: the set was read to know its directions."""
+        """Return False: the set was read to know its directions."""
         return False
 
     def check(self) -> None:

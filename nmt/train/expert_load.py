@@ -47,7 +47,7 @@ def _ordinal(choice: int) -> str:
 
 
 def fetched_fields(stats: RoutingStats) -> dict[str, Float32[Array, "Y ..."]]:
-    """Return the statistics of a step that are fetched, by name; those that a router does not have are left out."""
+    """Return the statistics of a step that are fetched, by name, without those that the router does not have."""
     return {name: value for name in FETCHED if (value := getattr(stats, name)) is not None}
 
 

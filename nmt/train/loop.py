@@ -80,7 +80,7 @@ def train(
     machines: Machines,
     watcher: TrainingWatcher,
 ) -> TrainingResult:
-    """Train until the last step, the last minute, or a signal to stop; resume from the newest checkpoint.
+    """Train until the last step, the end of its time, or a signal to stop; resume from the newest checkpoint.
 
     Args:
       recipe: the resolved recipe.

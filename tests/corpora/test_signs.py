@@ -1,4 +1,4 @@
-"""Simplified and Traditional Chinese, and the signs of text that was tokenised or cut into pieces."""
+"""Simplified and Traditional Chinese, and the signs of text that was tokenised or cut into subwords."""
 
 from pathlib import Path
 
@@ -140,8 +140,8 @@ def test_a_person_is_warned_once_for_each_corpus_and_language(tmp_path: Path) ->
         corpus = clean_corpora([write_spec(tmp_path, values)], directions, CleanConfig(), progress, workers=1)
         assert isinstance(corpus, Corpus)
         assert [line for line in progress.lines if line.startswith("warning")] == [
-            "warning: cut, de: 8 of 8 texts (100%) are cut into pieces, such as 'der katze@@ s 0 ist rot und neu'; "
-            "undo it: join `@@ `, or replace spaces by nothing and then `▁` by spaces"
+            "warning: cut, de: 8 of 8 texts (100%) are cut into subwords, such as 'der katze@@ s 0 ist rot und neu'; "
+            "undo it: delete `@@ `, or delete all spaces and then replace `▁` by a space"
         ]
 
 

@@ -69,7 +69,7 @@ class SignCount(NamedTuple):
     def _finding(self) -> str:
         match self.sign:
             case Sign.PIECES:
-                return "are cut into pieces"
+                return "are cut into subwords"
             case Sign.TOKENISED:
                 return "are tokenised"
             case Sign.COLUMNS:
@@ -80,7 +80,7 @@ class SignCount(NamedTuple):
     def _advice(self) -> str:
         match self.sign:
             case Sign.PIECES:
-                return "undo it: join `@@ `, or replace spaces by nothing and then `▁` by spaces"
+                return "undo it: delete `@@ `, or delete all spaces and then replace `▁` by a space"
             case Sign.TOKENISED:
                 return "the vocabulary needs no tokenisation: detokenise it, or take the corpus as it was before"
             case Sign.COLUMNS:
@@ -93,7 +93,7 @@ class SignCount(NamedTuple):
 
 
 def _other(language: str) -> str:
-    """Return the other script of Chinese than that of a language."""
+    """Return the script of Chinese in which a language is not written."""
     return next(script for script in HAN_SCRIPTS if script != writing(language).script)
 
 
@@ -112,7 +112,7 @@ def find_signs(text: str, language: str) -> Iterator[Sign]:
 
 
 class SignCounter:
-    """Counts the signs of texts that are read for another purpose than cleaning, such as those of a test set."""
+    """Counts the signs of texts that are not cleaned, such as those of a test set."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""Which way of dividing a path into the codes of languages is meant, such as `en-pt-BR` by `{source}-{target}`.
+"""The choice among the ways of dividing a path into codes of languages, such as `en-pt-BR` by `{source}-{target}`.
 
 The order is that of `nmt.languages.parse_direction`: a division whose codes drop no region comes before one that drops
 regions in the usual capitals, and that before one that drops any. Codes that the declaration says the language of are

@@ -21,7 +21,9 @@ class Columns(PatternSection):
         "`id`, the column text; else every column whose name is a language and that has text.",
     )
     component: _Column | None = Field(
-        None, description="Column of what is never divided among splits, such as the document. Null: every text alone."
+        None,
+        description="Column of the component, which is never divided among splits, such as the document. Null: the "
+        "component is that of the path.",
     )
     id: _Column | None = Field(
         None,

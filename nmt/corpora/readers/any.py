@@ -38,7 +38,10 @@ def resolve_pairs(spec: CorpusSpec, read: AnyPairs, patterns: tuple[str, ...]) -
     kinds = {_kind_by_ending(pattern) for pattern in patterns}
     shown = ", ".join(patterns)
     if len(kinds) != 1:
-        raise UserError(f"corpus {spec.name}: {shown} are files of several kinds ({', '.join(sorted(kinds))})")
+        several = ", ".join(sorted(kinds))
+        raise UserError(
+            f"corpus {spec.name}: {shown} are files of several kinds ({several}): declare a corpus for each"
+        )
     for pattern in patterns:
         if not all(field in pattern for field in ("{source}", "{target}")):
             raise UserError(

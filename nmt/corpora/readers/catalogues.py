@@ -1,4 +1,4 @@
-"""Message catalogues of gettext: what .mo and .po files hold, read without what their plural rules say.
+"""Message catalogues of gettext, .mo and .po files; their plural rules are not evaluated.
 
 Source: the GNU gettext manual, "The Format of GNU MO Files" and "The Format of PO Files". Python's own reader refuses a
 catalogue whose Plural-Forms header it cannot evaluate, such as a template's untouched `plural=EXPRESSION`.
@@ -49,7 +49,7 @@ class Message:
 
 
 def read_catalogue(content: bytes) -> list[Message]:
-    """Return the messages of a .mo or .po file but its header, fuzzy and obsolete ones.
+    """Return the messages of a .mo or .po file, without its header and without fuzzy and obsolete ones.
 
     Raises:
       ValueError: it is neither.

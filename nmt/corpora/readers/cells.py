@@ -11,7 +11,7 @@ NESTED = ("translation", "translations")  # where the Hugging Face hub's transla
 
 
 class AmbiguousColumnError(ValueError):
-    """A dotted name that stands for several values of a record, of which none has the whole name as its key."""
+    """Raised when a dotted name fits several paths of keys in a record, and no key is the whole name."""
 
 
 class NamedCells:

@@ -67,7 +67,7 @@ def is_text(value: str) -> bool:
 
 
 def reads_as_text(name: str) -> bool:
-    """Return whether the name of a column is rather a sentence."""
+    """Return whether the name of a column reads as a sentence, so that the row of names may be text."""
     return bool(_SENTENCE_END.search(name)) or len(name.split()) > _NAME_WORDS
 
 

@@ -51,7 +51,7 @@ class ColumnSearch:
     Args:
       spec: the declaration.
       read: its section.
-      leave_out: is told of every column, as FILE: COLUMN, that is named like a language and has no text.
+      leave_out: called with every column, as FILE: COLUMN, that is named like a language and has no text.
     """
 
     def __init__(self, spec: CorpusSpec, read: Columns, leave_out: Callable[[str], None]) -> None:

@@ -97,7 +97,7 @@ class DelimitedReader(ColumnsReader):
                 yield number, cells
 
     def _check_header(self, place: str, names: Sequence[str], columns: Sequence[Column], first: FirstRecords) -> None:
-        """Raise UserError where a name that is used comes twice; count a first line that rather is text."""
+        """Raise UserError where a name that is used comes twice; count a first line that reads as text."""
         for column in columns:
             if names.count(str(column)) > 1:
                 places = " and ".join(str(at) for at, one in enumerate(names) if one == column)

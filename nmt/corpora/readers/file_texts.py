@@ -90,7 +90,7 @@ class _Rest(io.RawIOBase):
         self._file = file
 
     def readable(self) -> bool:
-        """Return that it can be read."""
+        """Return True: it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:

@@ -1,4 +1,4 @@
-"""Readers of files of which some may be of one direction: what they have in common, and lines of text."""
+"""The part that readers of files share, where a file may be of one direction: finding the files, and lines of text."""
 
 from collections.abc import Iterator
 

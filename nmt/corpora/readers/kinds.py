@@ -1,4 +1,4 @@
-"""The kinds of reading, by the `read.kind` of a declaration: the one table of them.
+"""The table of the kinds of reading, by the `read.kind` of a declaration.
 
 Another kind is a module of this folder with a subclass of `CorpusReader`, a section in the union of
 nmt/corpora/declare/spec_read.py, a line here, and an entry in tests/corpora/test_reader_contract.py, which holds every

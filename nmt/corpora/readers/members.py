@@ -180,11 +180,11 @@ class _Slice(io.RawIOBase):
         self._read_at, self._start, self._size, self._place = read_at, start, size, 0
 
     def readable(self) -> bool:
-        """Return that it can be read."""
+        """Return True: it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Return that it can be read at any place."""
+        """Return True: it can be read at any place."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

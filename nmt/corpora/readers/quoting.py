@@ -1,4 +1,4 @@
-"""Rows of cells of which some stand in double quotes (RFC 4180), and lines that look like such rows."""
+"""Rows whose cells may stand in double quotes (RFC 4180), and the search for lines that look like such rows."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""Sentences by their numbers, for pairs that are told by links between numbers; texts are kept on the disk.
+"""Sentences by their numbers, for corpora whose pairs are links between numbers; texts are kept on the disk.
 
 An index holds 22 bytes for each sentence that is wanted (twice that while it is sorted), a byte for each number up to
 the largest, and 8 bytes, later 16, for each link of a sentence that is wanted.
@@ -40,7 +40,7 @@ class LinkCounts(NamedTuple):
 
 
 class SentenceIndex:
-    """Sentences of some languages, which are numbers here, by their own numbers."""
+    """Sentences by their numbers; languages are numbers here, too."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="nmt-", buffering=_BUFFER)  # noqa: SIM115 - see `close`

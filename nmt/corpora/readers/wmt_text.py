@@ -36,7 +36,7 @@ class WmtSide:
     """A document in one language: its source, one of its references, or a translation of it.
 
     Attributes:
-      kind: which of them.
+      kind: source, reference or translation, as in the type.
       language: as it is written there, such as `de` or `German`; empty where the file does not say it.
       author: the `sysid` or `translator` of a reference or translation; empty where there is none.
       document: name of the document, after that of its collection where it is in one.

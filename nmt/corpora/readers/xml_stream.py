@@ -174,7 +174,7 @@ def utf8_chunks(file: IO[bytes], size: int = _CHUNK_BYTES) -> Iterator[bytes]:
 
 
 def _find_encoding(head: bytes) -> str:
-    """Return the encoding of a file that begins so; what its first bytes show goes before what it declares."""
+    """Return the encoding of a file that begins so; its first bytes decide, not its declaration."""
     for start, encoding in _BOMS.items():
         if head.startswith(start):
             return encoding
@@ -185,7 +185,7 @@ def _find_encoding(head: bytes) -> str:
     try:
         encoding = codecs.lookup(name).name
     except LookupError:
-        raise ValueError(f"its encoding, {name}, is unknown") from None
+        raise ValueError(f"its encoding, {name}, is unknown: convert it to UTF-8") from None
     return "utf-8" if encoding.startswith(("utf-16", "utf-32")) else encoding
 
 

@@ -112,7 +112,7 @@ def rounds_dispatch(x: Float[Array, "G N M"], routing: Routing, experts: int, ap
     For inference where the experts are spread over devices: tokens go to the experts, in few slots a round, and weights
     stay where they are. There is no derivative. Arguments and result as for `grouped_dispatch`; `routing.slot` is the
     place of a choice among those of its expert, however many they are. In which round a choice is served depends on the
-    other tokens, so what experts say is kept choice by choice and added up at the end.
+    other tokens, so the outputs of experts are kept choice by choice and added up at the end.
     """
     choices = routing.expert.shape[2]
     slots = round_slots(routing.expert.shape[1], experts, choices)
@@ -165,7 +165,7 @@ def gather_dispatch(x: Float[Array, "G N M"], choice: ExpertChoice, apply: Exper
 
     Args:
       x: hidden states of tokens.
-      choice: who takes whom.
+      choice: the tokens of each expert.
       apply: the experts.
 
     Returns:

@@ -55,7 +55,7 @@ class MoE(nnx.Module):
     Args:
       width: M.
       hidden: H.
-      config: who goes where.
+      config: routing, dispatch and experts.
       dtype: input type of products.
       rngs: random streams.
       decoder: whether the layer is a decoder's.

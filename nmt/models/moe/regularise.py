@@ -30,7 +30,7 @@ def output_mask(shape: tuple[int, ...], rate: float, key: PRNGKeyArray | None) -
 
 
 def open_gates(gate: Float[Array, "*any"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*any"]:
-    """Return gates of which a random share is closed, the others left as they are."""
+    """Return gates with a random share of them set to zero, the others left as they are."""
     if key is None or rate == 0.0:
         return gate
     return jnp.where(uniform(gate.shape, key) >= rate, gate, 0.0)

@@ -36,7 +36,7 @@ class ExpertChoice:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Decision:
-    """The result of a router: who goes where, and the numbers that statistics and losses are made of."""
+    """The result of a router: experts of tokens or tokens of experts, and what statistics and losses are made of."""
 
     moves: Routing | ExpertChoice
     first: Int32[Array, "G N"]  # the expert that a token likes best

@@ -1,7 +1,7 @@
 """Rows of tokens gathered to places, and weighted back: both ways of the map are known, so both derivatives gather too.
 
 The derivative of a gather is a scatter-add, which is slow on every accelerator; here it is another gather. Places that
-are empty hold some token's row: what experts make of it meets no gate, and so the gradient that comes back there is
+are empty hold some token's row: no gate takes what the experts make of it, so the gradient that comes back there is
 zero.
 """
 

@@ -54,7 +54,7 @@ def statistics(decision: Decision, info: TokenInfo, experts: int, balanced_group
     """Return the statistics of a decision, with the router's z-loss (ST-MoE, equation 5) and load-balancing loss.
 
     Args:
-      decision: who goes where.
+      decision: the result of the router.
       info: the tokens, arrays of shape [G,N].
       experts: E.
       balanced_groups: the number of groups that the load-balancing loss is a mean over; None: G.

@@ -1,13 +1,13 @@
 """Expert choice: experts choose tokens (Zhou et al. 2022, arXiv:2202.09368), in the encoder only.
 
 * Every expert takes the C tokens of its group that have the greatest router probability for it, C being the capacity;
-  of equal ones the earlier; padding never. Load is balanced by construction; a token may be with any number of experts.
+  of equal ones the earlier; padding never. Load is balanced by construction; any number of experts may take a token.
 * Gates are the probabilities as they are (softmax over experts), as in the paper.
-* Which tokens an expert takes depends on who else is in the group, so in inference, where a translation may not depend
-  on its neighbours, each token takes the experts that it likes best instead: K of them, capacity_factor rounded
-  (halves up) and at least 1, as many as a token has on average in training, with the same probabilities as gates. The
-  same holds for the development loss unless `eval_capacity_factor` is set.
-* Statistics: `load`, `confidence` and `by_direction` are of the expert that each token likes best; `dropped` has one
+* Which tokens an expert takes depends on the others of the group. In inference a translation may not depend on its
+  neighbours, so each token takes its most probable experts instead: K of them, capacity_factor rounded (halves up) and
+  at least 1, as many as a token has on average in training, with the same probabilities as gates. The same holds for
+  the development loss unless `eval_capacity_factor` is set.
+* Statistics: `load`, `confidence` and `by_direction` are of the most probable expert of each token; `dropped` has one
   entry, the share of tokens that no expert took; `balance_loss` is zero and has no part in the objective.
 """
 
@@ -24,7 +24,7 @@ from nmt.models.moe.routing import Decision, ExpertChoice, Routing, best_experts
 
 
 class ExpertChoiceRouter(LearntRouter):
-    """Every expert takes the tokens that it likes best, in training; in inference tokens choose."""
+    """Every expert takes its most probable tokens in training; in inference tokens choose."""
 
     @property
     def experts_per_token(self) -> int:
