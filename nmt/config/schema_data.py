@@ -53,8 +53,8 @@ class CleanConfig(Section):
     min_script: Fraction = Field(
         0.3,
         description="Least share of a side's letters that are of its language's script; four Latin letters in another "
-        "script count as one. Also the least share of the right one of the two scripts of Chinese, among "
-        "characters that only one of them uses. 0: any.",
+        "script count as one. In Chinese also the least share of the language's own script, Simplified or Traditional, "
+        "among characters that only one of the two uses. 0: any.",
     )
     max_repeated_characters: Positive | None = Field(
         15, description="Most times that a character may follow itself. null: any."
