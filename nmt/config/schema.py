@@ -87,8 +87,8 @@ class EvaluateConfig(Section):
     )
     references: Literal["normalised", "raw"] = Field(
         "normalised",
-        description="normalised: references are brought to the form of the training text, which hypotheses have, before "
-        "they are scored. raw: they are scored as they are in the file.",
+        description="normalised: references are brought to the form of the training text, which hypotheses have, "
+        "before they are scored. raw: they are scored as they are in the file.",
     )
     samples: int = Field(2, ge=0, description="Sample translations shown at the end of a run.")
 

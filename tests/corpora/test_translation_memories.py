@@ -146,7 +146,7 @@ def test_units_and_texts_that_cannot_be_used_are_counted(tmp_path: Path) -> None
         assert reader.unregistered == ["xx-bogus"]
         assert reader.skipped == {
             "unit without text on a side, first at a.tmx unit 2": 4,
-            "text whose language is not told, first at a.tmx unit 4": 1,
+            "text without a language, first at a.tmx unit 4": 1,
         }
 
 

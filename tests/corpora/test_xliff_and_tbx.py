@@ -157,7 +157,7 @@ def test_languages_are_those_of_the_text_then_of_the_file_then_of_the_path(tmp_p
     untold = {"content": xliff(unit.format(""), target=""), "name": "messages.fr.xlf"}
     assert texts(opened(tmp_path / "b", **untold, files="messages.{language}.xlf")) == [("door", {"fr": "x"})]
     with pytest.raises(
-        UserError, match=r"target language is not told, first at messages.fr.xlf unit 1 .*; say it by the path"
+        UserError, match=r"without a target language, first at messages.fr.xlf unit 1 .*; say it by the path"
     ):
         opened(tmp_path / "c", **untold, files="*.xlf")
     newer = {
@@ -246,7 +246,7 @@ def test_terms_pair_and_those_not_to_be_used_are_counted(content: str, tmp_path:
         [("window sill", {"de": "Fensterbrett"}), ("window ledge", {"de": "Fensterbrett"})],
         {
             "term that is deprecated, superseded or forbidden, first at a.tbx unit 1": 2,
-            "text whose language is not told, first at a.tbx unit 1": 1,
+            "text without a language, first at a.tbx unit 1": 1,
             "unit without text on a side, first at a.tbx unit 2": 1,
         },
     )

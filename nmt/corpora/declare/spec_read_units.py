@@ -23,7 +23,7 @@ class Tmx(Units):
 
 
 class Xliff(Units):
-    """Localisation files of XLIFF 1.0 to 1.2, 2.0 and 2.1, streamed; the path tells languages that a file does not.
+    """Localisation files of XLIFF 1.0 to 1.2, 2.0 and 2.1, streamed; the path gives the languages that a file does not.
 
     Left out: inline codes, untranslated units, those with `translate="no"`, and drafts.
     """

@@ -21,7 +21,7 @@ _UNTRANSLATED = "untranslated message"
 class QtReader(UnitsReader):
     """An open corpus of Qt's translation files; a message is a unit.
 
-    Languages are those that the file tells, or else the key language of messages and the path's of translations.
+    Languages are those that the file gives, or else the key language of messages and the path's of translations.
     """
 
     def _find_groups(self, found: MatchedPath) -> Iterator[frozenset[str]]:

@@ -39,7 +39,7 @@ class QuotedRow(NamedTuple):
 
 
 class _Lines:
-    """Lines, of which those of a row that failed are given back but for the first."""
+    """Lines that can be given back: of a row that failed, all but the first are read again."""
 
     def __init__(self, lines: Iterator[NumberedLine]) -> None:
         self._lines, self._waiting = lines, deque[NumberedLine]()

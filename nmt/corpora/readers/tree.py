@@ -257,7 +257,7 @@ def _is_absolute(name: str) -> bool:
 
 
 def _glob(base: str, glob: str) -> list[Path]:
-    """Return the files that a glob finds; none where there is no such folder, which is told by who asked for them."""
+    """Return the files that a glob finds; none where there is no such folder, which the caller reports."""
     if "://" in base and "**" in glob:
         raise UserError(
             f"{base}/{glob}: ** and {{path}} cannot be looked for on remote storage; use * and {{component}}"

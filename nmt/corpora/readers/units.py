@@ -11,7 +11,7 @@ from nmt.corpora.readers.reader import EMPTY, Row, match_codes
 from nmt.corpora.readers.tree import UNREADABLE, Tree
 from nmt.errors import UserError
 
-NO_LANGUAGE = "text whose language is not told"
+NO_LANGUAGE = "text without a language"
 NO_SIDE = "unit without text on a side"
 ONE_LANGUAGE = "unit whose texts are all of one language"
 OTHER_LANGUAGE = "unit in another language than its path says"
@@ -22,7 +22,7 @@ class Unit(NamedTuple):
 
     Attributes:
       place: its number in the file, from 1.
-      source: the file's code of the language that was translated from; empty if it is not told.
+      source: the file's code of the language that was translated from; empty if the file does not give it.
       variants: codes of languages, as the file writes them, and texts; a language may have several.
       left_out: why its texts are no translations of each other; empty: they are.
     """
@@ -124,7 +124,7 @@ class UnitsReader(FilesReader):
         return self._canonical[code]
 
     def _contradicts(self, code: str, path: str) -> bool:
-        """Return whether a file tells a language, and its path another one."""
+        """Return whether a file gives one language, and its path another."""
         return bool(self._known(code) and self._known(path)) and self._known(code) != self._known(path)
 
     @abstractmethod

@@ -16,7 +16,7 @@ from nmt.corpora.readers.units import OTHER_LANGUAGE, Unit, UnitsReader
 from nmt.corpora.readers.xml_stream import StartTag, XmlElement, inline_text, language_attribute, stream_elements
 from nmt.errors import UserError
 
-NO_TARGET_LANGUAGE = "unit whose target language is not told"
+NO_TARGET_LANGUAGE = "unit without a target language"
 UNTRANSLATED = "untranslated unit"
 NOT_TO_TRANSLATE = "unit that is not to be translated"
 
@@ -75,7 +75,7 @@ class XliffReader(UnitsReader):
 
 
 def _target(found: MatchedPath) -> str:
-    """Return the code of the language of translations that a path tells, or nothing."""
+    """Return the code of the language of translations in a path, or nothing."""
     return found.target or found.language
 
 
@@ -89,7 +89,7 @@ def _text(element: Element | None) -> str:
 
 
 def _languages(around: Sequence[StartTag]) -> tuple[str, str]:
-    """Return the codes of the languages of source and target that the file tells, empty where it does not."""
+    """Return the codes of the languages of source and target that the file gives, empty where it does not."""
     told = {key: value for _, attributes in around for key, value in attributes.items()}
     names = (("source-language", "srcLang"), ("target-language", "trgLang"))
     source, target = (next((told[name] for name in either if told.get(name)), "") for either in names)
