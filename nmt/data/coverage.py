@@ -1,4 +1,4 @@
-"""How well a vocabulary covers each language: tokens per word and character, bytes, worst words, what it changes."""
+"""The coverage of each language by a vocabulary: tokens per word and character, bytes, worst words, lost characters."""
 
 import itertools
 import json

@@ -109,9 +109,11 @@ class AlignedFiles:
             if found.sentences != first.sentences:
                 raise UserError(
                     f"{self.source} and {other} are of one test set, and have unequal numbers of sentences: "
-                    f"{first.sentences:,} and {found.sentences:,}"
+                    f"{first.sentences:,} and {found.sentences:,}; remove one, or get it again"
                 )
-            raise UserError(f"{self.source} and {other} are of one test set, and have other ids: remove one")
+            raise UserError(
+                f"{self.source} and {other} are of one test set, and have other ids; remove one, or get it again"
+            )
 
     def read(self) -> list[Pair]:
         """Return the pairs; raises as `check`."""

@@ -86,7 +86,7 @@ class TicoFile:
         return str(self.path)
 
     def is_empty(self) -> bool:
-        """Return whether there is no sentence; the file has a heading in any case."""
+        """Return whether the file has nothing but its heading."""
         return False
 
     def check(self) -> None:

@@ -39,7 +39,7 @@ def report(run_or_model: str, lines: Iterable[str]) -> None:
 
     Args:
       run_or_model: a run's folder, or a file that `vocab.model` takes: a vocabulary of a run, or any SentencePiece
-        model, which is given what a run would give it.
+        model, which gets the tags and ids that a run would give it.
       lines: the text; it is brought to the form of training text first.
 
     Raises:

@@ -1,4 +1,4 @@
-"""All texts of a file, of whatever languages, by the ending of its name: for text that is to be kept out of training.
+"""All texts of a file in any languages, read by the ending of its name: for test sets that are kept out of training.
 
 What cannot be read is refused: read as lines, a file of another form would give pieces of texts, or none.
 """

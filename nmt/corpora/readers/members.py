@@ -59,7 +59,7 @@ class ArchiveMembers(ABC):
 
 
 def open_members(raw: IO[bytes], name: str) -> ArchiveMembers:
-    """Return the members of an archive; what is damaged is noted in it, and raises nothing.
+    """Return the members of an archive; damage is noted in `damage`, and raises nothing.
 
     Args:
       raw: the open archive, which is closed with its members.

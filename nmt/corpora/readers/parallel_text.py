@@ -150,7 +150,9 @@ class ParallelTextReader(FilesReader):
             except UNREADABLE as error:
                 counts.append(f"{names[language]} is damaged ({error_reason(error)})")
         shown = ", ".join(counts)
-        return UserError(f"corpus {self.spec.name}: files of parallel text have unequal counts of lines: {shown}")
+        return UserError(
+            f"corpus {self.spec.name}: files of parallel text have unequal counts of lines: {shown}; get them again"
+        )
 
 
 def _unpacked_rest(found: MatchedPath) -> tuple[str, ...]:

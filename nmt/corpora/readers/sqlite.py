@@ -22,7 +22,8 @@ class SqliteReader(CorpusReader):
     """An open corpus in a database, which is unpacked while it is open; SQLite sorts the rows, on the disk.
 
     Raises:
-      UserError: there is not one database, it is none, the query fails, or gives no text of the key language.
+      UserError: there are several databases or none, the file is no database, the query fails, or it gives no text of
+        the key language.
     """
 
     def __init__(self, spec: CorpusSpec, read: Sqlite, tree: Tree, patterns: tuple[str, ...]) -> None:
@@ -44,7 +45,7 @@ class SqliteReader(CorpusReader):
         found = self._tree.find(patterns)
         if len(found) != 1:
             shown = self._tree.missing(patterns)
-            raise UserError(f"corpus {self.spec.name}: {len(found)} databases instead of one like {shown}")
+            raise UserError(f"corpus {self.spec.name}: {len(found)} databases instead of one like {shown}; name one")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-", ignore_cleanup_errors=True)))
         path, self._name = folder / "corpus.db", found[0].name
         try:

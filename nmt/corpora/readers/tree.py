@@ -162,7 +162,7 @@ class Files(Tree):
         return _fitting(sorted(names), patterns, self.declared)
 
     def sources(self, patterns: Sequence[str]) -> list[str]:
-        """Return the files that a pattern fits as they lie on the disk, sorted: themselves, or the archives of them."""
+        """Return the files on the disk that a pattern fits, sorted; for files in archives, the archives."""
         plain = (name for pattern in patterns for name in self._list_files(pattern))
         archives = (name for pattern in patterns for name in self._find_archives(pattern))
         return sorted({*(one.name for one in _fitting(plain, patterns, self.declared)), *archives})

@@ -24,7 +24,7 @@ class Unit(NamedTuple):
       place: its number in the file, from 1.
       source: the file's code of the language that was translated from; empty if the file does not give it.
       variants: codes of languages, as the file writes them, and texts; a language may have several.
-      left_out: why its texts are no translations of each other; empty: they are.
+      left_out: the reason to leave it out; empty: it is used.
     """
 
     place: int
