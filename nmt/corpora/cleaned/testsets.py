@@ -109,7 +109,7 @@ class KeptOutTexts:
         except UNREADABLE as error:
             raise _unread(self.name, error) from None
         if not self.count:
-            raise UserError(f"{_KEY}: {self.name} has no text")
+            raise UserError(f"{_KEY}: {self.name} has no text: leave it out")
 
 
 def _unread(name: str, error: Exception) -> UserError:
