@@ -180,3 +180,11 @@ def test_a_sentence_file_that_is_cut_is_read_as_far_as_it_goes(tmp_path: Path) -
     with open_files(tmp_path, READ, {"de-en.xml.gz": gzip.compress(ALIGNMENT.encode())}) as reader:
         assert len(list(reader.rows({"de"}))) >= 1
         assert any(note.startswith("de.zip/Europarl/raw/de/ep-00.xml: read as far as") for note in reader.unreadable)
+
+
+def test_documents_of_other_languages_than_the_path_says_are_not_taken_for_them(tmp_path: Path) -> None:
+    write_zips(tmp_path)
+    with open_files(tmp_path, READ, {"en-de.xml.gz": gzip.compress(ALIGNMENT.encode())}, split=BY_DOCUMENT) as reader:
+        assert read_pairs(reader) == []
+        reason = "link of a document in another language than the path of the alignment says"
+        assert reader.skipped[f"{reason}, first at en-de.xml.gz link 1"] == 7

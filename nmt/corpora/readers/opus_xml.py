@@ -21,6 +21,7 @@ from nmt.corpora.readers.xml_stream import stream_elements
 
 NO_DOCUMENT = "aligned document that is not there"
 OF_NO_DOCUMENT = "link of a document that is not there"
+OTHER_LANGUAGE = "link of a document in another language than the path of the alignment says"
 EMPTY_SIDE = "link with an empty side"
 NO_SENTENCE = "link to a sentence that its document does not have"
 NO_TARGETS = "link without xtargets"
@@ -32,7 +33,7 @@ class _Group(NamedTuple):
     """Links between the sentences of two documents."""
 
     documents: tuple[str, str]
-    missing: bool
+    reason: str  # why the links are left out; empty: they are not
 
 
 class OpusXmlReader(FilesReader):
@@ -44,10 +45,13 @@ class OpusXmlReader(FilesReader):
         found = tree.find(patterns)
         self._check(patterns, len(found))
         companions = tuple(expand_variables(pattern, f"corpus {spec.name}") for pattern in read.companions)
-        self._documents = {stem(one.component): one.name for one in tree.find(companions)}
+        documents = tree.find(companions)
+        self._documents = {stem(one.component): one.name for one in documents}
         self._check(companions, len(self._documents))
         codes = match_codes(spec, (code for one in found for code in (one.source, one.target)))
         self._language_of, self.unregistered = codes.languages, codes.unregistered
+        spoken = match_codes(spec, {one.language for one in documents if one.language}).languages
+        self._spoken = {one.name: spoken.get(one.language, "") for one in documents}  # empty: the path does not tell it
         known = self._language_of
         self._alignments = [one for one in found if one.source in known and one.target in known]
         self._note(*(frozenset((known[one.source], known[one.target])) for one in self._alignments))
@@ -64,14 +68,14 @@ class OpusXmlReader(FilesReader):
         self, found: MatchedPath, sides: tuple[str, str], key_side: int, sentences: "_Sentences"
     ) -> Iterator[Row]:
         """Yield the pairs of an alignment file, as far as it can be read."""
-        group, attributes = _Group(("", ""), True), None
+        group, attributes = _Group(("", ""), OF_NO_DOCUMENT), None
         for number, link, current in self._links(found):
             if current is not attributes:
                 attributes = current
-                group = self._open_group(found, current, sentences)
+                group = self._open_group(found, sides, current, sentences)
             place = f"{found.name} link {number}"
-            if group.missing:
-                self._skip(OF_NO_DOCUMENT, place)
+            if group.reason:
+                self._skip(group.reason, place)
             elif (texts := self._texts(link, sentences, place)) is not None:
                 component = document_name(group.documents[key_side], (found.source, found.target))
                 key = found.name, f"{number:012d}"
@@ -91,17 +95,23 @@ class OpusXmlReader(FilesReader):
         if not number:
             self._skip(EMPTY, found.name)
 
-    def _open_group(self, found: MatchedPath, attributes: Mapping[str, str], sentences: "_Sentences") -> _Group:
+    def _open_group(
+        self, found: MatchedPath, sides: tuple[str, str], attributes: Mapping[str, str], sentences: "_Sentences"
+    ) -> _Group:
         """Read the two documents of a group of links."""
         documents = stem(attributes.get("fromDoc", "")), stem(attributes.get("toDoc", ""))
         missing = [document for document in documents if document not in self._documents]
         for document in missing:
             self._skip(NO_DOCUMENT, f"{found.name}: {document or 'a linkGrp without fromDoc or toDoc'}")
-        if not missing:
-            for side, document in enumerate(documents):
-                if sentences.documents[side] != document:
-                    sentences.put(side, document, self._read_document(self._documents[document]))
-        return _Group(documents, bool(missing))
+        if missing:
+            return _Group(documents, OF_NO_DOCUMENT)
+        names = [self._documents[document] for document in documents]
+        if any(self._spoken[name] not in ("", language) for name, language in zip(names, sides, strict=True)):
+            return _Group(documents, OTHER_LANGUAGE)
+        for side, document in enumerate(documents):
+            if sentences.documents[side] != document:
+                sentences.put(side, document, self._read_document(names[side]))
+        return _Group(documents, "")
 
     def _read_document(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield the ids and texts of a document's sentences, as far as it can be read."""
