@@ -9,6 +9,7 @@ import csv
 import functools
 import io
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ KEPT_CHARACTERS = 50_000_000  # of all languages; those of FLORES-200 are 27 mil
 
 _TEXT = ("text", "sentence")
 _HEAD = 4096
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a pair
 
 
 class Outline(NamedTuple):
@@ -149,6 +151,8 @@ def _read_records(path: epath.Path, form: str) -> tuple[list[str] | None, list[s
             text = next((record[name] for name in _TEXT if name in record), None)
             if not isinstance(text, str) or not text.strip():
                 raise UserError(f"{path}: record {number:,} has no text in a column {' or '.join(_TEXT)}")
+            if _SURROGATE.search(text):
+                raise UserError(f"{path}: record {number:,} has half a surrogate pair, which is no text")
             numbered = record.get("id") is not None
             name = str(record["id"] if numbered else number)
             if name in found:
@@ -171,12 +175,15 @@ def _json_lines(file: IO[bytes]) -> Iterator[Mapping[str, Any]]:
 
 def _delimited(file: IO[bytes], *, quoted: bool) -> Iterator[Mapping[str, Any]]:
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="" if quoted else "\n")
-    if quoted:
-        yield from csv.DictReader(lines, strict=True)
-        return
-    names = next(lines, "").rstrip("\r\n").split("\t")
-    for line in lines:
-        yield dict(zip(names, line.rstrip("\r\n").split("\t"), strict=False))
+    rows = csv.reader(lines, strict=True) if quoted else (line.rstrip("\r\n").split("\t") for line in lines)
+    number, names = 0, next(rows, [])
+    try:
+        for number, cells in enumerate(filter(None, rows), start=1):
+            if len(cells) > len(names):
+                raise ValueError(f"row {number:,} has more cells than there are names of columns")
+            yield dict(zip(names, cells, strict=False))
+    except csv.Error as error:
+        raise ValueError(f"row {number + 1:,}: {error}") from None
 
 
 def _parquet_rows(file: IO[bytes]) -> Iterator[Mapping[str, Any]]:

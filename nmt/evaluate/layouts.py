@@ -216,11 +216,11 @@ def _sides(
     """Return the file of a language as a source, and its files as references.
 
     The only file of a language is source and reference, whatever its name says: NTREX-128 has the English source once,
-    and one reference in every other language. A file of a region gives way to one of the language itself.
+    and one reference in every other language. A file of a region or a variety gives way to one of the language itself.
     """
     exact = [one for one in several if not one[1].region] or list(several)
     if dropped := [str(file.path.name) for file, parts in several if parts.region and len(exact) < len(several)]:
-        notes.append(f"left out: {', '.join(dropped)}, since {exact[0][0].path.name} is {language} without a region")
+        notes.append(f"left out: {', '.join(dropped)}, since {exact[0][0].path.name} is {language} itself")
     sources = [file for file, parts in exact if parts.role == "source"]
     references = [file for file, parts in exact if parts.role == "reference"]
     plain = [file for file, parts in exact if parts.role is None]

@@ -197,6 +197,46 @@ def test_a_pattern_names_one_of_several_sets(tmp_path):
     assert found.name != opened(f"{tmp_path}/test.*").name
 
 
+def test_varieties_give_way_to_the_language_itself(tmp_path: Path) -> None:
+    # FLORES+ has each of these beside the code of the language.
+    varieties = {
+        "cat_Latn_vale1252": "ca",
+        "lld_Latn_gard1241": "lld",
+        "nob_Latn_radical": "nb",
+        "oci_Latn_aran1260": "oc",
+    }
+    main = {code[:8]: [f"{language} itself"] for code, language in varieties.items()}
+    files = {f"{code}.devtest": lines for code, lines in [*main.items(), *((code, ["variety"]) for code in varieties)]}
+    found = opened(write(tmp_path, {**files, "eng_Latn.devtest": TEXT["en"][:1]}))
+    assert [found.read(parse_direction(f"{code}-en"))[0].source for code in varieties.values()] == [
+        f"{language} itself" for language in varieties.values()
+    ]
+    assert sorted(found.notes) == [
+        f"left out: {code}.devtest, since {code[:8]}.devtest is {language} itself"
+        for code, language in varieties.items()
+    ]
+    alone = opened(write(tmp_path / "alone", {"cat_Latn_vale1252.txt": ["x"], "eng_Latn.txt": ["y"]}))
+    assert directions(alone) == {"ca-en", "en-ca"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("de.csv", 'id,text\n1,a\n2,"b\n', "row 2: unexpected end of data"),
+        ("de.csv", "id,text\n1,a\n2,b, and c\n", "row 2 has more cells than there are names"),
+        ("de.csv", f"id,text\n1,a\n2,{'b ' * 70_000}\n", "row 2: field larger than field limit"),
+        ("de.tsv", "id\ttext\n1\ta\n2\tb\tc\n", "row 2 has more cells than there are names"),
+        ("de.jsonl", '{"text": "a"}\n{"text": "\\ud800"}\n', "record 2 has half a surrogate pair"),
+    ],
+)
+def test_rows_that_cannot_be_read_whole_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    lines = {"csv": "id,text\n1,x\n2,y\n", "tsv": "id\ttext\n1\tx\n2\ty\n", "jsonl": '{"text": "x"}\n{"text": "y"}\n'}
+    ending = name.partition(".")[2]
+    folder = write(tmp_path, {name: content, f"en.{ending}": lines[ending]})
+    with pytest.raises(UserError, match=message):
+        opened(folder).read(DE_EN)
+
+
 def test_regions_give_way_and_unknown_languages_are_told(tmp_path):
     files = {
         "n-src.eng.txt": TEXT["en"],
@@ -209,7 +249,7 @@ def test_regions_give_way_and_unknown_languages_are_told(tmp_path):
     assert found.read(DE_EN)[0] == Pair(TEXT["de"][0], TEXT["en"][0])
     assert found.notes == (
         "left out: n-ref.qqq.txt, not named after a language that is known",
-        "left out: n-ref.eng-US.txt, since n-src.eng.txt is en without a region",
+        "left out: n-ref.eng-US.txt, since n-src.eng.txt is en itself",
     )
 
 

@@ -10,10 +10,12 @@ from typing import Literal
 
 from nmt import languages
 from nmt.corpora.readers.compressed import stem
+from nmt.languages import Language
 
 _ROLE = re.compile(r"(?:(.*)[-_.])?(src|source|ref|refs|reference)[-_]?([0-9]*|[A-Z])", re.IGNORECASE)
 _CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
 _REGION = re.compile(r"[-_]([A-Z]{2}|[0-9]{3})$")
+_VARIETY = re.compile(r"[-_]([a-z]{4}[0-9]{4}|[a-z]{5,8})$")  # a Glottocode, as FLORES+ has them, or a word
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class NameParts:
     Attributes:
       group: the name without language and role; files with the same one belong together.
       language: canonical code of the language; empty where the name has none that is known.
-      region: whether a region was dropped to find the language, as in `eng-US`.
+      region: whether it is the language of a region or a variety of it, as in `eng-US` and `cat_Latn_vale1252`.
       role: whether it is the source or a reference; None where the name does not say it.
       number: what tells several references apart, such as `0` or `A`.
     """
@@ -47,10 +49,15 @@ def divide_name(name: str) -> NameParts:
         known = languages.registry()
         if not _CODE.fullmatch(parts[place]) or not (language := known.find(parts[place], _REGION)):
             continue
-        exact = known.find(parts[place]) is not None
+        itself = known.find(parts[place]) is not None and not _is_variety(parts[place], language)
         rest = [part for part in (*parts[:place], *parts[place + 1 :]) if part]
-        return NameParts(".".join(rest), language.code, not exact, role, number)
+        return NameParts(".".join(rest), language.code, not itself, role, number)
     return NameParts(".".join(filter(None, parts)), "", False, role, number)
+
+
+def _is_variety(code: str, language: Language) -> bool:
+    shorter = _VARIETY.sub("", code)
+    return shorter != code and languages.registry().find(shorter, _REGION) == language
 
 
 def _role(word: str) -> Literal["source", "reference"]:
