@@ -159,6 +159,25 @@ def test_both_forms_of_a_split_are_one_identity() -> None:
         ({"split": {"test": 9, "dev": 7, "cumulative": True}}, "split: .*test=9 is above dev=7"),
         ({"split": {"test": 60, "dev": 50}}, "split: test=60 and dev=50 are more than 100 percent; .*cumulative: true"),
         ({"name": "../toy"}, "name: "),
+        (
+            {"read": {"kind": "tmx", "files": "a", "drafts": True}},
+            "read.drafts; it is a key of read.kind: xliff, and tmx has files, key_language$",
+        ),
+        ({"read": {"kind": "tmx", "files": "a", "fils": "b"}}, r"read.fils; did you mean files\?$"),
+        (
+            {"split": {"by": "text", "test": 1, "dev": 1, "zzz": 3}},
+            "split.zzz; split.by: text has test, dev",
+        ),
+        (
+            {"obtain": {"kind": "files", "package": "a"}},
+            "obtain.package; it is a key of obtain.kind: .*pypi.* and files has folder$",
+        ),
+        ({"read": {"kind": "csv", "files": "a", "columns": ["de"]}}, r"names with values .* columns: \{NAME: VALUE\}"),
+        (
+            {"read": {"kind": "csv", "files": "a", "columns": {"de": -1}}},
+            "columns.de: a column is a name, or .* not -1$",
+        ),
+        ({"read": {"kind": "csv", "files": "a", "columns": {"de": "x", "en": "x"}}}, "de and en are both column x"),
     ],
 )
 def test_mistakes_name_file_line_and_key(change: dict[str, Any], message: str, wheel: Path, tmp_path: Path) -> None:

@@ -223,14 +223,42 @@ def _explain(error: ErrorDetails, document: Document, kind: type[Section]) -> st
     where = f"{document.path}:{document.lines.get(path, 1)}"
     match error["type"]:
         case "extra_forbidden":
-            return f"{where}: unknown key {key}{did_you_mean(key, [one for one in _keys(kind) if one != key])}"
+            return f"{where}: unknown key {key}{_known_keys(key, document, kind)}"
         case "missing" | "union_tag_not_found":
             return f"{where}: key {key} is missing" + (f"; {FORMS}" if key == "split" else "")
         case "union_tag_invalid":
             return f"{where}: {key}: Input should be {error['ctx']['expected_tags']}, not {error['ctx']['tag']!r}"
+        case "dict_type" | "model_attributes_type":
+            return f"{where}: {key}: names with values are needed, as in {key.rpartition('.')[2]}: {{NAME: VALUE}}"
         case "value_error":
             return f"{where}: {key}: {error['ctx']['error']}"
     return f"{where}: {key}: {error['msg']}, not {error['input']!r}"
+
+
+def _known_keys(key: str, document: Document, kind: type[Section]) -> str:
+    """Return the end of a message on an unknown key: the nearest keys, of a section with kinds those that its kind has.
+
+    A key of another kind is said to be one.
+    """
+    name, _, rest = key.partition(".")
+    tagged = document.values.get(name)
+    if name not in _TAGS or not isinstance(tagged, dict):
+        return did_you_mean(key, [one for one in _keys(kind) if one != key])
+    tag, chosen = _TAGS[name], tagged.get(_TAGS[name])
+    sections = {str(value): one for one in _tagged(kind, name) for value in get_args(one.model_fields[tag].annotation)}
+    others = sorted(other for other, section in sections.items() if rest in section.model_fields)
+    if str(chosen) not in sections:
+        return ""
+    known = sections[str(chosen)].model_fields
+    shown = f"{chosen} has {', '.join(one for one in known if one != tag)}"
+    if others:
+        return f"; it is a key of {name}.{tag}: {', '.join(others)}, and {shown}"
+    return did_you_mean(rest, known) or f"; {name}.{tag}: {shown}"
+
+
+def _tagged(kind: type[Section], name: str) -> Iterator[type[Section]]:
+    tag = _TAGS[name]
+    return (one for one in _sections(kind.model_fields[name].annotation) if tag in one.model_fields)
 
 
 def _keys(section: type[Section], prefix: str = "") -> list[str]:

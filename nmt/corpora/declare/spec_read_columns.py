@@ -1,12 +1,20 @@
 """The sections of a declaration on how tables with a column a language are read."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from nmt.corpora.declare.spec_read_base import KEY_LANGUAGE, PatternSection
 
-_Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
+
+def _check_column(column: Any) -> Any:
+    """Check a column in one place, since an error of a union would name the types that it could be."""
+    if isinstance(column, bool) or not (column if isinstance(column, str) else isinstance(column, int) and column >= 0):
+        raise ValueError(f"a column is a name, or a number from 0, not {column!r}")
+    return column
+
+
+_Column = Annotated[int | str, BeforeValidator(_check_column)]
 
 
 class Columns(PatternSection):
@@ -30,6 +38,14 @@ class Columns(PatternSection):
         description="Column of the key that rows of one meaning share in files of a language each, such as `id` in "
         "FLORES+; files whose paths differ in {language} only belong together. Null: a row has all its languages.",
     )
+
+    @model_validator(mode="after")
+    def _a_column_for_each_language(self) -> Self:
+        languages: dict[int | str, str] = {}
+        for language, column in self.columns.items():
+            if (other := languages.setdefault(column, language)) != language:
+                raise ValueError(f"columns: {other} and {language} are both column {column}: say one for each")
+        return self
 
     @model_validator(mode="after")
     def _a_file_for_each_language(self) -> Self:
