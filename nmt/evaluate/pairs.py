@@ -13,6 +13,7 @@ from typing import IO, NamedTuple, Protocol
 from etils import epath
 
 from nmt.corpora.readers.compressed import decompressed, stem
+from nmt.corpora.readers.files import check_line_ends
 from nmt.corpora.readers.tree import UNREADABLE, error_reason
 from nmt.errors import UserError
 
@@ -123,14 +124,17 @@ def read_lines(path: epath.Path) -> list[str]:
     """Return the lines of a file; they end with a newline and with nothing else (U+2028, for one, is text).
 
     Raises:
-      UserError: it cannot be read, or is not UTF-8.
+      UserError: it cannot be read, is not UTF-8, or has line ends that are not read.
     """
     with open_plain(path) as file:
         content = file.read()
     try:
         lines = content.decode("utf-8-sig").split("\n")
+        check_line_ends(content if len(lines) == 1 else b"")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it") from None
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: {error}") from None
     if not lines[-1]:
         lines.pop()
     return [line.removesuffix("\r") for line in lines]

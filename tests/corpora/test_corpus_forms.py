@@ -292,6 +292,22 @@ def test_parallel_text_in_every_compression(corpus: Any) -> None:
         assert texts(corpus({"kind": "parallel_text", "files": pattern}, files)) == expected
 
 
+@pytest.mark.parametrize("kind", ["parallel_text", "tsv"])
+def test_lines_that_end_with_a_carriage_return_alone_are_not_taken_for_one(kind: str, corpus: Any) -> None:
+    if kind == "tsv":
+        read, files = {"files": "x.tsv", "columns": {"en": 0, "de": 1}}, {"x.tsv": "One\tEins\rTwo\tZwei\r"}
+    else:
+        read, files = {"files": "x.{language}"}, {"x.en": "One\rTwo\r", "x.de": "Eins\rZwei\r"}
+    with pytest.raises(UserError, match="its lines end with a carriage return alone"):
+        texts(corpus({"kind": kind, **read}, files))
+
+
+def test_a_carriage_return_within_a_line_is_text(corpus: Any) -> None:
+    files = {"x.en": "One\rtwo\nThree", "x.de": "Eins zwei\r\nDrei\r"}
+    read = {"kind": "parallel_text", "files": "x.{language}"}
+    assert texts(corpus(read, files)) == [("One\rtwo", {"de": "Eins zwei"}), ("Three", {"de": "Drei"})]
+
+
 @pytest.mark.parametrize("module", ["zstandard", "pyarrow"])
 def test_zstandard_with_either_package(module: str, corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow" if module == "zstandard" else "zstandard", None)

@@ -225,12 +225,18 @@ def test_varieties_give_way_to_the_language_itself(tmp_path: Path) -> None:
         ("de.csv", 'id,text\n1,a\n2,"b\n', "row 2: unexpected end of data"),
         ("de.csv", "id,text\n1,a\n2,b, and c\n", "row 2 has more cells than there are names"),
         ("de.csv", f"id,text\n1,a\n2,{'b ' * 70_000}\n", "row 2: field larger than field limit"),
+        ("de.txt", "a\rb\r", "its lines end with a carriage return alone"),
         ("de.tsv", "id\ttext\n1\ta\n2\tb\tc\n", "row 2 has more cells than there are names"),
         ("de.jsonl", '{"text": "a"}\n{"text": "\\ud800"}\n', "record 2 has half a surrogate pair"),
     ],
 )
 def test_rows_that_cannot_be_read_whole_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
-    lines = {"csv": "id,text\n1,x\n2,y\n", "tsv": "id\ttext\n1\tx\n2\ty\n", "jsonl": '{"text": "x"}\n{"text": "y"}\n'}
+    lines = {
+        "txt": "x\ny\n",
+        "csv": "id,text\n1,x\n2,y\n",
+        "tsv": "id\ttext\n1\tx\n2\ty\n",
+        "jsonl": '{"text": "x"}\n{"text": "y"}\n',
+    }
     ending = name.partition(".")[2]
     folder = write(tmp_path, {name: content, f"en.{ending}": lines[ending]})
     with pytest.raises(UserError, match=message):

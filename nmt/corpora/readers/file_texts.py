@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from nmt.corpora.readers.compressed import decompressed, stem
 from nmt.corpora.readers.delimited import usual_width
-from nmt.corpora.readers.files import canonical_code
+from nmt.corpora.readers.files import canonical_code, check_line_ends
 from nmt.corpora.readers.quoting import are_all_quoted, mark_quoted
 from nmt.corpora.readers.wmt_text import is_wmt, read_wmt
 from nmt.corpora.readers.xml_stream import inline_text, stream_elements
@@ -102,6 +102,8 @@ class _Rest(io.RawIOBase):
 
 def _lines(file: IO[bytes]) -> Iterator[str]:
     for number, line in enumerate(file, start=1):
+        if number == 1:
+            check_line_ends(line)
         try:
             yield (line.removeprefix(_BOM) if number == 1 else line).decode().rstrip("\r\n")
         except UnicodeDecodeError:

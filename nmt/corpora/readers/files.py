@@ -72,12 +72,13 @@ class FilesReader(CorpusReader):
         """Return the text of a line, None where it is none.
 
         Raises:
-          ValueError: it is the first line of a file in another encoding.
+          ValueError: it is the first line of a file in another encoding, or with line ends that are not read.
         """
         if number == 1:
             if line.startswith(_BOMS_UTF16):
                 raise ValueError("it is UTF-16, and must be converted to UTF-8")
             line = line.removeprefix(_BOM)
+            check_line_ends(line)
         try:
             return line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
@@ -87,6 +88,12 @@ class FilesReader(CorpusReader):
     def close(self) -> None:
         """Nothing stays open but the corpus's archives."""
         self._tree.close()
+
+
+def check_line_ends(first: bytes) -> None:
+    """Check the first line of a file. Raises ValueError: lines end with a carriage return alone, so it is all of it."""
+    if b"\r" in first.rstrip(b"\r\n") and not first.endswith(b"\n"):
+        raise ValueError("its lines end with a carriage return alone: convert it, as by tr '\\r' '\\n'")
 
 
 def canonical_code(code: str) -> str | None:
