@@ -308,6 +308,13 @@ def test_a_carriage_return_within_a_line_is_text(corpus: Any) -> None:
     assert texts(corpus(read, files)) == [("One\rtwo", {"de": "Eins zwei"}), ("Three", {"de": "Drei"})]
 
 
+def test_a_file_without_one_of_another_language_is_told(corpus: Any) -> None:
+    files = {"a.en": "One\n", "a.de": "Eins\n", "b.de": "Zwei\n", "c.de": "Drei\n"}
+    source = corpus({"kind": "parallel_text", "files": "{component}.{language}"}, files)
+    assert texts(source) == [("One", {"de": "Eins"})]
+    assert dict(source.skipped) == {"file without one of another language beside it, first at b.de": 2}
+
+
 @pytest.mark.parametrize("module", ["zstandard", "pyarrow"])
 def test_zstandard_with_either_package(module: str, corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow" if module == "zstandard" else "zstandard", None)

@@ -78,6 +78,9 @@ class ParallelTextReader(FilesReader):
                 raise UserError(
                     f"corpus {self.spec.name}: {other.name} and {one.name} are of the same texts; remove one"
                 )
+        for group in groups.values():
+            if len(group) == 1 and not self.spec.monolingual:
+                self._skip("file without one of another language beside it", next(iter(group.values())).name)
         return {rest: list(group.values()) for rest, group in groups.items()}
 
     def _rows(self, wanted: frozenset[str]) -> Iterator[Row]:
