@@ -315,6 +315,14 @@ def test_a_file_without_one_of_another_language_is_told(corpus: Any) -> None:
     assert dict(source.skipped) == {"file without one of another language beside it, first at b.de": 2}
 
 
+@pytest.mark.parametrize("declaration", ["<meta charset=iso-8859-1>", '<meta content="text/html; charset=latin1">'])
+def test_pages_are_read_in_the_encoding_that_they_name(declaration: str, corpus: Any) -> None:
+    read = {"kind": "html", "files": "{language}.html", "key_language": "en", "align": "id"}
+    page = f'{declaration}<p id="a">Tür</p>'
+    files = {"en.html": '<p id="a">door</p>', "de.html": page.encode("latin-1")}
+    assert texts(corpus(read, files)) == [("door", {"de": "Tür"})]
+
+
 @pytest.mark.parametrize("module", ["zstandard", "pyarrow"])
 def test_zstandard_with_either_package(module: str, corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow" if module == "zstandard" else "zstandard", None)

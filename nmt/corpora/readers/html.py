@@ -1,5 +1,6 @@
 """Corpora of HTML pages (`read.kind: html`), aligned by the ids of paragraphs or by sections."""
 
+import contextlib
 import html
 import re
 
@@ -14,6 +15,8 @@ _SECTION = re.compile(r"<(header|article)\b([^>]*)>(.*?)</\1>", re.DOTALL)
 _NUMBER = re.compile(r'\bdata-number="([^"]+)"')
 _PARAGRAPH = re.compile(r"<(p|li)\b[^>]*>(.*?)</\1>", re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
+_HEAD = 4096
+_CHARSET = re.compile(rb"(?:charset|encoding)\s*=\s*[\"']?([A-Za-z0-9_.:-]+)")
 
 
 class HtmlReader(DividedReader):
@@ -27,7 +30,7 @@ class HtmlReader(DividedReader):
         super().__init__(spec, tree, patterns)
 
     def _parse(self, content: bytes, _: str) -> Table:
-        page = content.decode("utf-8-sig", "replace")
+        page = _decoded(content)
         if self._by_id:
             texts = ((identity, _plain(inner)) for _, identity, inner in _WITH_ID.findall(page))
             return {(identity,): text for identity, text in texts if text}
@@ -37,6 +40,17 @@ class HtmlReader(DividedReader):
             paragraphs = [text for _, part in _PARAGRAPH.findall(inner) if (text := _plain(part))]
             table[(f"{number[1] if number else place:>4}",)] = PARAGRAPH.join(paragraphs)
         return table
+
+
+def _decoded(content: bytes) -> str:
+    """Return a page in UTF-8, or else in the encoding that it names; what is in neither is a replacement character."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        named = _CHARSET.search(content[:_HEAD])
+        with contextlib.suppress(LookupError):
+            return content.decode(named[1].decode("ascii") if named else "utf-8", "replace")
+        return content.decode("utf-8-sig", "replace")
 
 
 def _plain(inner: str) -> str:
