@@ -323,6 +323,12 @@ def test_pages_are_read_in_the_encoding_that_they_name(declaration: str, corpus:
     assert texts(corpus(read, files)) == [("door", {"de": "Tür"})]
 
 
+def test_json_in_utf_16_is_told(corpus: Any) -> None:
+    files = {"x.json": '[{"en": "One", "de": "Eins"}]'.encode("utf-16")}
+    with pytest.raises(UserError, match=r"x\.json: it is UTF-16, and must be converted to UTF-8"):
+        corpus({"kind": "json", "files": "x.json"}, files)
+
+
 @pytest.mark.parametrize("module", ["zstandard", "pyarrow"])
 def test_zstandard_with_either_package(module: str, corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow" if module == "zstandard" else "zstandard", None)

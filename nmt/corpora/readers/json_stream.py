@@ -30,7 +30,7 @@ class JsonStream:
         self._file = file
         self._text, self._place = "", 0
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._ended = False
+        self._begun = self._ended = False
 
     def peek(self) -> str:
         """Return the next character that is no white space; empty at the end."""
@@ -122,6 +122,9 @@ class JsonStream:
         if self._ended:
             return False
         block = self._file.read(max(_CHUNK, least))
+        if not self._begun and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError("it is UTF-16, and must be converted to UTF-8")
+        self._begun = True
         self._ended = not block
         self._text = self._text[self._place :] + self._decoder.decode(block, final=not block)
         self._place = 0
