@@ -262,6 +262,14 @@ def test_patterns_that_cannot_be_read_are_told(files: Any, reason: str, tmp_path
         opened(tmp_path, files, {"de.ftl": "a = b"})
 
 
+def test_a_key_that_comes_again_is_counted_and_the_last_string_counts(tmp_path: Path) -> None:
+    files = {"en.properties": "a = first\nb = other\na = last\n", "de.properties": "a = zuletzt\n"}
+    assert rows_and_skipped(opened(tmp_path, "{language}.properties", files)) == (
+        [("last", {"de": "zuletzt"}), ("other", {})],
+        {"string whose key comes again, first at en.properties: a": 1},
+    )
+
+
 @pytest.mark.parametrize("library", ["javaproperties", "openstep_plist", "fluent.syntax"])
 def test_a_library_that_is_not_there_is_told(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     importlib.import_module(library)
@@ -296,7 +304,7 @@ def test_catalogues_whose_messages_are_keys_pair_by_them(tmp_path: Path) -> None
             ("%d songs", {"de": "%d Lieder", "ja": "%d 曲", "pl": "%d c"}),
             ("Opening", {"de": "Öffnung", "ja": "開"}),
         ],
-        {"message without text, first at de.po: menu.new": 3},
+        {"message without text, first at de.po: menu.new": 3, "fuzzy message, first at pl.po": 1},
     )
     with pytest.raises(UserError, match=r"there is no en table among"):
         open_files(tmp_path / "b", read, {"de.po": files["de.po"]})

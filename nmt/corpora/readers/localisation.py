@@ -64,5 +64,7 @@ class LocalisationReader(TableReader):
             elif not string.text or string.text.isspace():
                 self._skip("string without text", place)
             else:
+                if string.key in table:
+                    self._skip("string whose key comes again", place)
                 table[string.key] = string.text
         return table
