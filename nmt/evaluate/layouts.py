@@ -172,7 +172,13 @@ def _add_tico(found: Arrangement, path: epath.Path, head: bytes) -> bool:
 
 
 def _add_wmt(found: Arrangement, paths: Sequence[epath.Path]) -> None:
-    for one in open_wmt(paths):
+    opened = list(open_wmt(paths))
+    if not opened:
+        shown = " and ".join(map(str, paths[:_SHOWN]))
+        found.notes.append(
+            f"left out: {shown}, without a segment that has a source and, by document and id, a reference"
+        )
+    for one in opened:
         found.add(one.direction, one)
         if note := one.left_out():
             found.notes.append(f"left out: {note}")

@@ -97,7 +97,7 @@ class TicoFile:
     def read(self) -> list[Pair]:
         """Return the pairs, one a line. Raises UserError: the file cannot be read, or a line is malformed."""
         heading, *lines = (line.split("\t") for line in read_lines(self.path))
-        columns = [heading.index(name) for name in TICO_COLUMNS[2:]]
+        codes, columns = ([heading.index(name) for name in part] for part in (TICO_COLUMNS[:2], TICO_COLUMNS[2:]))
         pairs = []
         for number, cells in enumerate(lines, start=2):
             sides = [cells[column].strip() for column in columns if column < len(cells)]
@@ -105,6 +105,8 @@ class TicoFile:
                 raise UserError(
                     f"{self.path}:{number}: expected {' and '.join(TICO_COLUMNS[2:])}, neither of them blank"
                 )
+            if any(cells[column] != lines[0][column] for column in codes):
+                raise UserError(f"{self.path}:{number}: another direction than on line 2: make a file of each")
             source, target = sides[::-1] if self._swapped else sides
             pairs.append(Pair(source, target))
         return pairs

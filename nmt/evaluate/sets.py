@@ -136,10 +136,11 @@ def _folder_set(testset: str, paths: Iterable[epath.Path], folder: epath.Path) -
     found = arrange_folder(files)
     if not found.sources:
         inside = sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+        notes = "".join(f"; {note}" for note in found.notes[:_SHOWN])
         name = f"; perhaps it is in a folder below: {', '.join(inside[:6])}" if inside else ""
         raise UserError(
             f"{testset} holds no test set: expected files such as de-en.jsonl, de-en.tsv, deu_Latn.devtest and "
-            f"eng_Latn.devtest, or .sgm and .xml of WMT{name}"
+            f"eng_Latn.devtest, or .sgm and .xml of WMT{notes}{name}"
         )
     return EvaluationSet(_result_name(testset, epath.Path(testset)), testset, found.sources, notes=tuple(found.notes))
 

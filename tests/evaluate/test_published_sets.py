@@ -181,6 +181,13 @@ def test_files_of_unequal_lengths_are_named_with_their_numbers(tmp_path):
         ({"de.jsonl": '{"id": 1, "text": "a"}\n' * 2, "en.jsonl": "{}\n"}, "two records have the id 1"),
         ({"x.de.gz": b"no", "x.en": ["a"]}, r"cannot read .*x\.de\.gz: Not a gzipped file"),
         ({"x.de": ["a"]}, "holds no test set"),
+        (
+            {
+                "t-src.de.sgm": '<srcset setid="t" srclang="de"><doc docid="a"><seg id="1">x</seg></doc></srcset>',
+                "t-ref.en.sgm": '<refset setid="t" trglang="en"><doc docid="b"><seg id="1">x</seg></doc></refset>',
+            },
+            r"holds no test set: .*; left out: .*t-ref.en.sgm and .*t-src.de.sgm, without a segment that has a source",
+        ),
     ],
 )
 def test_mistakes_in_folders_are_one_line(files, message, tmp_path):
@@ -417,6 +424,9 @@ def test_tico_has_its_languages_in_its_lines(tmp_path):
     assert found.read(Direction("pt-BR", "en")) == list(map(Pair, TEXT["de"], TEXT["en"]))
     assert found.notes == (f"left out: {tmp_path}/test.en-qqq.tsv, of an unknown language ('qqq')",)
     assert directions(opened(tmp_path / "test.en-pt-BR.tsv")) == {"en-pt-BR", "pt-BR-en"}
+    write(tmp_path, {"test.en-pt-BR.tsv": heading + lines + "en\tam\tone\ttwo\t3\n"})
+    with pytest.raises(UserError, match=r"pt-BR\.tsv:4: another direction than on line 2: make a file of each"):
+        opened(tmp_path).read(Direction("en", "pt-BR"))
     write(tmp_path, {"test.en-pt-BR.tsv": heading + lines + "en\tpt-BR\tone\t \t3\n"})
     with pytest.raises(UserError, match=r"pt-BR\.tsv:4: expected sourceString and targetString, neither of them blank"):
         opened(tmp_path).read(Direction("en", "pt-BR"))
