@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import importlib
 import io
 import json
 import random
@@ -165,6 +166,15 @@ def test_a_value_that_never_ends_is_not_read_whole(monkeypatch: pytest.MonkeyPat
 
 
 # Names with dots
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(corpus: Any, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    columns = [pyarrow.array([text]) for text in ("Eins", "One", "Zwei")]
+    table = pyarrow.Table.from_arrays(columns, names=["de", "en", "de"])
+    importlib.import_module("pyarrow.parquet").write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"x\.parquet: several columns are called de"):
+        corpus({"kind": "parquet", "files": "x.parquet"}, {})
 
 
 @pytest.mark.parametrize("columns", [{}, {"columns": {"de": "text.de", "en": "text.en"}}])

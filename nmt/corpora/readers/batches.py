@@ -35,7 +35,7 @@ class BatchesReader(ColumnsReader):
     def _first_records(self, name: str) -> FirstRecords:
         try:
             with self._opened(name) as file:
-                names = [field.name for field in file.schema]
+                names = _column_names(file.schema)
                 rows = (row for batch in file.batches(names) for row in batch.to_pylist())
                 return FirstRecords(_paths(file.schema), list(islice(rows, LOOKED_AT)))
         except UNREADABLE as error:
@@ -46,6 +46,7 @@ class BatchesReader(ColumnsReader):
         number = 0
         try:
             with self._opened(name) as file:
+                _column_names(file.schema)
                 tree = _tree(file.schema)
                 found = {
                     column: column if isinstance(column, tuple) else find_path(tree, str(column)) for column in columns
@@ -61,6 +62,14 @@ class BatchesReader(ColumnsReader):
             return
         if not number:
             self._skip(EMPTY, name)
+
+
+def _column_names(schema: Any) -> list[str]:
+    """Return the names of the columns. Raises ValueError: two have one name, and it is not known which is meant."""
+    names = [str(field.name) for field in schema]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"several columns are called {', '.join(twice)}: give them names of their own")
+    return names
 
 
 def _tree(fields: Any) -> dict[str, Any]:
