@@ -138,6 +138,11 @@ def test_recipes_can_be_loaded(block: Block, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_conflict_of_a_merge_is_left(page: Path) -> None:
+    assert re.findall(r"^(?:<{7}|>{7}|\|{7}) .*$", page.read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_mentioned_exist(page: Path) -> None:
     """Names in capitals, as in data/NAME.yaml, stand for others."""
     spans = re.findall(r"`([^`\n]+)`", prose(page))
