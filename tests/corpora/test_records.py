@@ -462,6 +462,16 @@ def test_two_columns_of_one_language_are_an_error(corpus: Any) -> None:
         corpus(JSONL, {"x.jsonl": lines([{"de": "Eins", "deu": "Zwei", "en": "one"}])})
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_languages_that_come_after_the_first_records_are_counted(corpus: Any, nested: bool) -> None:
+    rows = [{"de": "Ein Haus", "en": "a house"}] * 100
+    later = [{"fr": "une maison", "en": "a house"}, {"fr": "", "en": "a house"}, {"fr": "deux maisons", "de": "Zwei"}]
+    opened = corpus(JSONL, {"x.jsonl": lines([{"translation": row} if nested else row for row in [*rows, *later]])})
+    assert len(texts(opened)) == 100
+    kind = "text in a column of a language that the first 100 records do not have (say columns:), first at x.jsonl:101"
+    assert opened.skipped[kind] == 2
+
+
 # Every ending
 
 

@@ -28,6 +28,7 @@ _NAME_WORDS = 6  # a name of a column has no more words
 
 _TARGET_WORDS = frozenset((*SIDE_NAMES["target"], "target_text", "target text", "translation", "reference", "ref"))
 _SOURCE_WORDS = frozenset((*SIDE_NAMES["source"], "source_text", "source text", "original"))
+_FEWEST_WORDS = 3  # of a column of single words: in one or two rows they may well translate several words
 _TEXT_WORDS = frozenset(("text", "sentence", "sentence1", "sentence2", "segment"))
 _OTHER_WORDS = frozenset(("id", "score", "url", "domain", "doc", "document", "doc_id", "index", "idx", "line", "no"))
 
@@ -50,7 +51,7 @@ def are_identifiers(values: Sequence[Any], others: Sequence[Sequence[Any]]) -> b
     """Return whether values are single words of ASCII while most of those of the other columns are several words."""
     words = [len(value.split()) > 1 for column in others for value in column if isinstance(value, str) and value]
     given = [value for value in values if isinstance(value, str) and value]
-    single = bool(given) and all(value.isascii() and len(value.split()) == 1 for value in given)
+    single = len(given) >= _FEWEST_WORDS and all(value.isascii() and len(value.split()) == 1 for value in given)
     return single and bool(words) and 2 * sum(words) > len(words)
 
 

@@ -13,6 +13,7 @@ from nmt.corpora.readers.column_rules import HAS_NO_TEXT, HEADING
 from nmt.corpora.readers.column_search import ColumnSearch, FirstRecords
 from nmt.corpora.readers.files import FilesReader
 from nmt.corpora.readers.id_join import IdJoin, KeyedText
+from nmt.corpora.readers.late_columns import LATE, LateColumns
 from nmt.corpora.readers.reader import NO_TEXT, NOT_TEXT, Row, check_codes, match_codes, single_rows
 from nmt.corpora.readers.tree import Tree
 from nmt.corpora.readers.variable_languages import find_variable, texts_with_languages, unfold, unfolded_name
@@ -273,8 +274,15 @@ class ColumnsReader(FilesReader):
         name, variable = found.name, self._variable.get(found.name)
         more = [column for column in (self._read.component, self._read.id) if column is not None]
         languages = columns.values() if variable is None else [variable] if variable else []
+        late = (
+            None if self._read.columns or found.source or variable is not None else LateColumns(self._search.canonical)
+        )
         try:
             for place, (number, record) in enumerate(self._records(name, [*languages, *more])):
+                if late is not None and place < LOOKED_AT:
+                    late.learn(record)
+                elif late is not None and late.has_late_text(record):
+                    self._skip(LATE, f"{name}:{number}")
                 if variable is not None:
                     record, again = unfold(record, variable, self._search.canonical)
                     if again:
