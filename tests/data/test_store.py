@@ -243,7 +243,7 @@ def test_pairs_beyond_the_row_length_are_rejected_and_counted(tmp_path):
 
 def test_named_test_sets_are_recorded(tmp_path):
     used = [{"file": "devtest/deu_Latn.devtest", "texts": 1012, "removed": 3}]
-    prepare_some(tmp_path / "data", test_sets=used)
+    prepare_some(tmp_path / "data", origin=StoreOrigin({"corpus": "c"}, test_sets=used))
     assert json.loads((tmp_path / "data" / "stats.json").read_text())["test_sets"] == used
     assert load_stats(tmp_path / "data").test_sets == used
     prepare_some(tmp_path / "none")
