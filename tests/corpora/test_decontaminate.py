@@ -1,5 +1,6 @@
 """Named test sets that are kept out of training: every form of file, what is refused, and the counts of each file."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from nmt.config import CleanConfig
 from nmt.corpora.cleaned.load import clean_corpora
 from nmt.corpora.cleaned.statistics import corpus_statistics
 from nmt.corpora.cleaned.testsets import find_test_sets
+from nmt.corpora.readers.file_texts import file_texts
 from nmt.errors import UserError
 from nmt.languages import parse_direction
 
@@ -164,3 +166,12 @@ def test_what_cannot_be_read_is_refused_in_one_line(
     with pytest.raises(UserError, match=rf"^data.clean.decontaminate: .*{name}.*({message})") as raised:
         cleaned(corpus, str(tmp_path / name))
     assert "\n" not in str(raised.value)
+
+
+def test_the_limit_of_cells_is_given_back(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    path = tmp_path / "test.csv"
+    path.write_text("de,en\n" + '"' + "wort " * 40_000 + '",words\n')
+    with path.open("rb") as file:
+        assert len(list(file_texts(file, path.name))) == 2
+    assert csv.field_size_limit() == before

@@ -127,11 +127,13 @@ def _csv(file: IO[bytes]) -> Iterator[str]:
 
 
 def _quoted_cells(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
-    csv.field_size_limit(_MOST_CHARACTERS)
+    before = csv.field_size_limit(_MOST_CHARACTERS)  # of the whole process, so others get theirs back
     try:
         yield from csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     except csv.Error as error:
         raise ValueError(str(error)) from None
+    finally:
+        csv.field_size_limit(before)
 
 
 def _drop_heading(rows: Iterable[list[str]]) -> Iterator[list[str]]:
