@@ -12,6 +12,7 @@ from nmt.errors import UserError, did_you_mean
 
 _LONGEST_REASON = 300
 _SHOWN = 5  # configurations in an error
+_RETRIES = 6  # of a download, waiting 0.4 s before the second and twice as long each time
 
 
 def prepare_dataset(request: dict[str, str]) -> None:
@@ -27,6 +28,7 @@ def prepare_dataset(request: dict[str, str]) -> None:
     import tensorflow_datasets.translate
 
     _extract_without_tensorflow()
+    _try_for_seconds()
     tfds.disable_progress_bar()
     given = {key: request[key] for key in ("config", "version") if request[key]}
     builder = tfds.builder(request["name"], data_dir=request["data_dir"], file_format="array_record", **given)
@@ -45,6 +47,13 @@ def _extract_without_tensorflow() -> None:
     gfile = SimpleNamespace(GFile=open)
     text = SimpleNamespace(as_text=lambda value: value.decode() if isinstance(value, bytes) else value)
     extractor.tf = SimpleNamespace(io=SimpleNamespace(gfile=gfile), compat=text)
+
+
+def _try_for_seconds() -> None:
+    """Give up on a publisher that cannot be reached after some 13 seconds; the default is ten retries, in 205."""
+    from tensorflow_datasets.core.download import downloader
+
+    downloader.MAX_RETRIES = _RETRIES
 
 
 def explain(error: BaseException, name: str) -> str:

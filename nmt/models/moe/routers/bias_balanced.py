@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 from nmt.models.buffers import buffer
 from nmt.models.layers import Init
 from nmt.models.moe.routers.contract import Arrays, LearntRouter
-from nmt.models.moe.routing import Decision, Routing, best_experts, compute_gates, fill
+from nmt.models.moe.routing import Decision, Routing, best_experts, compute_gates
 from nmt.models.moe.statistics import RoutingStats
 
 BIAS = "router_bias"
@@ -65,8 +65,7 @@ class BiasBalancedRouter(LearntRouter):
         affinity = self.affinities(logits)
         expert, weight = best_experts(affinity, config.top_k, affinity + bias)
         wanted = real[..., None] & (weight > 0.0)
-        priority = weight[..., 0] if config.batch_prioritised and not self.decoder else None
-        slot, kept = fill(wanted, expert, experts, slots, priority)
+        slot, kept = self.fill_slots(wanted, expert, weight, slots)
         alone, _ = best_experts(affinity, config.top_k)
         return Decision(
             moves=Routing(expert, compute_gates(weight, kept, config.normalise), slot, kept),

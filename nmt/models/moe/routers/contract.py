@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray
 
 from nmt.config import MoEConfig
 from nmt.models.layers import Init, parameter
 from nmt.models.moe.regularise import jittered
-from nmt.models.moe.routing import Decision
+from nmt.models.moe.routing import Decision, fill
 from nmt.models.moe.statistics import RoutingStats
 from nmt.models.numerics import split_key
 from nmt.models.tokens import TokenInfo
@@ -120,6 +120,20 @@ class LearntRouter(Router):
         key: PRNGKeyArray | None,
     ) -> Decision:
         """Decide where tokens go by their logits; `real` is False for padding."""
+
+    def fill_slots(
+        self,
+        wanted: Bool[Array, "G N K"],
+        expert: Int32[Array, "G N K"],
+        weight: Float[Array, "G N K"],
+        slots: int | None,
+    ) -> tuple[Int32[Array, "G N K"], Bool[Array, "G N K"]]:
+        """Give slots to wanted choices, by the weight of the first one where `batch_prioritised` says so; see `fill`.
+
+        In a decoder tokens are served in their order, or any token could lose its slot to a later one.
+        """
+        priority = weight[..., 0] if self.config.batch_prioritised and not self.decoder else None
+        return fill(wanted, expert, self.config.experts, slots, priority)
 
     def logits(
         self, x: Float[Array, "G N M"], matrix: Float[Array, "M E"], key: PRNGKeyArray | None

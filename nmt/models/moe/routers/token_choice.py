@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nmt.models.moe.routers.contract import Arrays, LearntRouter
-from nmt.models.moe.routing import Decision, Routing, best_experts, compute_gates, fill, sampled_choices
+from nmt.models.moe.routing import Decision, Routing, best_experts, compute_gates, sampled_choices
 
 
 class TokenChoiceRouter(LearntRouter):
@@ -60,8 +60,7 @@ class TokenChoiceRouter(LearntRouter):
         wanted = real[..., None] & (weight > 0.0)
         if config.second_expert == "random" and config.top_k > 1 and key is not None:
             wanted = wanted & sampled_choices(weight, config.second_threshold, key)
-        priority = weight[..., 0] if config.batch_prioritised and not self.decoder else None
-        slot, kept = fill(wanted, expert, experts, slots, priority)
+        slot, kept = self.fill_slots(wanted, expert, weight, slots)
         number = config.top_k if config.balance_choices == "all" else 1
         return Decision(
             moves=Routing(expert, compute_gates(weight, kept, config.normalise), slot, kept),
