@@ -3,11 +3,17 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
+from nmt.cli.option_groups import GroupedCommand, given_values, grouped_command
 from nmt.cli.shell import command_name, parsed, prepare_process, run_command
+from nmt.cli.translate_arguments.files import FileArguments
+from nmt.cli.translate_arguments.model import ModelArguments
+from nmt.cli.translate_arguments.scores import ScoreArguments
+from nmt.cli.translate_arguments.search import SearchArguments
 from nmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,55 +24,22 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-class TranslateArguments(NamedTuple):
-    """The parsed arguments of nmt-translate."""
+@dataclass(frozen=True, kw_only=True)
+class TranslateArguments:
+    """The parsed arguments of nmt-translate, by group; another option is a field of a group."""
 
-    run: str
-    source: str
-    target: str
-    file: str | None
-    output: str | None
-    beam: int | None
-    length_penalty: float | None
-    step: int | None
-    scores: bool
-    domain: str | None = None
+    model: ModelArguments
+    files: FileArguments = field(default_factory=FileArguments)
+    search: SearchArguments = field(default_factory=SearchArguments)
+    scores: ScoreArguments = field(default_factory=ScoreArguments)
 
 
-@app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def translate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, such as runs/quickstart.")],
-    source: Annotated[
-        str, typer.Option("--from", metavar="LANGUAGE", help="Language of the text: de, deu, de-DE, ...")
-    ],
-    target: Annotated[str, typer.Option("--to", metavar="LANGUAGE", help="Language wanted.")],
-    file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="UTF-8 text. Default, and for -: standard input.")
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write here, once all is done. Default: standard output."),
-    ] = None,
-    beam: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Beam width, 1 is greedy. Default: the recipe's.")
-    ] = None,
-    length_penalty: Annotated[
-        float | None,
-        typer.Option(min=0.0, metavar="X", help="Exponent of the length normalisation. Default: the recipe's."),
-    ] = None,
-    step: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Step of the checkpoint. Default: the newest.")
-    ] = None,
-    scores: Annotated[
-        bool, typer.Option("--scores", help="Before each line its score (normalised log probability) and a tab.")
-    ] = False,
-    domain: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Kind of text, where the run has data.domain_tags. Default: none."),
-    ] = None,
-) -> TranslateArguments:
-    """Translate text, one line at a time: N lines in, N lines out, and a blank line stays blank."""
-    return TranslateArguments(run, source, target, file, output, beam, length_penalty, step, scores, domain)
+app.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"]})(
+    grouped_command(
+        TranslateArguments,
+        "Translate text, one line at a time: N lines in, N lines out, and a blank line stays blank.",
+    )
+)
 
 
 def main() -> None:
@@ -89,8 +62,8 @@ def run_translation(request: TranslateArguments) -> None:
     prepare_process()
     from nmt.decode.translator import Translator
 
-    translator = Translator(request.run, step=request.step)
-    direction = translator.direction(request.source, request.target)
+    translator = Translator(request.model.run, step=request.model.step)
+    direction = translator.direction(request.model.source, request.model.target)
     if not translator.is_trained(direction):
         _note(f"the model was not trained on {direction}, only on its languages: expect less")
     if _is_interactive(request):
@@ -111,64 +84,64 @@ def _check(request: TranslateArguments) -> None:
     from nmt.decode.direction import resolve_direction
     from nmt.languages import get
 
-    recipe = read_run_recipe(request.run)
-    get(request.source), get(request.target)
-    vocabulary, _ = Vocabularies.files(epath.Path(request.run) / "vocab", recipe.vocab)
+    recipe = read_run_recipe(request.model.run)
+    get(request.model.source), get(request.model.target)
+    vocabulary, _ = Vocabularies.files(epath.Path(request.model.run) / "vocab", recipe.vocab)
     if vocabulary.exists():
         loaded = Vocabulary.load(vocabulary)
-        resolve_direction(loaded, request.source, request.target)
-        if request.domain is not None:
-            loaded.symbol(DOMAIN.format(request.domain))
-    if request.file is not None and request.file != "-":
-        if not (file := epath.Path(request.file)).exists():
-            raise UserError(f"cannot read {request.file}: there is no such file")
+        resolve_direction(loaded, request.model.source, request.model.target)
+        if request.model.domain is not None:
+            loaded.symbol(DOMAIN.format(request.model.domain))
+    if request.files.file is not None and request.files.file != "-":
+        if not (file := epath.Path(request.files.file)).exists():
+            raise UserError(f"cannot read {request.files.file}: there is no such file")
         if file.is_dir():
-            raise UserError(f"cannot read {request.file}: it is a folder")
-    if request.output is not None:
-        if not (parent := epath.Path(request.output).parent).is_dir():
-            raise UserError(f"cannot write {request.output}: there is no folder {parent}")
-        if epath.Path(request.output).is_dir():
-            raise UserError(f"cannot write {request.output}: it is a folder")
+            raise UserError(f"cannot read {request.files.file}: it is a folder")
+    if request.files.output is not None:
+        if not (parent := epath.Path(request.files.output).parent).is_dir():
+            raise UserError(f"cannot write {request.files.output}: there is no folder {parent}")
+        if epath.Path(request.files.output).is_dir():
+            raise UserError(f"cannot write {request.files.output}: it is a folder")
 
 
 def _is_interactive(request: TranslateArguments) -> bool:
-    return request.file in (None, "-") and request.output is None and sys.stdin.isatty()
+    return request.files.file in (None, "-") and request.files.output is None and sys.stdin.isatty()
 
 
 @contextlib.contextmanager
 def _reader(request: TranslateArguments) -> Iterator[BinaryIO]:
-    if request.file is None or request.file == "-":
+    if request.files.file is None or request.files.file == "-":
         yield sys.stdin.buffer
         return
     from etils import epath
 
     try:
-        file = epath.Path(request.file).open("rb")
+        file = epath.Path(request.files.file).open("rb")
     except OSError as error:
-        raise UserError(f"cannot read {request.file}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {request.files.file}: {error.strerror or error}") from None
     with file:
         yield file
 
 
 @contextlib.contextmanager
 def _writer(request: TranslateArguments) -> Iterator[BinaryIO]:
-    if request.output is None:
+    if request.files.output is None:
         yield sys.stdout.buffer
         return
     from nmt.files import atomic_write
 
     try:
-        with atomic_write(request.output) as temporary, temporary.open("wb") as file:
+        with atomic_write(request.files.output) as temporary, temporary.open("wb") as file:
             yield file
     except PermissionError as error:
-        raise UserError(f"cannot write {request.output}: {error.strerror}") from None
+        raise UserError(f"cannot write {request.files.output}: {error.strerror}") from None
 
 
 @contextlib.contextmanager
 def _progress_bar(request: TranslateArguments) -> Iterator[Callable[[int], None] | None]:
     """Show a bar on standard error for a file of known size, unless the translations appear on the same terminal."""
-    free = request.output is not None or not sys.stdout.isatty()
-    if request.file in (None, "-") or not sys.stderr.isatty() or not free:
+    free = request.files.output is not None or not sys.stdout.isatty()
+    if request.files.file in (None, "-") or not sys.stderr.isatty() or not free:
         yield None
         return
     from etils import epath
@@ -177,7 +150,7 @@ def _progress_bar(request: TranslateArguments) -> Iterator[Callable[[int], None]
 
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(str(request.file), total=epath.Path(str(request.file)).stat().length)
+        task = bar.add_task(str(request.files.file), total=epath.Path(str(request.files.file)).stat().length)
         yield lambda done: bar.update(task, completed=done)
 
 
@@ -196,15 +169,14 @@ def _translate(
     signs = SignCounter("the source")
 
     def translate(texts: Sequence[str], told: Callable[[int], None] | None) -> "list[Translation]":
-        signs.add(texts, get(request.source).code)
+        signs.add(texts, get(request.model.source).code)
         return translator.translate_scored(
             texts,
-            request.source,
-            request.target,
-            beam=request.beam,
-            length_penalty=request.length_penalty,
-            domain=request.domain,
+            request.model.source,
+            request.model.target,
+            domain=request.model.domain,
             progress=told,
+            **given_values(request.search),
         )
 
     def write(output: bytes) -> None:
@@ -215,21 +187,13 @@ def _translate(
         lines,
         write,
         translate,
-        _scored_line if request.scores else _plain_line,
+        request.scores.render,
         chunk_lines=chunk_lines or CHUNK_LINES,
         progress=progress,
     )
     for finding in signs.warnings():
         _note(f"{finding}; a model that did not learn from such text translates it badly")
     return report
-
-
-def _plain_line(translation: "Translation") -> str:
-    return translation.text
-
-
-def _scored_line(translation: "Translation") -> str:
-    return f"{translation.score:.4f}\t{translation.text}"
 
 
 def _converse(request: TranslateArguments, translator: "Translator", direction: "Direction") -> None:

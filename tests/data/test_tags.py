@@ -1,6 +1,7 @@
 """What tells a model the languages: tags before sources, and as the decoder's first input (data.tags)."""
 
 import random
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from synthetic import lexicon, sentence
 from test_pipeline import DATA, DIRECTIONS, TAGS, Numbers, same, take
 
 from nmt.cli import translate as command
+from nmt.cli.translate_arguments.model import ModelArguments
 from nmt.config import DataConfig, DecodeConfig, ModelConfig, Recipe, VocabConfig, read_run_recipe, save_recipe
 from nmt.config.runs import resume_conflicts
 from nmt.data.batch import Batch
@@ -162,10 +164,10 @@ def test_a_domain_is_told_behind_the_tag(run):
     (plain,) = translator.translate_scored([line], "de", "en")
     marked = [source.tag("de"), source.symbol("<domain:legal>"), *source.encode([line])[0], END]
     assert translator._searcher.search([marked], begin=target.tag("en"))[0][0].score == told.score != plain.score
-    request = command.TranslateArguments(str(run), "de", "en", None, None, None, None, None, False, "legal")
-    command._check(request)
+    arguments = ModelArguments(run=str(run), source="de", target="en", domain="legal")
+    command._check(command.TranslateArguments(model=arguments))
     for attempt in (
-        lambda: command._check(request._replace(domain="news")),
+        lambda: command._check(command.TranslateArguments(model=replace(arguments, domain="news"))),
         lambda: translator.translate_scored([line], "de", "en", domain="news"),
     ):
         with pytest.raises(UserError, match="the model does not know <domain:news>; it knows <domain:legal>"):

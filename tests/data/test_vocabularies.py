@@ -3,6 +3,7 @@
 import functools
 import itertools
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -16,6 +17,7 @@ from flax import nnx
 from synthetic import lexicon, sentence, translation
 
 from nmt.cli import translate as command
+from nmt.cli.translate_arguments.model import ModelArguments
 from nmt.config import (
     CleanConfig,
     DataConfig,
@@ -392,10 +394,10 @@ def test_text_is_read_and_written_each_in_its_own_pieces(run, vocabularies):
 
 
 def test_the_command_asks_the_vocabulary_of_sources(run, capsys):
-    request = command.TranslateArguments(str(run), "de", "zh-Hans", None, None, None, None, None, False)
+    request = command.TranslateArguments(model=ModelArguments(run=str(run), source="de", target="zh-Hans"))
     with pytest.raises(UserError, match=r"the model does not know zh-Hans.*; it knows de, en, es"):
         command._check(request)
-    command._check(request._replace(target="es"))
+    command._check(command.TranslateArguments(model=replace(request.model, target="es")))
 
 
 def test_a_run_that_lost_a_vocabulary(run, tmp_path):

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -369,8 +370,14 @@ class Streams:
 
 
 def request(run_dir, **changes):
-    values = {"source": "en", "target": "de", **dict.fromkeys(command.TranslateArguments._fields[3:]), "scores": False}
-    return command.TranslateArguments(run=str(run_dir), **(values | changes))
+    """Arguments of the command by name, whatever their group."""
+    values = {"run": str(run_dir), "source": "en", "target": "de"} | changes
+    groups = {
+        group.name: group.type(**{f.name: values.pop(f.name) for f in fields(group.type) if f.name in values})
+        for group in fields(command.TranslateArguments)
+    }
+    assert not values
+    return command.TranslateArguments(**groups)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The arguments of nmt-translate, one module for each group of options."""
