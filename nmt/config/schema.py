@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from nmt.config.schema_data import CleanConfig, DataConfig, VocabConfig, VocabularySizes
+from nmt.config.schema_decode import DecodeConfig
 from nmt.config.schema_model import ModelConfig, MoEConfig
 from nmt.config.schema_train import OptimizerConfig, ScheduleConfig, TrainConfig
 from nmt.config.section import Positive, Section
@@ -60,22 +61,6 @@ class MeshConfig(Section):
         description="Placement of arrays that are not annotated: chosen by XLA (auto, as in GShard), or by JAX from "
         "the types of arrays, where a clash is an error (explicit).",
     )
-
-
-class DecodeConfig(Section):
-    """Beam search."""
-
-    beam: Positive = Field(4, description="Beam width; 1 is greedy search.")
-    length_penalty: float = Field(
-        0.6, ge=0.0, description="Exponent of GNMT's length normalisation ((5 + length) / 6)^exponent; 0 is none."
-    )
-    max_length_ratio: float = Field(
-        2.0, gt=0.0, description="Longest output: this times the source tokens, plus max_length_extra."
-    )
-    max_length_extra: int = Field(
-        10, ge=1, description="Tokens that even the shortest source may take, see max_length_ratio."
-    )
-    batch_tokens: Positive = Field(2048, description="Source token slots decoded at once.")
 
 
 class EvaluateConfig(Section):

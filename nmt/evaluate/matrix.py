@@ -125,7 +125,7 @@ class _Job:
     def prepare(
         cls, translator: Translates, run: epath.Path, chosen: EvaluationSet, beam: int | None, form: ScoringForm
     ) -> "_Job":
-        decode = translator.recipe.decode.model_dump()
+        decode = translator.recipe.decode.model_dump(mode="json")
         if beam is not None:
             decode["beam"] = beam
         folder = run / "evaluation" / str(translator.step) / chosen.name

@@ -1,10 +1,12 @@
 """The matrix as a web page of one file that needs no other: heat map, scores, sample translations, signatures."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
 from itertools import groupby
+from typing import Any
 
+from nmt.config import DecodeConfig
 from nmt.evaluate.heat import background, foreground
 from nmt.evaluate.metrics import Cell
 from nmt.evaluate.report import directions, languages, left_out_lines, signatures
@@ -126,11 +128,19 @@ def _sample(sample: SampleTranslation) -> str:
 
 
 def _method(matrix: Matrix) -> str:
-    decode = ", ".join(f"{key} {value}" for key, value in matrix.results[0].source.decode.items())
+    decode = ", ".join(_decode_options(matrix.results[0].source.decode))
     facts = [f"<p>{label}: <code>{escape(text)}</code></p>\n" for label, text in signatures(matrix)]
     facts.append(f"<p>Decoding: <code>{escape(decode)}</code></p>\n")
     facts += [f"<p>Left out: {escape(line)}</p>\n" for line in left_out_lines(matrix)]
     return f"<h2>How it was measured</h2>\n{''.join(facts)}"
+
+
+def _decode_options(decode: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the beam, how lengths are weighed, and every other option that is not the default."""
+    defaults = DecodeConfig().model_dump(mode="json")
+    for key, value in decode.items():
+        if key in ("beam", "normalisation", "length_penalty") or value != defaults.get(key):
+            yield f"{key} {value}"
 
 
 def _name(code: str) -> str:

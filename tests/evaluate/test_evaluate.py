@@ -248,7 +248,7 @@ def test_every_direction_is_written_and_can_be_recomputed_from_its_files(run):
             f"{cell.bleu_signature}|norm:nfc",
             f"{cell.chrf_signature}|norm:nfc",
         )
-        assert stored["decode"] == DecodeConfig().model_dump()
+        assert stored["decode"] == DecodeConfig().model_dump(mode="json")
         assert (stored["direction"], stored["step"]) == (direction, 7)
         assert stored["sentences_per_second"] == pytest.approx(len(pairs) / stored["seconds"])
         assert stored["test_set"] == content_hash(Pair(*pair) for pair in pairs)
