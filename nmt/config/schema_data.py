@@ -147,6 +147,11 @@ class VocabConfig(Section):
     character_coverage: float = Field(
         0.9999, ge=0.98, le=1.0, description="Share of characters that get a piece of their own; bytes cover the rest."
     )
+    split_digits: bool = Field(
+        False,
+        description="Whether each digit of 0 to 9 is a piece of its own in a learnt vocabulary (SentencePiece's "
+        "split_digits). Numbers then take more pieces, and are copied digit by digit.",
+    )
     temperature: float = Field(
         5.0, gt=0.0, description="Sampling temperature over languages of the text it is learnt from."
     )

@@ -265,6 +265,7 @@ def _train(sentences: Sequence[str], controls: Sequence[str], config: VocabConfi
             character_coverage=config.character_coverage,
             byte_fallback=True,
             normalization_rule_name=config.normalisation,
+            split_digits=config.split_digits,
             pad_id=PAD,
             bos_id=BEGIN,
             eos_id=END,

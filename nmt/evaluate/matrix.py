@@ -26,7 +26,7 @@ from nmt.corpora.clean.signs import SignCounter
 from nmt.data.store import load_stats
 from nmt.errors import UserError
 from nmt.evaluate.forms import ScoringForm
-from nmt.evaluate.metrics import Cell, score
+from nmt.evaluate.metrics import Cell, score, text_faults
 from nmt.evaluate.pairs import Pair, content_hash
 from nmt.evaluate.report import render_markdown
 from nmt.evaluate.results import DirectionResult, Matrix, ResultOrigin
@@ -190,15 +190,19 @@ class _Job:
     def _stored(self, direction: Direction) -> DirectionResult | None:
         """Return the stored result of a direction if checkpoint, test set and decode options are the same."""
         try:
-            stored = DirectionResult.from_json(json.loads((self.folder / f"{direction}.json").read_bytes()))
+            values = json.loads((self.folder / f"{direction}.json").read_bytes())
             hypotheses = hypotheses_file(self.folder, direction).read_bytes()
+            pairs = self._read(direction)
+            if "loops" not in values:  # older versions did not count them
+                values |= text_faults([pair.source for pair in pairs], hypotheses.decode().split("\n")[:-1])
+            stored = DirectionResult.from_json(values)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, UserError):
             return None  # of another version, or damaged
         if stored.hypotheses != hashlib.sha256(hypotheses).hexdigest():
             return None
-        if stored.source != self._source(self._read(direction)):
+        if stored.source != self._source(pairs):
             return None
         # Equal text has equal scores, whichever form was asked for when they were computed.
         return replace(stored, cell=self._marked(stored.cell))

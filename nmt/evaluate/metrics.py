@@ -9,6 +9,8 @@ from typing import Any
 from sacrebleu.metrics import BLEU, CHRF
 
 from nmt import languages
+from nmt.decode.digits import changed_digits
+from nmt.decode.loops import find_loop
 from nmt.errors import UserError
 from nmt.languages import Direction
 
@@ -32,6 +34,8 @@ class Cell:
     length_ratio: float  # hypotheses : references; 0 if the references hold no token
     empty: float  # share of outputs without any character but spaces
     copied: float  # share of outputs that equal their source, spaces around them aside
+    loops: float  # share of outputs that repeat a letter, word or phrase in a row, see `nmt.decode.loops`
+    changed_digits: float  # share of outputs whose numbers are not those of their source, see `nmt.decode.digits`
     references: int = 1  # most references of a sentence
 
 
@@ -72,7 +76,16 @@ def score(
         empty=_share(lambda source, hypothesis: not hypothesis, sources, hypotheses),
         copied=_share(lambda source, hypothesis: bool(source) and hypothesis == source, sources, hypotheses),
         references=len(streams),
+        **text_faults(sources, hypotheses),
     )
+
+
+def text_faults(sources: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
+    """Return the shares of hypotheses that loop and that change digits, by the names of the fields of `Cell`."""
+    return {
+        "loops": _share(lambda source, hypothesis: find_loop(source, hypothesis) is not None, sources, hypotheses),
+        "changed_digits": _share(lambda *pair: bool(changed_digits(*pair)), sources, hypotheses),
+    }
 
 
 @cache

@@ -13,6 +13,7 @@ from nmt.languages import Direction
 LISTED_DIRECTIONS = 12
 GRID_LANGUAGES = 12
 NAMED_TARGETS = 12  # with more targets, the commonest signature's label says "the others"
+FAULTY_DIRECTIONS = 6  # most directions that are named for their loops or changed digits
 NONE = "·"
 
 
@@ -31,6 +32,7 @@ def render_markdown(matrix: Matrix) -> str:
     lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows, *[_bold(row) for row in averages]]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = [] if averages else average_lines(matrix)
+    notes += fault_lines(matrix)
     notes += [f"Left out: {line}" for line in left_out_lines(matrix)]
     notes += [f"{label}: `{signature}`" for label, signature in signatures(matrix)]
     return table + "\n\n" + "  \n".join(notes) + "\n"
@@ -77,6 +79,19 @@ def left_out_lines(matrix: Matrix) -> list[str]:
     for direction, reason in matrix.left_out.items():
         reasons.setdefault(reason, []).append(direction)
     return [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
+
+
+def fault_lines(matrix: Matrix) -> list[str]:
+    """Return a line on the outputs that loop, and one on those that change digits, the worst directions first."""
+    lines = []
+    for name, attribute in (("loops", "loops"), ("changed digits", "changed_digits")):
+        worst = sorted(matrix.cells, key=lambda cell: -getattr(cell, attribute))
+        faulty = [cell for cell in worst if getattr(cell, attribute) > 0]
+        if faulty:
+            named = ", ".join(f"{cell.direction} {getattr(cell, attribute):.1%}" for cell in faulty[:FAULTY_DIRECTIONS])
+            more = f", and {len(faulty) - FAULTY_DIRECTIONS} more" if len(faulty) > FAULTY_DIRECTIONS else ""
+            lines.append(f"Outputs with {name}: {named}{more}")
+    return lines
 
 
 def average_lines(matrix: Matrix) -> list[str]:

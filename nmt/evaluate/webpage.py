@@ -16,7 +16,8 @@ from nmt.languages import Direction, get
 
 # The browser is told to load nothing at all, so that not even a hypothesis could make it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_HEADING = ("direction", "BLEU", "chrF++", "sentences", "length ratio", "empty", "copied", "sentences/s")
+_SHARES = ("empty", "copied", "loops", "changed digits")
+_HEADING = ("direction", "BLEU", "chrF++", "sentences", "length ratio", *_SHARES, "sentences/s")
 
 
 def render_page(matrix: Matrix, samples: Sequence[SampleTranslation]) -> str:
@@ -92,8 +93,8 @@ def _list(matrix: Matrix) -> str:
 def _result_fields(result: DirectionResult) -> list[str]:
     cell = result.cell
     scores = [f"{cell.bleu:.1f}", f"{cell.chrf:.1f}", str(cell.sentences), f"{cell.length_ratio:.2f}"]
-    shares = [f"{cell.empty:.1%}", f"{cell.copied:.1%}", f"{result.sentences_per_second:.1f}"]
-    return [str(cell.direction), *scores, *shares]
+    shares = [f"{share:.1%}" for share in (cell.empty, cell.copied, cell.loops, cell.changed_digits)]
+    return [str(cell.direction), *scores, *shares, f"{result.sentences_per_second:.1f}"]
 
 
 def _row(fields: Iterable[str], kind: str = "") -> str:

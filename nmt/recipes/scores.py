@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nmt.evaluate.heat import background, foreground
-from nmt.evaluate.report import NONE, Sheet, average_lines, left_out_lines, sheet, signatures
+from nmt.evaluate.report import NONE, Sheet, average_lines, fault_lines, left_out_lines, sheet, signatures
 from nmt.evaluate.results import Matrix
 from nmt.recipes.terminal import table_console
 
@@ -20,6 +20,7 @@ def _rendered(matrix: Matrix) -> RenderableType:
     title = f"{matrix.recipe}, step {matrix.step}, {matrix.test_set}"
     table = sheet(matrix)
     lines = [] if table.averages else [Text(line, style="bold") for line in average_lines(matrix)]
+    lines += [Text(line, style="yellow") for line in fault_lines(matrix)]
     lines += [Text(f"left out: {line}", style="yellow") for line in left_out_lines(matrix)]
     lines += [Text(f"{label}: {signature}", style="dim") for label, signature in signatures(matrix)]
     return Group(_table(table, title), *lines)

@@ -97,8 +97,9 @@ class RunPreparation:
         if self._marks.symbols:
             inputs["symbols"] = self._marks.symbols
         if record.exists():
-            # Vocabularies that were learnt before there was the key were learnt with nfkc.
-            changed = _changed({"normalisation": "nfkc", **json.loads(record.read_text())}, inputs)
+            # Vocabularies that were learnt before there were these keys were learnt so.
+            before = {"normalisation": "nfkc", "split_digits": False}
+            changed = _changed(before | json.loads(record.read_text()), inputs)
             if changed:
                 raise UserError(
                     f"{folder} was learnt from another input (changed: {', '.join(changed)}); "

@@ -116,6 +116,25 @@ def test_models_know_their_rule(vocabulary, folding):
     assert (vocabulary.normalisation, folding.normalisation) == ("identity", "nfkc")
 
 
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_digits_are_pieces_of_their_own_where_asked_for(model_type, tmp_path):
+    def digits(split):
+        config = CONFIG.model_copy(update={"split_digits": split, "model_type": model_type, "size": 400})
+        path = tmp_path / f"{split}.model"
+        one = learn(TEXTS, LANGUAGES, config, path, seed=1)
+        assert round_trip(one, "Haus 12345, ١٢٣") == ["Haus 12345, ١٢٣"]
+        assert one.encode(["Haus 12345"]) == Vocabulary.load(path).encode(["Haus 12345"])
+        rows = path.with_suffix(".tsv").read_text().splitlines()[1:]
+        return {
+            piece
+            for _, piece, _, kind in (row.split("\t") for row in rows)
+            if kind == "piece" and set(piece) & set("0123456789")
+        }
+
+    assert digits(True) == set("0123456789")
+    assert any(len(piece.strip("▁")) > 1 for piece in digits(False))
+
+
 @given(st.lists(st.text(), max_size=5), st.integers(0, 80))
 def test_every_text_gives_one_line(vocabulary, texts, copies):
     texts = texts + ["plain text"] * copies

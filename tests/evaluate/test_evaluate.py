@@ -51,6 +51,12 @@ def test_bleu_and_the_shares_by_hand():
     assert (cell.empty, cell.copied) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
 
 
+def test_loops_and_changed_digits_are_counted():
+    sources = ["Aus 12", "hahaha", "zwei", "Nr. 5"]
+    cell = score(DE_EN, sources, ["Offffffft 13", "hahaha", "two two two two", "No. 5"], ["x"] * 4)
+    assert (cell.loops, cell.changed_digits) == (0.5, 0.25)
+
+
 @pytest.mark.parametrize(
     ("target", "tokenizer", "hypothesis", "reference"),
     [
@@ -320,6 +326,19 @@ def retranslated(run, changed=lambda: None, **options) -> list[str]:
 def test_nothing_is_translated_twice(run):
     before = evaluate(FakeTranslator(), run)
     assert retranslated(run) == []
+    assert evaluate(FakeTranslator(), run) == before
+
+
+def test_results_of_older_versions_are_counted_anew(run):
+    before = evaluate(FakeTranslator(), run)
+
+    def change():
+        for file in results_folder(run).glob("*-*.json"):
+            values = json.loads(file.read_text())
+            del values["loops"], values["changed_digits"]
+            file.write_text(json.dumps(values))
+
+    assert retranslated(run, change) == []
     assert evaluate(FakeTranslator(), run) == before
 
 

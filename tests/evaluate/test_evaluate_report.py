@@ -7,6 +7,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from nmt.errors import UserError
 from nmt.evaluate.heat import background, foreground
 from nmt.evaluate.matrix import evaluate
 from nmt.evaluate.metrics import Cell
-from nmt.evaluate.report import render_markdown, signatures
+from nmt.evaluate.report import fault_lines, render_markdown, signatures
 from nmt.evaluate.results import DirectionResult, Matrix, ResultOrigin
 from nmt.evaluate.samples import SampleTranslation
 from nmt.evaluate.webpage import render_page
@@ -38,7 +39,7 @@ def matrix_of(directions: Sequence[tuple[str, str]], tokenizers: dict[str, str] 
     results = []
     for n, direction in enumerate(itertools.starmap(Direction, directions), start=1):
         tokenizer = (tokenizers or {}).get(direction.target, "13a")
-        cell = Cell(direction, 9, float(n), 10.0 * n, f"tok:{tokenizer}", "nw:2", 0.987, 0.25, 0.0)
+        cell = Cell(direction, 9, float(n), 10.0 * n, f"tok:{tokenizer}", "nw:2", 0.987, 0.25, 0.0, 0.0, 0.0)
         results.append(
             DirectionResult(cell, ResultOrigin(7, "", "", {"beam": 4}), "", 3.0, "2026-11-22T07:20:31+00:00")
         )
@@ -71,6 +72,21 @@ def test_a_few_directions_are_a_list_with_averages_below() -> None:
         "| **mean overall** | **2.0** | **20.0** |  |  |\n\n"
         "Left out: fr-en (the model does not know fr)  \nBLEU: `tok:13a`  \nchrF++: `nw:2`\n"
     )
+
+
+def test_directions_are_named_for_their_loops_and_changed_digits() -> None:
+    matrix = matrix_of([("en", code) for code in ("de", "es", "pt", "fr", "it", "nl", "sv", "da")])
+    assert fault_lines(matrix) == []
+    results = [
+        replace(result, cell=replace(result.cell, loops=n / 100, changed_digits=0.25 * (n == 3)))
+        for n, result in enumerate(matrix.results)
+    ]
+    lines = fault_lines(replace(matrix, results=tuple(results)))
+    worst = "en-da 7.0%, en-sv 6.0%, en-nl 5.0%, en-it 4.0%, en-fr 3.0%, en-pt 2.0%, and 1 more"
+    assert lines == [f"Outputs with loops: {worst}", "Outputs with changed digits: en-fr 25.0%"]
+    assert all(line in render_markdown(replace(matrix, results=tuple(results))) for line in lines)
+    assert all(line in printed(replace(matrix, results=tuple(results))) for line in lines)
+    assert "<td>7.0%</td><td>0.0%</td>" in render_page(replace(matrix, results=tuple(results)), [])
 
 
 def test_more_directions_are_a_grid() -> None:

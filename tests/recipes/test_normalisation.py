@@ -68,12 +68,13 @@ def model_of(recipe: Recipe) -> Path:
     return Path(recipe.run_dir) / "vocab" / "vocab.model"
 
 
-def without_key(recipe: Recipe) -> None:
-    """Make a run as it was left before there was the key."""
+def without_keys(recipe: Recipe) -> None:
+    """Make a run as it was left before there were the keys."""
     for file, text in (("recipe.yaml", dump_document), ("vocab/inputs.json", json.dumps)):
         path = Path(recipe.run_dir) / file
         values: dict[str, Any] = read_document(path).values if file.endswith("yaml") else json.loads(path.read_text())
-        del values.get("vocab", values)["normalisation"]
+        for key in ("normalisation", "split_digits"):
+            del values.get("vocab", values)[key]
         path.write_text(text(values))
 
 
@@ -91,7 +92,7 @@ def test_a_new_run_changes_nothing_and_nfkc_warns(corpus: Path) -> None:
 def test_an_old_run_keeps_its_vocabulary_and_goes_on(corpus: Path) -> None:
     old = load_recipe("own.yaml", ["vocab.normalisation=nfkc"])
     prepared(old)
-    without_key(old)
+    without_keys(old)
     assert read_run_recipe(old.run_dir).vocab.normalisation == "nfkc"
     before = model_of(old).read_bytes()
     for _ in range(2):  # the second time its recipe has the key
@@ -106,6 +107,9 @@ def test_an_old_run_keeps_its_vocabulary_and_goes_on(corpus: Path) -> None:
     assert resume_conflicts(read_run_recipe(old.run_dir), asked) == ["vocab.normalisation: nfkc -> identity"]
     with pytest.raises(UserError, match=r"learnt from another input \(changed: normalisation\)"):
         RunPreparation(asked, epath.Path(old.run_dir), SILENT).vocabularies()
+    split = keep_normalisation(load_recipe("own.yaml", ["vocab.split_digits=true"]), old.run_dir)
+    with pytest.raises(UserError, match=r"learnt from another input \(changed: split_digits\)"):
+        RunPreparation(split, epath.Path(old.run_dir), SILENT).vocabularies()
 
 
 def foreign_model(folder: Path, **options: Any) -> Path:
