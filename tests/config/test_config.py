@@ -417,6 +417,12 @@ TIED = {  # values that fit together whichever of them are given
     "groups": [["*-en=0.5", "en-*=0.25"]],
     "min_share": [0.0, 0.01],
     "max_share": [0.5, 1.0],
+    "beam": [4, 8],
+    "beam_groups": [1, 2],
+    "hypotheses": [1, 4],
+    "min_length": [1, 5],
+    "max_length": [5, None],
+    "early_stopping": [True],
     "stages": [[], [{"directions": ["*-en"], "steps": 10}, {"temperature": 1.5, "patience": 3}]],
 }
 TRAPS = ["no", "1e3", "1.0", "null", "~", "=", "<<", "- a", "12:30", "true", "0o7", " x ", "a: b", "#", "...", "a,b"]
