@@ -41,8 +41,8 @@ def main() -> None:
             for line, one in zip(
                 lines, translator.translate_scored(lines, arguments.source, arguments.target), strict=True
             ):
-                # `parts` is 0 for a blank line, and more than 1 where a line was longer than the model has learnt.
-                record = {"source": line, "text": one.text, "score": one.score, "cut": one.parts > 1}
+                # `split` is true where a line was longer than the model has learnt.
+                record = {"source": line, "text": one.text, "score": one.score, "cut": one.split}
                 output.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 

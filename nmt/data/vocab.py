@@ -123,6 +123,11 @@ class Vocabulary:
             return "control"
         return "byte" if self._processor.is_byte(piece) else "piece"
 
+    def spelt_characters(self, pieces: Sequence[int]) -> str:
+        """Return the characters among pieces that are spelt in bytes, since no piece has them."""
+        names = (str(self._processor.id_to_piece(piece)) for piece in pieces if self._processor.is_byte(piece))
+        return bytes(int(name[3:-1], 16) for name in names).decode("utf-8", "ignore")
+
     @property
     def merges(self) -> bool:
         """Whether the model is BPE, which segments by merges, rather than unigram, which segments by probabilities."""

@@ -1,62 +1,97 @@
 """Splitting text that is longer than the sources of training, and joining the translations of its parts."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import sentencex
 
 from nmt.languages import Language
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
+Divide = Callable[[str], list[str]]  # a text into stretches that are the text when joined
 
-_CLOSING = r"[\"'»”’)\]」』》）]*"
-# The first whose parts fit is used; a part ends with the white space that follows it.
-_BOUNDARIES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"[.!?…։؟۔।॥፧።]+{_CLOSING}\s+|[。！？｡]+{_CLOSING}\s*",  # sentences
-        rf"[,;:،؛、，；：–—]{_CLOSING}\s+|[、，；：]{_CLOSING}",  # clauses
-        r"\s+",
-    )
-)
+# A clause ends with the white space that follows it.
+_CLAUSE = re.compile(r"[,;:،؛、，；：–—][\"'»”’)\]」』》）]*\s+|[、，；：][\"'»”’)\]」』》）]*")
+_SPACE = re.compile(r"\s+")
 _WITHOUT_SPACES = {"Hani", "Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt"}
 
 
 class TextPart(NamedTuple):
-    """A stretch of text, as pieces."""
+    """A stretch of text, as pieces. The texts of all parts, each with the space after it, are the whole text."""
 
+    text: str
+    space: str  # the white space that follows
     pieces: list[int]
-    spaced: bool  # whether white space follows it
 
 
-def split_text(text: str, longest: int, encode: Encode) -> list[TextPart]:
-    """Return the text as parts of at most so many pieces, cut at sentences, else clauses, else spaces, else pieces.
+def split_text(text: str, longest: int, encode: Encode, language: str) -> list[TextPart]:
+    """Return the text as parts of at most so many pieces.
 
-    Cuts are few: neighbours that fit together stay together. Text that fits is one part; blank text has none.
+    It is cut at the ends of sentences, else at those of clauses, else at spaces, else between characters. Cuts are few:
+    neighbours that fit together stay together. Text that fits is one part; blank text has none.
+
+    Args:
+      text: the text.
+      longest: most pieces of a part.
+      encode: the pieces of texts.
+      language: its language (canonical code), whose rules say where sentences end; other languages have general rules.
     """
     pieces = encode([text])[0]
-    return _split_below(text, pieces, longest, encode, 0) if pieces else []
+    code = language.partition("-")[0]
+    levels = (lambda one: list(sentencex.segment(code, one)), _clauses, _words, _halves)
+    return _split_below(text, pieces, longest, encode, levels) if pieces else []
 
 
-def _split_below(text: str, pieces: list[int], longest: int, encode: Encode, level: int) -> list[TextPart]:
-    spaced = text[-1:].isspace()
+def _split_below(
+    text: str, pieces: list[int], longest: int, encode: Encode, levels: Sequence[Divide]
+) -> list[TextPart]:
     if len(pieces) <= longest:
-        return [TextPart(pieces, spaced)]
-    if level == len(_BOUNDARIES):
-        cuts = range(0, len(pieces), longest)
-        return [TextPart(pieces[cut : cut + longest], spaced and cut == cuts[-1]) for cut in cuts]
-    groups = _grouped(_units(text, _BOUNDARIES[level]), longest, encode)
-    return [
-        part
-        for group, ids in zip(groups, encode(groups), strict=True)
-        for part in _split_below(group, ids, longest, encode, level + 1)
-        if part.pieces
-    ]
+        bare = text.rstrip()
+        return [TextPart(bare, text[len(bare) :], pieces)]
+    if len(levels) == 1 and len(text) == 1:
+        return _cut_character(text, pieces, longest)
+    units = levels[0](text)
+    groups = _grouped(units, longest, encode) if len(levels) > 1 else units
+    below = levels[1:] or levels
+    parts: list[TextPart] = []
+    before = ""
+    for group, ids in zip(groups, encode(groups), strict=True):
+        if ids:
+            first, *others = _split_below(group, ids, longest, encode, below)
+            parts += [first._replace(text=before + first.text), *others]
+            before = ""
+        elif parts:  # white space: it stays with the part before
+            parts[-1] = parts[-1]._replace(space=parts[-1].space + group)
+        else:
+            before += group
+    return parts
 
 
-def _units(text: str, boundary: re.Pattern[str]) -> list[str]:
-    ends = [match.end() for match in boundary.finditer(text)]
-    starts = [0, *ends]
-    return [unit for start, end in zip(starts, [*ends, len(text)], strict=True) if (unit := text[start:end])]
+def _cut_character(character: str, pieces: list[int], longest: int) -> list[TextPart]:
+    """Return the pieces of one character, which some rules of normalisation make a whole phrase, as parts."""
+    slices = [pieces[cut : cut + longest] for cut in range(0, len(pieces), longest)]
+    return [TextPart("" if number else character, "", one) for number, one in enumerate(slices)]
+
+
+def _clauses(text: str) -> list[str]:
+    return _divided(text, [match.end() for match in _CLAUSE.finditer(text)])
+
+
+def _words(text: str) -> list[str]:
+    return _divided(text, [match.end() for match in _SPACE.finditer(text)])
+
+
+def _halves(text: str) -> list[str]:
+    """Return the halves of a text; marks stay with their letter where there is another place to cut."""
+    middle = len(text) // 2
+    places = [i for i in range(1, len(text)) if unicodedata.category(text[i])[0] != "M"] or range(1, len(text))
+    return _divided(text, [min(places, key=lambda place: abs(place - middle))])
+
+
+def _divided(text: str, ends: Sequence[int]) -> list[str]:
+    return [unit for start, end in zip([0, *ends], [*ends, len(text)], strict=True) if (unit := text[start:end])]
 
 
 def _grouped(units: Sequence[str], longest: int, encode: Encode) -> list[str]:
@@ -80,7 +115,7 @@ def join_translations(
 
     def gap(part: TextPart) -> str:
         # Between languages that differ in this, the target's habit counts; else what the source has here.
-        return " " if (part.spaced if source_spaces == target_spaces else target_spaces) else ""
+        return " " if (bool(part.space) if source_spaces == target_spaces else target_spaces) else ""
 
     text = "".join(text + gap(part) for text, part in zip(translations, parts, strict=True))
     return text.strip()

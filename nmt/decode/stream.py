@@ -1,8 +1,7 @@
 """Streams of lines: bytes in, bytes out, N lines in and N lines out, in bounded memory.
 
 Only "\\n" ends a line; a "\\r" before it is kept. Other characters that editors or Python take for a line break are
-part of their line. Bytes that are not UTF-8 become U+FFFD. A translation gets the white space around its line and the
-entities that the line uses; a byte-order mark at the beginning stays there.
+part of their line. Bytes that are not UTF-8 become U+FFFD. A byte-order mark at the beginning stays there.
 """
 
 import codecs
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nmt.decode.lines import LineForm
 from nmt.decode.translator import Translation
 
 CHUNK_LINES = 4096
@@ -65,12 +63,11 @@ def translate_stream(
         translations = translate([line.text for line in chunk], _scaled(progress, before, after, len(chunk)))
         output = []
         for translation, line in zip(translations, chunk, strict=True):
-            report.split += translation.parts > 1
+            report.split += translation.split
             if translation.normalised:
                 report.normalised += 1
                 report.first_normalised = report.first_normalised or line.number
-            text = line.mark + LineForm.read(line.text).apply(translation.text)
-            output.append(render(translation._replace(text=text)).encode() + line.end)
+            output.append(render(translation._replace(text=line.mark + translation.text)).encode() + line.end)
         write(b"".join(output))
         before = after
     return report

@@ -9,11 +9,10 @@ import jax
 from etils import epath
 
 from nmt.config import DecodeConfig, Recipe, VocabularySizes, read_run_recipe
-from nmt.corpora.clean.text import normalise
 from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.direction import resolve_direction
-from nmt.decode.long_text import join_translations, split_text
+from nmt.decode.prepared import LinePreparation
 from nmt.decode.search import Hypothesis, Searcher, SpecialTokens
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
@@ -27,10 +26,12 @@ SPECIALS = 2  # tokens of a source besides its pieces: the tag of a language, an
 class Translation(NamedTuple):
     """The translation of one line."""
 
-    text: str  # one line; empty for a blank one
+    text: str  # with the white space around and between paragraphs of the line; a line without letters as it is
     score: float  # log probability over GNMT's length normaliser; mean over the parts
-    parts: int  # how many parts the line was translated in; 0 if it was blank
+    parts: int  # how many parts the line was translated in; 0 if it has no letter, and is copied
     normalised: bool = False  # whether more than white space of the line was changed first, as in training text
+    split: bool = False  # whether it, or a paragraph of it, was longer than the model has learnt
+    unknown: float = 0.0  # share of its letters that the vocabulary does not have, and spells in bytes
 
 
 class Translator:
@@ -105,11 +106,12 @@ class Translator:
         """Translate lines of text.
 
         Each is first brought to the form of the training text: `nmt.corpora.clean.normalise` with the recipe's
-        data.clean.unicode. Lines that are blank then stay blank. A line with more pieces than the model was trained
-        on is translated in parts.
+        data.clean.unicode. Lines and paragraphs without a letter (blank ones, figures, punctuation) are copied as they
+        are. Paragraphs, which line breaks and tabs separate, are translated one by one, and those with more pieces than
+        the model was trained on in parts; white space around and between them is kept.
 
         Args:
-          lines: any texts; a line break within one counts as a space.
+          lines: any texts, of any number of paragraphs.
           source: their language, in any spelling: `de`, `deu`, `de-DE`, `deu_Latn`, `German`.
           target: the language wanted.
           beam: beam width; None: the recipe's.
@@ -129,12 +131,12 @@ class Translator:
         vocabulary = self.vocabularies.source
         marks = [] if domain is None else [vocabulary.symbol(DOMAIN.format(domain))]
         longest = self._searcher.longest - SPECIALS - len(marks)
-        texts = [normalise(line, self.recipe.data.clean.unicode) for line in lines]
-        parts = [split_text(text, longest, vocabulary.encode) for text in texts]
-        owner = [number for number, line in enumerate(parts) for _ in line]
+        preparation = LinePreparation(vocabulary, longest, self.recipe.data.clean.unicode, direction.source)
+        prepared = [preparation.prepare(line) for line in lines]
+        owner = [number for number, line in enumerate(prepared) for _ in line.parts]
         tag, begin = self._tags(direction)
         found = self._searcher.search(
-            [[tag, *marks, *part.pieces, vocabulary.end] for line in parts for part in line],
+            [[tag, *marks, *part.pieces, vocabulary.end] for line in prepared for part in line.parts],
             config=self._config(beam, length_penalty),
             begin=begin,
             progress=_progress_by_line(owner, len(lines), progress),
@@ -143,11 +145,11 @@ class Translator:
         outputs = self.vocabularies.target.decode([hypothesis.tokens for hypothesis in best])
         languages = get(direction.source), get(direction.target)
         result, used = [], 0
-        for given, text, line in zip(lines, texts, parts, strict=True):
-            here = slice(used, used := used + len(line))
-            output = join_translations(outputs[here], line, *languages)
-            changed = text != " ".join(given.split())
-            result.append(Translation(output, _mean_score(best[here]), len(line), changed))
+        for line in prepared:
+            here = slice(used, used := used + len(line.parts))
+            text = line.assemble(outputs[here], *languages)
+            score, parts = _mean_score(best[here]), len(line.parts)
+            result.append(Translation(text, score, parts, line.normalised, line.split, line.unknown))
         return result
 
     def _tags(self, direction: Direction) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import unicodedata
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ from nmt.config import (
 from nmt.corpora.clean.text import without_invisible
 from nmt.data.vocab import learn
 from nmt.decode import stream
-from nmt.decode.lines import LineForm
+from nmt.decode.lines import LineForm, paragraphs
 from nmt.decode.long_text import TextPart, join_translations, split_text
 from nmt.decode.stream import translate_stream
 from nmt.decode.translator import Translation, Translator
@@ -97,14 +98,49 @@ def test_every_line_has_its_translation(translator):
 def test_blank_lines_among_others_stay_blank(translator):
     first, second, _ = translator.translate(TEXT, "en", "de")
     lines = ["", TEXT[0], " \t", "\u3000\u2028", TEXT[1], ""]
-    assert translator.translate(lines, "en", "de") == ["", first, "", "", second, ""]
+    assert translator.translate(lines, "en", "de") == ["", first, " \t", "\u3000\u2028", second, ""]
     assert [t.parts for t in translator.translate_scored(lines, "en", "de")] == [0, 1, 0, 0, 1, 0]
 
 
 def test_blank_lines_do_not_touch_the_model(translator, monkeypatch):
     monkeypatch.setattr("nmt.decode.search._search", None)
-    assert translator.translate(["", "  ", "\u00a0"], "en", "de") == ["", "", ""]
-    assert translator.translate([], "en", "de") == []
+    for lines in (["", "  ", "\u00a0"], ["\u200b\ufeff", "&#32;"], []):
+        assert translator.translate(lines, "en", "de") == lines
+
+
+COPIED = [
+    "-",
+    "...",
+    "( )",
+    "\U0001f600",
+    "👩\u200d👩\u200d👧 ❤️",
+    "♪",
+    "—",
+    "«»",
+    "？！",
+    "।",
+    "&amp; &hellip;",
+    "5",
+    "№ 7",
+    "10:30 – 12",
+    "٣",
+]
+
+
+def test_lines_without_a_letter_are_copied(translator, monkeypatch):
+    first, second = translator.translate(TEXT[:2], "en", "de")
+    lines = [f"{TEXT[0]}\n\n - \n{TEXT[1]}", f"5\t{TEXT[1]}\t♪"]
+    assert translator.translate(lines, "en", "de") == [f"{first}\n\n - \n{second}", f"5\t{second}\t♪"]
+    monkeypatch.setattr(type(translator._searcher), "search", lambda *_, **__: [])
+    given_ = [*COPIED, *(f"  {line} \u200b" for line in COPIED)]
+    assert translator.translate(given_, "en", "de") == given_
+    assert {t.parts for t in translator.translate_scored(given_, "en", "de")} == {0}
+
+
+def test_letters_that_the_vocabulary_lacks_are_counted(translator):
+    lines = ["The dog sleeps.", "Собака спит.", "The dog спит", "Ελλάδα 7", "12"]
+    shares = [t.unknown for t in translator.translate_scored(lines, "en", "de")]
+    assert shares == [0.0, 1.0, pytest.approx(4 / 10), 1.0, 0.0]
 
 
 def test_the_target_language_matters_and_has_many_names(translator):
@@ -164,8 +200,9 @@ def test_long_lines_are_translated_in_parts(translator):
     long = " ".join(SENTENCES["en"] * 3)
     translation = translator.translate_scored([TEXT[0], long], "en", "de")[1]
     longest = translator.recipe.data.source_length - 2
-    parts = split_text(long, longest, translator.vocabularies.source.encode)
+    parts = split_text(long, longest, translator.vocabularies.source.encode, "en")
     assert translation.parts == len(parts) > 2
+    assert translation.split
     whole = [word for ids in parts for word in translator.vocabularies.source.decode([ids.pieces])[0].split()]
     assert whole == long.split()
     alone = translator.translate_scored(translator.vocabularies.source.decode([p.pieces for p in parts]), "en", "de")
@@ -216,7 +253,7 @@ def by_characters(texts):
 
 
 def shown(parts):
-    return ["".join(map(chr, part.pieces)) + " " * part.spaced for part in parts]
+    return ["".join(map(chr, part.pieces)) + part.space for part in parts]
 
 
 @pytest.mark.parametrize(
@@ -229,20 +266,47 @@ def shown(parts):
         ("He said “No.” Then, tired", 8, ["Hesaid ", "“No.” ", "Then, ", "tired"]),
         ("one, two three", 8, ["one, ", "twothree"]),
         ("3.14159 is pi", 7, ["3.14159 ", "ispi"]),  # a full stop without a space ends nothing
-        ("abcdefgh ij", 3, ["abc", "def", "gh ", "ij"]),
+        ("abcdefgh ij", 3, ["ab", "cd", "ef", "gh ", "ij"]),
         ("你好。再见。早", 4, ["你好。", "再见。早"]),
         ("一二，三四五", 3, ["一二，", "三四五"]),
     ],
 )
 def test_text_is_cut_where_it_hurts_least(text, longest, parts):
-    assert shown(split_text(text, longest, by_characters)) == parts
+    assert shown(split_text(text, longest, by_characters, "en")) == parts
 
 
-@given(st.text(max_size=80), st.integers(1, 12))
+def test_sentences_end_as_their_language_ends_them():
+    german = "Das ist z. B. am 3. Oktober so. Dann nicht."
+    assert shown(split_text(german, 30, by_characters, "de")) == ["Dasistz.B.am3.Oktoberso. ", "Dannnicht."]
+    assert split_text("सूरज उगता है। चाँद छिपता है।", 14, by_characters, "hi")[0].text == "सूरज उगता है।"
+    assert [part.text for part in split_text("Mr. Ng went. We too.", 12, by_characters, "en")] == [
+        "Mr. Ng went.",
+        "We too.",
+    ]
+
+
+@given(st.text(st.one_of(st.characters(), st.sampled_from(".!? ,;\n。、\u3000")), max_size=80), st.integers(1, 12))
 def test_no_part_is_too_long_and_nothing_is_lost(text, longest):
-    parts = split_text(text, longest, by_characters)
+    parts = split_text(text, longest, by_characters, "en")
     assert all(0 < len(part.pieces) <= longest for part in parts)
     assert [piece for part in parts for piece in part.pieces] == by_characters([text])[0]
+    assert "".join(part.text + part.space for part in parts) in (text, "")
+    assert bool(parts) == bool(text.strip())
+
+
+def test_a_character_that_is_a_phrase_is_cut():
+    parts = split_text(
+        "a ﷺ b", 5, lambda texts: by_characters([unicodedata.normalize("NFKC", one) for one in texts]), "ar"
+    )
+    assert "".join(part.text + part.space for part in parts) == "a ﷺ b"
+    assert max(len(part.pieces) for part in parts) == 5
+
+
+@given(st.text(st.one_of(st.characters(), st.sampled_from(" \t\n\r\u2028")), max_size=40))
+def test_paragraphs_are_the_text(text):
+    found = list(paragraphs(text))
+    assert "".join(one + space for one, space in found) == text
+    assert all(not set(one) & set("\t\n\r\u2028\x85\x0c") for one, _ in found)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +320,7 @@ def test_no_part_is_too_long_and_nothing_is_lost(text, longest):
     ],
 )
 def test_parts_are_joined_as_the_target_is_written(source, target, spaced, expected):
-    parts = [TextPart([1], each) for each in spaced]
+    parts = [TextPart("a", " " * each, [1]) for each in spaced]
     assert join_translations(["A", "B"], parts, get(source), get(target)) == expected
 
 
@@ -265,7 +329,7 @@ def test_parts_are_joined_as_the_target_is_written(source, target, spaced, expec
 
 def in_capitals(lines, progress):
     progress(len(lines))
-    return [Translation(without_invisible(line).upper().strip(), -1.5, len(line.split())) for line in lines]
+    return [Translation(without_invisible(line).upper(), -1.5, len(line.split()), split=" " in line) for line in lines]
 
 
 def streamed(data, translate=in_capitals, **options):
@@ -284,9 +348,8 @@ def streamed(data, translate=in_capitals, **options):
         (b"a\nb\n", b"A\nB\n"),
         (b"a\r\n\r\nb\r\n", b"A\r\n\r\nB\r\n"),
         (b"a\r\r\n", b"A\r\r\n"),  # the first is white space after the text
-        (b"a\n\n  \nb", b"A\n\n\nB"),
+        (b"a\n\n  \nb", b"A\n\n  \nB"),
         (b"  - a b\t \n\n\ta\r\n", b"  - A B\t \n\n\tA\r\n"),
-        ("\u3000\u200ba\u200b\n".encode(), "\u3000A\n".encode()),
         (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", b"\xef\xbb\xbfA\nB\n"),
         (b"\xef\xbb\xbf\n a\n", b"\xef\xbb\xbf\n A\n"),
         (b"a\x00b\n", b"A\x00B\n"),
@@ -345,12 +408,13 @@ def test_what_training_removes_translation_removes_too(translator):
         lambda text: "\u00ad".join(text),
         lambda text: text.replace("e", "e\u200b"),
         lambda text: text.replace("is", "&#105;s").replace("old", "&#x6F;ld"),
-        lambda text: f" {text.replace(' ', chr(0xA0))}\t",
+        lambda text: text.replace(" ", "\u00a0"),
     ):
         changed = translator.translate_scored(list(map(change, TEXT)), "en", "de")
         assert [t._replace(normalised=False) for t in changed] == plain
         assert [t.normalised for t in changed] == [change(text).split() != text.split() for text in TEXT]
-    assert translator.translate(["\u200b\ufeff", "&#32;"], "en", "de") == ["", ""]
+    spaced = translator.translate([f" \u200b{text}\t" for text in TEXT], "en", "de")
+    assert spaced == [f" {t.text}\t" for t in plain]
     composed = translator.translate(["Der Hund schläft."], "de", "en")
     assert translator.translate(["Der Hund schla\u0308ft."], "de", "en") == composed
 
@@ -401,7 +465,7 @@ def test_as_many_lines_come_out_as_went_in(run_dir, loaded, data):
     for line, translation in zip(before, after, strict=True):
         assert line.endswith(b"\r") == translation.endswith(b"\r")
         if not line.strip():
-            assert not translation.strip()
+            assert translation == line
     assert ("not UTF-8" in streams.err.getvalue()) == any("\ufffd" in x.decode(errors="replace") for x in before)
 
 
