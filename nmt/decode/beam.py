@@ -1,4 +1,4 @@
-"""Beam search over one batch of a fixed shape: a state, a step, a loop."""
+"""Beam search over a batch whose rows are at positions of their own: a state, its first step, a step, a loop."""
 
 from dataclasses import dataclass, replace
 
@@ -14,14 +14,29 @@ SEARCH = "search"  # the scope of the loop over tokens in a compiled program's n
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class SearchLimits:
-    """The tokens that a search may generate, how many of them, and how lengths are weighed."""
+class TargetTokens:
+    """The tokens that a search may generate."""
 
-    begin: Int[Array, ""]  # the token that starts a target
-    end: Int[Array, ""]  # the token that ends it
+    end: Int[Array, ""]  # the token that ends a target
     allowed: Bool[Array, " V"]  # tokens that may be generated
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RowLimits:
+    """How long the target of each row may be, and how lengths are weighed."""
+
     length: Int[Array, " B"]  # most tokens of a hypothesis, its end not counted; 0 in rows that hold no sentence
-    length_penalty: Float[Array, ""]  # exponent of the length normalisation
+    length_penalty: Float[Array, " B"]  # exponent of the length normalisation
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RowInputs:
+    """Everything of a row that no step changes."""
+
+    source: SourceCache
+    limits: RowLimits
 
 
 @jax.tree_util.register_dataclass
@@ -30,6 +45,7 @@ class Finished:
     """The F best finished hypotheses of each row, best first."""
 
     score: Float[Array, "B F"]  # normalised; -inf where there are fewer
+    log_probability: Float[Array, "B F"]  # of the model, the end counted
     length: Int[Array, "B F"]  # end not counted
     tokens: Int[Array, "B F T"]
 
@@ -37,9 +53,9 @@ class Finished:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SearchState:
-    """A batch of searches after `step` tokens: W live hypotheses a row, and apart from them the finished ones."""
+    """A batch of searches: W live hypotheses a row, and apart from them the finished ones."""
 
-    step: Int[Array, ""]
+    position: Int[Array, " B"]  # tokens of the live hypotheses of each row, the position of the next
     token: Int[Array, "B W"]  # newest token of each hypothesis
     score: Float[Array, "B W"]  # log probability; -inf where no hypothesis lives
     tokens: Int[Array, "B W T"]
@@ -47,34 +63,80 @@ class SearchState:
     cache: Cache
     finished: Finished
 
+    @property
+    def live(self) -> Bool[Array, " B"]:
+        """Whether a row still has live hypotheses, bool [B]."""
+        return (self.score > -jnp.inf).any(axis=1)
 
-def normaliser(length: Num[Array, "*any"], exponent: Float[Array, ""]) -> Float[Array, "*any"]:
+
+def normaliser(length: Num[Array, "*any"], exponent: Float[Array, "*any"]) -> Float[Array, "*any"]:
     """Return GNMT's ((5 + length) / 6) ** exponent (Wu et al. 2016, section 7); the end is part of the length."""
     return ((5.0 + length) / 6.0) ** exponent
 
 
-def _initial_state(model: InferenceModel, limits: SearchLimits, beam: int, kept: int, steps: int) -> SearchState:
-    """Return the state before the first token: one live hypothesis in every row that holds a sentence."""
-    rows = limits.length.shape[0]
-    first = (jnp.arange(beam) == 0) & (limits.length > 0)[:, None]
+def empty_state(model: InferenceModel, rows: int, beam: int, kept: int, steps: int) -> SearchState:
+    """Return a state without any sentence, for so many rows (B), hypotheses (W, and F finished) and tokens (T)."""
     return SearchState(
-        step=jnp.int32(0),
-        token=jnp.full((rows, beam), limits.begin, jnp.int32),
-        score=jnp.where(first, 0.0, -jnp.inf),
+        position=jnp.zeros(rows, jnp.int32),
+        token=jnp.zeros((rows, beam), jnp.int32),
+        score=jnp.full((rows, beam), -jnp.inf),
         tokens=jnp.zeros((rows, beam, steps), jnp.int32),
         ancestor=jnp.zeros((rows, beam, steps), jnp.int32),
         cache=empty_cache(model, rows, beam, steps),
         finished=Finished(
             score=jnp.full((rows, kept), -jnp.inf),
+            log_probability=jnp.full((rows, kept), -jnp.inf),
             length=jnp.zeros((rows, kept), jnp.int32),
             tokens=jnp.zeros((rows, kept, steps), jnp.int32),
         ),
     )
 
 
-def _write(table: Int[Array, "B W T"], column: Int[Array, "B W"], step: Int[Array, ""]) -> Int[Array, "B W T"]:
-    """Write a column [B,W] into a table [B,W,T] at a step."""
-    return jax.lax.dynamic_update_slice(table, column[..., None], (0, 0, step))
+def start_search(
+    model: InferenceModel,
+    source: Int[Array, "B S"],
+    length: Int[Array, " B"],
+    begin: Int[Array, " B"],
+    limits: RowLimits,
+    targets: TargetTokens,
+    *,
+    beam: int,
+    kept: int,
+) -> tuple[RowInputs, SearchState]:
+    """Encode sources and take the first step, in which every row has one hypothesis, the empty one.
+
+    Args:
+      model: the model.
+      source: int32 [B,S], one sentence a row.
+      length: int32 [B], tokens of each source.
+      begin: int32 [B], the token that starts each target.
+      limits: lengths that are allowed.
+      targets: tokens that are allowed.
+      beam: W, live hypotheses of each row from now on.
+      kept: F, finished hypotheses wanted of each row.
+
+    Returns:
+      The inputs of the rows, and the state after one token, whose T is 1.
+    """
+    inputs = RowInputs(project_sources(model, encode(model, source, length)), limits)
+    state = empty_state(model, source.shape[0], 1, kept, 1)
+    state = replace(state, token=begin[:, None], score=jnp.where(limits.length > 0, 0.0, -jnp.inf)[:, None])
+    state = _advance(model, inputs, targets, state, beam)
+    # The one cell of a row is that of hypothesis 0 from now on; the others are no one's.
+    keys = [_pad(keys, 3, beam) for keys in state.cache.keys]
+    values = [_pad(values, 2, beam) for values in state.cache.values]
+    return inputs, replace(state, cache=Cache(keys, values))
+
+
+def _pad(x: Float[Array, "..."], axis: int, size: int) -> Float[Array, "..."]:
+    """Return x with zeros at the end of an axis, which then has a size."""
+    return jnp.pad(x, [(0, size - x.shape[axis] if at == axis else 0) for at in range(x.ndim)])
+
+
+def _write(table: Int[Array, "B W T"], column: Int[Array, "B W"], position: Int[Array, " B"]) -> Int[Array, "B W T"]:
+    """Write a column [B,W] into a table [B,W,T], in each row at its position [B]; nothing where that is T or more."""
+    here = jnp.arange(table.shape[2]) == position[:, None]
+    return jnp.where(here[:, None], column[..., None], table)
 
 
 def _take(table: Int[Array, "B W T"], index: Int[Array, "B F"]) -> Int[Array, "B F T"]:
@@ -83,79 +145,93 @@ def _take(table: Int[Array, "B W T"], index: Int[Array, "B F"]) -> Int[Array, "B
 
 
 def _finish(
-    finished: Finished, score: Float[Array, "B W"], length: Int[Array, ""], tokens: Int[Array, "B W T"]
+    finished: Finished,
+    score: Float[Array, "B W"],
+    log_probability: Float[Array, "B W"],
+    length: Int[Array, " B"],
+    tokens: Int[Array, "B W T"],
 ) -> Finished:
-    """Add hypotheses of normalised scores [B,W], one common length and tokens [B,W,T]; keep the F best."""
+    """Add hypotheses of normalised scores [B,W], lengths [B] and tokens [B,W,T]; keep the F best."""
     best, place = top_k(jnp.concatenate([finished.score, score], axis=1), finished.score.shape[1])
-    lengths = jnp.concatenate([finished.length, jnp.broadcast_to(length, score.shape)], axis=1)
-    tokens = jnp.concatenate([finished.tokens, tokens], axis=1)
-    return Finished(best, jnp.take_along_axis(lengths, place, axis=1), _take(tokens, place))
+    lengths = jnp.broadcast_to(length[:, None], score.shape)
+
+    def keep(before: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(jnp.concatenate([before, new], axis=1), place, axis=1)
+
+    return Finished(
+        best,
+        keep(finished.log_probability, log_probability),
+        keep(finished.length, lengths),
+        _take(jnp.concatenate([finished.tokens, tokens], axis=1), place),
+    )
 
 
-def _advance(model: InferenceModel, source: SourceCache, limits: SearchLimits, state: SearchState) -> SearchState:
+def _advance(
+    model: InferenceModel, inputs: RowInputs, targets: TargetTokens, state: SearchState, beam: int
+) -> SearchState:
     """Extend every live hypothesis by one token.
 
     Of all extensions of a row's hypotheses the W best survive, and those of them that end are finished: with W = 1
     this is greedy search. A row is done, all its scores -inf, when no live hypothesis can beat the worst of the
     finished ones that are kept: a log probability only falls, and is divided by at most the longest one's normaliser.
     """
-    step = state.step
+    position, limits = state.position, inputs.limits
     own = jnp.broadcast_to(jnp.arange(state.token.shape[1], dtype=jnp.int32), state.token.shape)
-    ancestor = _write(state.ancestor, own, step)
+    ancestor = _write(state.ancestor, own, position)
     with jax.named_scope("decoder"):
-        logits, cache = decode_step(model, state.token, step, state.score > -jnp.inf, ancestor, source, state.cache)
-    may_end = jnp.broadcast_to(step > 0, limits.length.shape)
+        logits, cache = decode_step(
+            model, state.token, position, state.score > -jnp.inf, ancestor, inputs.source, state.cache
+        )
     score, parent, token = best_extensions(
-        logits, state.score, limits.allowed, limits.end, may_end, step < limits.length
+        logits, state.score, targets.allowed, targets.end, position > 0, position < limits.length, beam
     )
     tokens = _take(state.tokens, parent)
-    ended = token == limits.end
-    complete = jnp.where(ended, score / normaliser(step + 1.0, limits.length_penalty), -jnp.inf)
-    finished = _finish(state.finished, complete, step, tokens)
+    ended = token == targets.end
+    complete = score / normaliser(position + 1.0, limits.length_penalty)[:, None]
+    finished = _finish(state.finished, jnp.where(ended, complete, -jnp.inf), score, position, tokens)
     score = jnp.where(ended, -jnp.inf, score)
     bound = score.max(axis=1) / normaliser(limits.length + 1.0, limits.length_penalty)
     done = bound <= finished.score[:, -1]
     return replace(
         state,
-        step=step + 1,
+        position=position + 1,
         token=token,
         score=jnp.where(done[:, None], -jnp.inf, score),
-        tokens=_write(tokens, token, step),
+        tokens=_write(tokens, token, position),
         ancestor=_take(ancestor, parent),
         cache=cache,
         finished=finished,
     )
 
 
-def beam_search(
+def run_search(
     model: InferenceModel,
-    source: Int[Array, "B S"],
-    length: Int[Array, " B"],
-    limits: SearchLimits,
-    *,
-    beam: int,
-    kept: int,
-    steps: int,
-) -> tuple[Finished, Bool[Array, " B"]]:
-    """Search until every row is done, for `steps` tokens at most.
+    inputs: RowInputs,
+    targets: TargetTokens,
+    state: SearchState,
+    most_steps: Int[Array, ""],
+    most_idle: Int[Array, ""],
+) -> SearchState:
+    """Search until a row has no room for another token, or so many rows are done, or so many steps are taken.
 
     Args:
       model: the model.
-      source: int32 [B,S], one sentence a row.
-      length: int32 [B], tokens of each source.
-      limits: tokens and lengths that are allowed.
-      beam: W, live hypotheses of each row.
-      kept: F, finished hypotheses wanted of each row.
-      steps: T; rows with a lower limit are done before.
-
-    Returns:
-      The finished hypotheses, and whether each row is done, bool [B].
+      inputs: the rows.
+      targets: tokens that are allowed.
+      state: where the search stands.
+      most_steps: int32 [], steps after which it stops.
+      most_idle: int32 [], rows without a live hypothesis with which it stops; at most B.
     """
-    source_cache = project_sources(model, encode(model, source, length))
+    room = state.tokens.shape[2]
+
+    def goes_on(carry: tuple[Int[Array, ""], SearchState]) -> Bool[Array, ""]:
+        steps, state = carry
+        fits = (~state.live | (state.position < room)).all()
+        return (steps < most_steps) & ((~state.live).sum() < most_idle) & fits
+
+    def advance(carry: tuple[Int[Array, ""], SearchState]) -> tuple[Int[Array, ""], SearchState]:
+        steps, state = carry
+        return steps + 1, _advance(model, inputs, targets, state, state.token.shape[1])
+
     with jax.named_scope(SEARCH):
-        state = jax.lax.while_loop(
-            lambda state: (state.step < steps) & (state.score > -jnp.inf).any(),
-            lambda state: _advance(model, source_cache, limits, state),
-            _initial_state(model, limits, beam, kept, steps),
-        )
-    return state.finished, ~(state.score > -jnp.inf).any(axis=1)
+        return jax.lax.while_loop(goes_on, advance, (jnp.int32(0), state))[1]

@@ -1,36 +1,28 @@
-"""Translating token ids: sentences into batches of few shapes, beam search over each, and scores of given targets.
+"""Translating token ids by beam search, and scores of given targets, from any number of threads at once.
 
 The result of a sentence depends on nothing but the sentence: its limits are its own, padding takes no part, and no
 expert ever drops a token. Rounding alone remains: in a batch of another shape the same numbers may be added in another
 order, which can change the choice between two hypotheses whose scores agree to some six digits (three in bfloat16).
 """
 
-import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float32, Int
 
 from nmt.config import DecodeConfig
-from nmt.decode.beam import Finished, SearchLimits, beam_search
-from nmt.decode.selection import COLUMNS
+from nmt.decode.beam import TargetTokens
+from nmt.decode.pool import CompiledShapes, Hypothesis, Job, PoolSettings, Sentence, SlotPool
+from nmt.decode.shapes import SHORTEST_BUCKET, largest_batch, prepare_model, rows_for, source_buckets, target_limit
+from nmt.decode.slots import fill_rows
 from nmt.errors import UserError
-from nmt.models.incremental import InferenceModel, cache_dtype, encode, inference_model, log_probabilities
+from nmt.models.incremental import InferenceModel, encode, log_probabilities
 from nmt.models.transformer import Transformer
 from nmt.sharding import Layout, shard_count
-
-SHORTEST_BUCKET = 16  # positions (S) of the shortest bucket; the others double, up to the longest source
-FEW_ROWS = 8  # rows of a batch where there are no more sentences than this
-MARGIN = 8  # a translation is first given room for this many tokens more than its source's bucket
-
-_search = jax.jit(beam_search, static_argnames=("beam", "kept", "steps"))
-_prepare = jax.jit(partial(inference_model, multiple=COLUMNS))
 
 
 @jax.jit
@@ -53,17 +45,8 @@ class SpecialTokens:
     forbidden: frozenset[int]  # the others that are never generated: padding, unknown, language tags
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """One translation of one source."""
-
-    tokens: list[int]  # without begin and end
-    score: float  # log probability over GNMT's length normaliser
-    log_probability: float  # natural logarithm; the end is counted
-
-
 class Searcher:
-    """Beam search with one model.
+    """Beam search with one model; any number of threads may search at once, and share the slots.
 
     Args:
       model: the model, whose parameters live on the mesh of `layout`.
@@ -76,10 +59,16 @@ class Searcher:
     def __init__(self, model: Transformer, tokens: SpecialTokens, longest: int, config: DecodeConfig, layout: Layout):
         self.tokens, self.config, self.layout = tokens, config, layout
         self.longest = max(longest, SHORTEST_BUCKET)
-        self.buckets = _buckets(self.longest)
+        self.buckets = source_buckets(self.longest)
         with layout.use():
-            self._model = _prepare(model)
-        self._allowed = np.isin(np.arange(self._model.vocabulary), list(tokens.forbidden | {tokens.begin}), invert=True)
+            self._model = prepare_model(model)
+            self._shards = shard_count("batch")
+        allowed = np.isin(np.arange(self._model.vocabulary), list(tokens.forbidden | {tokens.begin}), invert=True)
+        self._targets = TargetTokens(jnp.int32(tokens.end), jnp.asarray(allowed))
+        self._pools: dict[tuple[DecodeConfig, int], SlotPool] = {}
+        self._compiled = CompiledShapes()
+        self._turn = threading.Condition()
+        self._driven = False  # whether a thread is advancing the pools
 
     def search(
         self,
@@ -103,24 +92,22 @@ class Searcher:
           Hypotheses of every source, best first, at least one.
 
         Raises:
-          UserError: the model gives no finite probabilities.
+          UserError: the model gives no finite probabilities, or the device's memory does not suffice.
         """
         config = config or self.config
         begin = self.tokens.begin if begin is None else begin
         if not 1 <= hypotheses <= config.beam:
             raise ValueError(f"{hypotheses} hypotheses of a beam of {config.beam}")
-        found: dict[int, list[Hypothesis]] = {}
-        for bucket, members in self._sort_into_buckets(sources):
-            # Nearly all translations fit a small cache, whose cells cost time at every step; the rest have a second go.
-            full = _limit(bucket - 2, config) + 1
-            for room in sorted({min(bucket + MARGIN, full), full}):
-                for rows, batch in self._batches(members, bucket):
-                    done = self._search(sources, batch, (rows, bucket, room), config, hypotheses, begin)
-                    found |= done
-                    if progress:
-                        progress(list(done))
-                members = [i for i in members if i not in found]
-        return [found[i] for i in range(len(sources))]
+        self._check_lengths(sources)
+        penalty = config.length_penalty
+        job = Job(
+            Sentence(index, source, begin, target_limit(len(source) - 2, config), penalty)
+            for index, source in enumerate(sources)
+        )
+        # Sentences of different penalties share a pool: theirs is a number of each row.
+        pool = self._pool(config.model_copy(update={"length_penalty": 0.0}), hypotheses)
+        self._finish(pool, job, progress or (lambda _: None))
+        return [job.found[i] for i in range(len(sources))]
 
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, begin: int | None = None
@@ -130,152 +117,82 @@ class Searcher:
         `begin` is the decoder's first input; None: that of the special tokens.
         """
         begin = self.tokens.begin if begin is None else begin
+        self._check_lengths(sources)
         scores = np.zeros(len(sources))
-        for bucket, members in self._sort_into_buckets(sources):
-            for rows, batch in self._batches(members, bucket):
-                source, length = _fill([sources[i] for i in batch], rows, bucket)
-                whole = [[begin, *targets[i], self.tokens.end] for i in batch]
-                positions = SHORTEST_BUCKET * -(-max(map(len, whole)) // SHORTEST_BUCKET)
-                target, target_length = _fill(whole, rows, positions)
-                with self.layout.use():
-                    result = _score(self._model, source, length, target, target_length)
-                scores[batch] = np.asarray(result)[: len(batch)]
+        for bucket, batch in self._batches(sources):
+            rows = rows_for(len(batch), self._shards)
+            source, length = fill_rows([list(sources[i]) for i in batch], rows, bucket)
+            whole = [[begin, *targets[i], self.tokens.end] for i in batch]
+            positions = SHORTEST_BUCKET * -(-max(map(len, whole)) // SHORTEST_BUCKET)
+            target, target_length = fill_rows(whole, rows, positions)
+            with self.layout.use():
+                result = _score(self._model, source, length, target, target_length)
+            scores[batch] = np.asarray(result)[: len(batch)]
         return scores.tolist()
 
-    def _sort_into_buckets(self, sources: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
-        """Yield the length of each bucket and the indices of its sources, longest first."""
+    def _check_lengths(self, sources: Sequence[Sequence[int]]) -> None:
+        if (most := max(map(len, sources), default=0)) > self.buckets[-1]:
+            raise ValueError(f"a source of {most} tokens; at most {self.buckets[-1]} are possible")
+
+    def _batches(self, sources: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
+        """Yield the length of a bucket and the indices of the sources of a batch, longest first."""
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-        if order and len(sources[order[0]]) > self.buckets[-1]:
-            raise ValueError(f"a source of {len(sources[order[0]])} tokens; at most {self.buckets[-1]} are possible")
         for bucket, below in zip(self.buckets, [0, *self.buckets], strict=False):
-            if members := [i for i in order if below < len(sources[i]) <= bucket]:
-                yield bucket, members
+            members = [i for i in order if below < len(sources[i]) <= bucket]
+            rows = largest_batch(self.config, bucket, self._shards)
+            for start in range(0, len(members), rows):
+                yield bucket, members[start : start + rows]
 
-    def _batches(self, members: Sequence[int], bucket: int) -> Iterator[tuple[int, list[int]]]:
-        """Yield the rows of each batch and the indices of its sources.
+    def _pool(self, config: DecodeConfig, kept: int) -> SlotPool:
+        with self._turn:
+            settings = PoolSettings(config, kept, tuple(self.buckets), self._shards)
+            key = config, kept
+            if key not in self._pools:
+                self._pools[key] = SlotPool(self._model, self._targets, settings, self._compiled)
+            return self._pools[key]
 
-        There are two numbers of rows only, so that few programs are compiled.
-        """
-        few = len(members) <= FEW_ROWS
-        shards = math.prod(self.layout.mesh.shape[axis] for axis in self.layout.rules.mesh_axes("batch"))
-        rows = batch_rows(self.config, bucket, shards, few)
-        for start in range(0, len(members), rows):
-            yield rows, list(members[start : start + rows])
+    def _finish(self, pool: SlotPool, job: Job, progress: Callable[[Sequence[int]], None]) -> None:
+        """Wait until a job is done; whichever thread comes first advances the searches of all of them."""
+        told = 0
+        with self._turn:
+            pool.add(job)
+            try:
+                while not job.done:
+                    if self._driven:
+                        self._turn.wait()
+                    else:
+                        self._advance()
+                    if new := list(job.found)[told:]:
+                        told += len(new)
+                        progress(new)
+            finally:
+                job.dropped = not job.done
+        if job.error is not None:
+            raise job.error
 
-    def _search(
-        self,
-        sources: Sequence[Sequence[int]],
-        batch: Sequence[int],
-        shape: tuple[int, int, int],
-        config: DecodeConfig,
-        kept: int,
-        begin: int,
-    ) -> dict[int, list[Hypothesis]]:
-        """Return the hypotheses of those sources of a batch whose search ends within a shape (B, S, T)."""
-        rows, positions, steps = shape
-        source, length = _fill([sources[i] for i in batch], rows, positions)
-        longest = np.zeros(rows, np.int32)
-        longest[: len(batch)] = [_limit(len(sources[i]) - 2, config) for i in batch]
-        limits = SearchLimits(
-            begin=jnp.int32(begin),
-            end=jnp.int32(self.tokens.end),
-            allowed=jnp.asarray(self._allowed),
-            length=jnp.asarray(longest),
-            length_penalty=jnp.float32(config.length_penalty),
-        )
-        with self.layout.use():
-            result = _search(self._model, source, length, limits, beam=config.beam, kept=kept, steps=steps)
-        finished, done = jax.device_get(result)
-        return {i: _hypotheses(finished, row, config) for row, i in enumerate(batch) if done[row]}
-
-
-def batch_rows(config: DecodeConfig, bucket: int, shards: int, few: bool = False) -> int:
-    """Return the rows of a batch (B) of a bucket of so many positions, on a mesh that splits the rows in `shards`."""
-    rows = FEW_ROWS if few else max(FEW_ROWS, config.batch_tokens // bucket)
-    return -(-rows // shards) * shards
-
-
-@dataclass(frozen=True)
-class SearchShapes:
-    """Shapes of a search over a batch of the longest sources, without values."""
-
-    model: InferenceModel  # `jax.ShapeDtypeStruct`s with shardings
-    rows: int  # B
-    source: int  # S
-    steps: int  # T, of the first cache
-    beam: int  # W
-    cells: int  # bytes on one device of keys and values of decoded tokens
-    source_cells: int  # bytes on one device of keys and values of sources
+    def _advance(self) -> None:
+        """Advance every pool, with the lock given up meanwhile."""
+        self._driven = True
+        pools = [pool for pool in self._pools.values() if pool.busy]
+        self._turn.release()
+        try:
+            for pool in pools:
+                with self.layout.use():
+                    _advance_or_reset(pool)
+        finally:
+            self._turn.acquire()
+            self._driven = False
+            self._turn.notify_all()
 
 
-def search_shapes(
-    graph: nnx.GraphDef[Transformer], parameters: nnx.State, longest: int, config: DecodeConfig
-) -> SearchShapes:
-    """Return the shapes of a search; its mesh is to be set.
-
-    Args:
-      graph: the structure of a model.
-      parameters: its parameters, `jax.ShapeDtypeStruct`s with shardings.
-      longest: tokens of the longest source.
-      config: beam and limits.
-    """
-    model = nnx.merge(graph, parameters)
-    prepared = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(_prepare, model),
-        _prepare.lower(model).compile().output_shardings,
-    )
-    bucket = _buckets(max(longest, SHORTEST_BUCKET))[-1]
-    rows, steps = batch_rows(config, bucket, shard_count("batch")), min(bucket + MARGIN, _limit(bucket - 2, config) + 1)
-    heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
-    cell_bytes = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
-    device_bytes = rows * cell_bytes // (shard_count("batch") * shard_count("heads"))
-    return SearchShapes(
-        prepared, rows, bucket, steps, config.beam, steps * config.beam * device_bytes, bucket * device_bytes
-    )
-
-
-def lower_search(shapes: SearchShapes) -> jax.stages.Lowered:
-    """Return the program that translates a batch, ready to be compiled; its mesh is to be set."""
-
-    def abstract(*shape: int, dtype: Any = jnp.int32) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    allowed, penalty = abstract(shapes.model.vocabulary, dtype=bool), abstract(dtype=jnp.float32)
-    limits = SearchLimits(abstract(), abstract(), allowed, abstract(shapes.rows), penalty)
-    source, length = abstract(shapes.rows, shapes.source), abstract(shapes.rows)
-    return _search.lower(shapes.model, source, length, limits, beam=shapes.beam, kept=1, steps=shapes.steps)
-
-
-def _buckets(longest: int) -> list[int]:
-    """Return the lengths of buckets: 16, 32, 64 and so on, the last of them `longest`."""
-    buckets = [SHORTEST_BUCKET]
-    while buckets[-1] < longest:
-        buckets.append(min(2 * buckets[-1], longest))
-    return buckets
-
-
-def _limit(pieces: int, config: DecodeConfig) -> int:
-    """Return the most tokens that a source of so many pieces may become."""
-    return int(config.max_length_ratio * pieces) + config.max_length_extra
-
-
-def _fill(sequences: Sequence[Sequence[int]], rows: int, positions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sequences as int32 [B,S] for so many rows and positions, and their lengths, int32 [B]."""
-    table, lengths = np.zeros((rows, positions), np.int32), np.zeros(rows, np.int32)
-    for row, sequence in enumerate(sequences):
-        table[row, : len(sequence)] = sequence
-        lengths[row] = len(sequence)
-    return table, lengths
-
-
-def _hypotheses(finished: Finished, row: int, config: DecodeConfig) -> list[Hypothesis]:
-    """Return the finished hypotheses of a row, best first."""
-    found = []
-    for score, length, tokens in zip(finished.score[row], finished.length[row], finished.tokens[row], strict=True):
-        if np.isfinite(score):
-            normaliser = ((5 + length + 1) / 6) ** config.length_penalty
-            found.append(Hypothesis(tokens[:length].tolist(), float(score), float(score * normaliser)))
-    if not found:
-        raise UserError("the model gives no finite probabilities: its training has diverged; use an earlier checkpoint")
-    return found
+def _advance_or_reset(pool: SlotPool) -> None:
+    try:
+        pool.advance()
+    except BaseException as error:
+        pool.reset()
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise UserError(
+                "the device's memory does not suffice for these slots: lower decode.batch_tokens (--batch-tokens) or "
+                "the beam"
+            ) from None
+        raise

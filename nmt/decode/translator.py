@@ -12,8 +12,9 @@ from nmt.config import DecodeConfig, Recipe, VocabularySizes, read_run_recipe
 from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.direction import resolve_direction
+from nmt.decode.pool import Hypothesis
 from nmt.decode.prepared import LinePreparation
-from nmt.decode.search import Hypothesis, Searcher, SpecialTokens
+from nmt.decode.search import Searcher, SpecialTokens
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
 from nmt.models.building import abstract_model, shardings

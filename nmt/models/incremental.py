@@ -1,8 +1,9 @@
 """One decoding step from caches: the decoder unrolled, its weights in the compute type, keys and values kept.
 
-Hypotheses never move. Cell (t, w) of a cache holds the key and the value of the token that hypothesis w read at step t,
-and a table of ancestors says which cells are on the path of which hypothesis. When hypotheses are exchanged only that
-small table is, and the W hypotheses of a sentence attend to their common cells in one product.
+Hypotheses never move. Cell (t, w) of a cache holds the key and the value of the token that hypothesis w read at
+position t, and a table of ancestors says which cells are on the path of which hypothesis. When hypotheses are exchanged
+only that small table is, and the W hypotheses of a sentence attend to their common cells in one product. Every row is
+at a position of its own, so that sentences that begin later can share a batch.
 """
 
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ class SourceCache:
 
     keys: list[Float[Array, "B A D S"]]
     values: list[Float[Array, "B A S D"]]
-    bias: Float[Array, "B 1 1 S"]  # 0, or `MASKED` for padding
+    length: Int[Array, " B"]  # tokens of each source; cells beyond are padding
 
 
 @jax.tree_util.register_dataclass
@@ -221,8 +222,7 @@ def project_sources(model: InferenceModel, encoded: Encoded) -> SourceCache:
     """Project encoded sources to the keys and values of every layer's cross-attention."""
     dtype = cache_dtype(model.output.dtype)
     cells = [_cells(*layer.layer.cross_attention.keys_values(encoded.hidden), dtype) for layer in model.layers]
-    bias = jnp.where(encoded.segment > 0, 0.0, MASKED)[:, None, None]
-    return SourceCache([keys for keys, _ in cells], [values for _, values in cells], bias)
+    return SourceCache([keys for keys, _ in cells], [values for _, values in cells], encoded.segment.sum(axis=1))
 
 
 def _cells(
@@ -259,23 +259,30 @@ def _multiply(x: Float[Array, "B W I"], weight: Float[Array, "I O"]) -> Float32[
     return product("ri,io->ro", rows, weight, weight.dtype).reshape(*x.shape[:-1], -1)
 
 
-def ancestry_bias(ancestor: Int[Array, "B W T"], step: Int[Array, ""]) -> Float[Array, "B 1 W T*W"]:
-    """Return the bias [B,1,W,T*W] that shows a hypothesis the cells on its own path up to a step.
+def ancestry_bias(ancestor: Int[Array, "B W T"], position: Int[Array, " B"]) -> Float[Array, "B 1 W T*W"]:
+    """Return the bias [B,1,W,T*W] that shows a hypothesis the cells on its own path up to a position.
 
     Args:
       ancestor: int32 [B,W,T]: cell (t, ancestor[b,w,t]) is on the path of hypothesis w.
-      step: int32 [], the newest step.
+      position: int32 [B], the newest position of each row.
     """
     rows, beam, steps = ancestor.shape
     own = ancestor[..., None] == jnp.arange(beam)
-    own &= (jnp.arange(steps) <= step)[:, None]
+    own &= (jnp.arange(steps) <= position[:, None])[:, None, :, None]
     return jnp.where(own, 0.0, MASKED).reshape(rows, 1, beam, steps * beam)
+
+
+def _write_cells(cells: Float[Array, "B ..."], new: Float[Array, "B ..."], start: Int[Array, " B"], axis: int) -> Any:
+    """Write new cells [B,...] into cells [B,...] along an axis, each row at its own start, int32 [B]."""
+    return jax.vmap(lambda row, part, at: jax.lax.dynamic_update_slice_in_dim(row, part, at, axis - 1))(
+        cells, new, start
+    )
 
 
 def decode_step(
     model: InferenceModel,
     tokens: Int[Array, "B W"],
-    step: Int[Array, ""],
+    position: Int[Array, " B"],
     live: Bool[Array, "B W"],
     ancestor: Int[Array, "B W T"],
     source: SourceCache,
@@ -286,9 +293,9 @@ def decode_step(
     Args:
       model: the model.
       tokens: int32 [B,W].
-      step: int32 [], their position.
+      position: int32 [B], their position in each row.
       live: bool [B,W]; the others use no experts, and their logits are meaningless.
-      ancestor: int32 [B,W,T], see `ancestry_bias`; at `step` every hypothesis has its own cell.
+      ancestor: int32 [B,W,T], see `ancestry_bias`; at `position` every hypothesis has its own cell.
       source: keys and values of the sources.
       cache: keys and values of the tokens read so far.
 
@@ -296,25 +303,27 @@ def decode_step(
       Logits, float32 [B,W,Q], meaningless from V on, and the cache with the new cells.
     """
     rows, beam, steps = ancestor.shape
-    position = jnp.broadcast_to(step, tokens.shape)
-    x = _embed(model, tokens, position, steps, decoder=True)
+    positions = jnp.broadcast_to(position[:, None], tokens.shape)
+    x = _embed(model, tokens, positions, steps, decoder=True)
     cell_position = jnp.repeat(jnp.arange(steps), beam)[None]
-    bias = model.target_positions.add(ancestry_bias(ancestor, step), position[:1], cell_position)
-    info = TokenInfo(tokens, live, position=position)
+    bias = model.target_positions.add(ancestry_bias(ancestor, position), position[:, None], cell_position)
+    source_cells = jnp.arange(source.keys[0].shape[-1]) < source.length[:, None]
+    source_bias = jnp.where(source_cells, 0.0, MASKED)[:, None, None]
+    info = TokenInfo(tokens, live, position=positions)
     all_keys, all_values = [], []
     for i, weights in enumerate(model.layers):
         layer, own = weights.layer, weights.layer.self_attention
         heads, width = own.wq[...].shape[1:]
         with jax.named_scope("self_attention"):
             qkv = weights.self_in(layer.self_norm(x)).reshape(rows, beam, 3, heads, width)
-            q, k = (own.rotate(qkv[:, :, index], position) for index in (0, 1))
+            q, k = (own.rotate(qkv[:, :, index], positions) for index in (0, 1))
             new_keys, new_values = _cells(k, qkv[:, :, 2], cache.keys[i].dtype)
-            keys = jax.lax.dynamic_update_slice(cache.keys[i], new_keys, (0, 0, 0, step * beam))
-            values = jax.lax.dynamic_update_slice(cache.values[i], new_values, (0, 0, step * beam, 0))
+            keys = _write_cells(cache.keys[i], new_keys, position * beam, axis=3)
+            values = _write_cells(cache.values[i], new_values, position * beam, axis=2)
             x = layer.add(x, weights.self_out(_attend(q, keys, values, bias)))
         with jax.named_scope("cross_attention"):
             q = weights.cross_in(layer.cross_norm(x)).reshape(rows, beam, heads, width)
-            x = layer.add(x, weights.cross_out(_attend(q, source.keys[i], source.values[i], source.bias)))
+            x = layer.add(x, weights.cross_out(_attend(q, source.keys[i], source.values[i], source_bias)))
         x, _ = layer.feed_forward(x, info)
         x = shard(x, "batch", "length", "embed")
         all_keys.append(keys)

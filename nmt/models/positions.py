@@ -117,7 +117,7 @@ class RelativeBias(nnx.Module):
         self.distance, self.decoder = config.relative_distance, decoder
 
     def add(
-        self, bias: Float[Array, "#B 1 #T #S"], query: Int[Array, "#B T"] | None, key: Int[Array, "#B S"] | None
+        self, bias: Float[Array, "#B 1 #T #S"], query: Int[Array, "#B #T"] | None, key: Int[Array, "#B S"] | None
     ) -> Float[Array, "#B A T S"]:
         """Return a bias [B,1,T,S] plus that of positions, [B,A,T,S], for queries at [B,T] and keys at [B,S]."""
         assert query is not None
@@ -133,7 +133,7 @@ class NoBias(nnx.Module):
     """Logits do not depend on positions."""
 
     def add(
-        self, bias: Float[Array, "#B 1 #T #S"], query: Int[Array, "#B T"] | None, key: Int[Array, "#B S"] | None
+        self, bias: Float[Array, "#B 1 #T #S"], query: Int[Array, "#B #T"] | None, key: Int[Array, "#B S"] | None
     ) -> Float[Array, "#B 1 #T #S"]:
         """Return the bias."""
         return bias

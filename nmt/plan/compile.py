@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 
 from nmt.config import Recipe
-from nmt.decode.search import SearchShapes, lower_search, search_shapes
+from nmt.decode.shapes import SearchShapes, lower_search, search_shapes
 from nmt.models.building import abstract_model
 from nmt.sharding import Layout
 from nmt.train.step import Trainer, make_trainer

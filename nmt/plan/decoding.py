@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt.config import Recipe
-from nmt.decode.search import SearchShapes
+from nmt.decode.shapes import SearchShapes
 from nmt.models.moe.dispatch import round_slots
 from nmt.plan.compile import MemoryUse
 from nmt.plan.hlo import Program

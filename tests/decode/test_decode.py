@@ -15,7 +15,7 @@ from flax import nnx
 from toy_model import model_config, moe_config, weights
 
 from nmt.config import DecodeConfig, VocabularySizes
-from nmt.decode import beam, search
+from nmt.decode import beam, search, shapes, slots
 from nmt.decode.search import Searcher, SpecialTokens
 from nmt.decode.selection import COLUMNS, best_extensions, top_k
 from nmt.errors import UserError
@@ -110,7 +110,8 @@ def beam_oracle(oracle, width, limit, penalty, vocabulary=41):
 @pytest.mark.parametrize("seed", range(8))
 def test_best_extensions_are_those_of_a_full_sort(seed):
     rng = np.random.default_rng(seed)
-    rows, width, vocabulary = 5, int(rng.integers(1, 9)), int(rng.choice([5, 127, 128, 300]))
+    rows, vocabulary = 5, int(rng.choice([5, 127, 128, 300]))
+    width, n = rng.integers(1, 9, 2)
     padded = -(-vocabulary // COLUMNS) * COLUMNS
     logits = rng.normal(size=(rows, width, padded)).astype(np.float32)
     logits[..., vocabulary:] = 50  # meaningless, so it must not matter
@@ -119,7 +120,7 @@ def test_best_extensions_are_those_of_a_full_sort(seed):
     allowed = rng.random(vocabulary) < 0.8
     may_end, may_go_on = rng.random((2, rows)) < 0.7
 
-    found = jax.jit(best_extensions)(logits, score, allowed, END, may_end, may_go_on)
+    found = jax.jit(best_extensions, static_argnums=6)(logits, score, allowed, END, may_end, may_go_on, int(n))
 
     logits = logits[..., :vocabulary].astype(np.float64)
     total = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)) + score[..., None]
@@ -128,8 +129,8 @@ def test_best_extensions_are_those_of_a_full_sort(seed):
     exact = logits[..., END] - np.log(np.exp(logits).sum(axis=-1)) + score
     total[..., END] = np.where(may_end[:, None], exact, -np.inf)
     flat = total.reshape(rows, -1)
-    order = np.argsort(-flat, axis=1)[:, :width]
-    best = np.full((rows, width), -np.inf)
+    order = np.argsort(-flat, axis=1)[:, :n]
+    best = np.full((rows, n), -np.inf)
     best[:, : order.shape[1]] = np.take_along_axis(flat, order, axis=1)
     np.testing.assert_allclose(found[0], best, rtol=1e-5)
     real = np.isfinite(best)
@@ -180,7 +181,7 @@ def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, toler
         history = np.concatenate([history, token[..., None]], axis=2)
         ancestor[..., step] = np.arange(width)
         live = np.ones((rows, width), bool)
-        logits, cache = advance(fast, token, jnp.int32(step), live, ancestor.copy(), memory, cache)
+        logits, cache = advance(fast, token, np.full(rows, step), live, ancestor.copy(), memory, cache)
         if step < steps - 1:  # exchange hypotheses, some of them twice
             parent = rng.integers(0, width, (rows, width))
             ancestor, history = (np.take_along_axis(x, parent[..., None], axis=1) for x in (ancestor, history))
@@ -243,18 +244,25 @@ def test_a_search_ends_when_nothing_can_win_any_more(stops, best, steps, monkeyp
     """After one token it ends with probability `stops`, or goes on for nothing until the limit, 13 tokens."""
     ran = []
 
-    def decode_step(model, tokens, step, live, ancestor, memory, cache):
-        jax.debug.callback(lambda step: ran.append(int(step)), step)
+    def decode_step(model, tokens, position, live, ancestor, memory, cache):
+        jax.debug.callback(lambda position: ran.append(int(position[0])), position)
         odds = jnp.full((COLUMNS,), -100.0).at[5].set(0.0)
-        odds = jnp.where(step == 1, odds.at[jnp.array([5, END])].set(jnp.log(jnp.array([1 - stops, stops]))), odds)
-        return jnp.broadcast_to(jnp.where(step == 13, odds.at[END].set(100.0), odds), (*tokens.shape, COLUMNS)), cache
+        turning = odds.at[jnp.array([5, END])].set(jnp.log(jnp.array([1 - stops, stops])))
+        odds = jnp.select([position[0] == 1, position[0] == 13], [turning, odds.at[END].set(100.0)], odds)
+        return jnp.broadcast_to(odds, (*tokens.shape, COLUMNS)), cache
 
     monkeypatch.setattr(beam, "decode_step", decode_step)
-    for name in ("encode", "project_sources", "empty_cache"):
-        monkeypatch.setattr(beam, name, lambda *_: ())
-    limits = beam.SearchLimits(*map(jnp.asarray, (BEGIN, END, np.arange(8) != BEGIN, np.array([13]), 2.0)))
+    cells = jnp.zeros((1, 1, 1, 1))
+    monkeypatch.setattr(beam, "encode", lambda *_: ())
+    monkeypatch.setattr(beam, "project_sources", lambda *_: incremental.SourceCache([cells], [cells], jnp.ones(1, int)))
+    monkeypatch.setattr(beam, "empty_cache", lambda *_: incremental.Cache([cells], [cells]))
+    one = jnp.ones(1, int)
+    limits = beam.RowLimits(13 * one, 2.0 * one)
+    targets = beam.TargetTokens(jnp.int32(END), jnp.arange(8) != BEGIN)
     finished, done = jax.jit(
-        lambda: beam.beam_search(None, np.zeros((1, 1), int), np.ones(1, int), limits, beam=2, kept=1, steps=14)
+        lambda: slots.search_batch.__wrapped__(
+            None, one[None], one, BEGIN * one, limits, targets, beam=2, kept=1, steps=14
+        )
     )()
     assert finished.tokens[0, 0, : finished.length[0, 0]].tolist() == best
     probability = stops if len(best) == 1 else 1 - stops
@@ -301,7 +309,8 @@ def test_a_translation_does_not_depend_on_the_order(sources, alone):
 
 
 def test_a_translation_does_not_depend_on_the_shape_of_batches(sources, alone, monkeypatch):
-    monkeypatch.setattr(search, "SHORTEST_BUCKET", 32)
+    for module in (search, shapes):
+        monkeypatch.setattr(module, "SHORTEST_BUCKET", 32)
     other = Searcher(toy(), SpecialTokens(BEGIN, END, FORBIDDEN), 32, searcher().config, make_layout())
     assert (searcher().buckets, other.buckets) == ([16], [32])
     assert tokens_of(other.search(sources)) == tokens_of(alone)
@@ -310,8 +319,8 @@ def test_a_translation_does_not_depend_on_the_shape_of_batches(sources, alone, m
 def test_a_translation_does_not_depend_on_how_often_it_was_begun(sources, monkeypatch):
     config = searcher().config.model_copy(update={"max_length_ratio": 2.0, "max_length_extra": 12})
     in_two_goes = searcher().search(sources[:8], config=config)
-    assert {len(hypotheses[0].tokens) > 16 + search.MARGIN for hypotheses in in_two_goes} == {True, False}
-    monkeypatch.setattr(search, "MARGIN", 100)
+    assert {len(hypotheses[0].tokens) > 16 + shapes.MARGIN for hypotheses in in_two_goes} == {True, False}
+    monkeypatch.setattr(shapes, "MARGIN", 100)
     assert tokens_of(searcher().search(sources[:8], config=config)) == tokens_of(in_two_goes)
 
 

@@ -1,0 +1,118 @@
+"""The few shapes of a search: lengths of sources, rows, and tokens of targets; and those of a plan."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nmt.config import DecodeConfig
+from nmt.decode.beam import RowLimits, TargetTokens
+from nmt.decode.selection import COLUMNS
+from nmt.decode.slots import search_batch
+from nmt.models.incremental import InferenceModel, cache_dtype, inference_model
+from nmt.models.transformer import Transformer
+from nmt.sharding import shard_count
+
+SHORTEST_BUCKET = 16  # positions (S) of the shortest bucket; the others double, up to the longest source
+# The weights of a model as a search reads them.
+prepare_model = jax.jit(partial(inference_model, multiple=COLUMNS))
+
+MARGIN = 8  # a translation is first given room for this many tokens more than its source's bucket
+
+
+def source_buckets(longest: int) -> list[int]:
+    """Return the lengths of buckets: 16, 32, 64 and so on, the last of them `longest`."""
+    buckets = [SHORTEST_BUCKET]
+    while buckets[-1] < longest:
+        buckets.append(min(2 * buckets[-1], longest))
+    return buckets
+
+
+def target_limit(pieces: int, config: DecodeConfig) -> int:
+    """Return the most tokens that a source of so many pieces may become."""
+    return int(config.max_length_ratio * pieces) + config.max_length_extra
+
+
+def target_rooms(bucket: int, config: DecodeConfig) -> list[int]:
+    """Return the rooms (T) for targets of sources of a bucket: one that is nearly always enough, and the full one.
+
+    Cells of a cache cost time at every step, and few translations are much longer than their source.
+    """
+    full = target_limit(bucket - 2, config) + 1
+    return sorted({min(bucket + MARGIN, full), full})
+
+
+def largest_batch(config: DecodeConfig, bucket: int, shards: int) -> int:
+    """Return the most rows (B) for sources of a bucket: a power of two, on a mesh that splits rows in `shards`."""
+    return rows_for(max(1, config.batch_tokens // bucket), shards, down=True)
+
+
+def rows_for(sentences: int, shards: int, down: bool = False) -> int:
+    """Return a power of two of rows for so many sentences, rounded up (or down), and then up to whole shards."""
+    exponent = math.log2(max(1, sentences))
+    power = 2 ** (math.floor(exponent) if down else math.ceil(exponent))
+    return -(-power // shards) * shards
+
+
+@dataclass(frozen=True)
+class SearchShapes:
+    """Shapes of a search over a batch of the longest sources, without values."""
+
+    model: InferenceModel  # `jax.ShapeDtypeStruct`s with shardings
+    rows: int  # B
+    source: int  # S
+    steps: int  # T, of the first cache
+    beam: int  # W
+    cells: int  # bytes on one device of keys and values of decoded tokens
+    source_cells: int  # bytes on one device of keys and values of sources
+
+
+def search_shapes(
+    graph: nnx.GraphDef[Transformer], parameters: nnx.State, longest: int, config: DecodeConfig
+) -> SearchShapes:
+    """Return the shapes of a search; its mesh is to be set.
+
+    Args:
+      graph: the structure of a model.
+      parameters: its parameters, `jax.ShapeDtypeStruct`s with shardings.
+      longest: tokens of the longest source.
+      config: beam and limits.
+    """
+    model = nnx.merge(graph, parameters)
+    prepared = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(prepare_model, model),
+        prepare_model.lower(model).compile().output_shardings,
+    )
+    bucket = source_buckets(longest)[-1]
+    rows, steps = largest_batch(config, bucket, shard_count("batch")), target_rooms(bucket, config)[0]
+    heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
+    cell_bytes = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
+    device_bytes = rows * cell_bytes // (shard_count("batch") * shard_count("heads"))
+    return SearchShapes(
+        prepared, rows, bucket, steps, config.beam, steps * config.beam * device_bytes, bucket * device_bytes
+    )
+
+
+def lower_search(shapes: SearchShapes) -> jax.stages.Lowered:
+    """Return the program that translates a batch, ready to be compiled; its mesh is to be set."""
+
+    def abstract(*shape: int, dtype: Any = jnp.int32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    rows = abstract(shapes.rows)
+    return search_batch.lower(
+        shapes.model,
+        abstract(shapes.rows, shapes.source),
+        rows,
+        rows,
+        RowLimits(rows, abstract(shapes.rows, dtype=jnp.float32)),
+        TargetTokens(abstract(), abstract(shapes.model.vocabulary, dtype=bool)),
+        beam=shapes.beam,
+        kept=1,
+        steps=shapes.steps,
+    )
