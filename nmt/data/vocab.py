@@ -58,6 +58,7 @@ class Vocabulary:
         self.digest = hashlib.sha256(model).hexdigest()
         self.languages = tuple(_tags(self._processor))
         self._is_bpe: bool | None = None
+        self._inside: Any = None  # the model without a mark of a space at the beginning, once it is needed
         self.symbols = tuple(_symbols(self._processor, SPECIALS + len(self.languages)))
         self.first_piece = SPECIALS + len(self.languages) + len(self.symbols)
 
@@ -145,6 +146,27 @@ class Vocabulary:
         line = Spelling.choose(text)
         found = self._processor.nbest_encode(line.text, nbest_size=count) or [[]]
         return [(line.restore(list(ids), self._byte), sum(map(self._processor.get_score, ids))) for ids in found]
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the pieces of a text that follows other text without a space: no mark of a space before it."""
+        if self._inside is None:
+            from sentencepiece import sentencepiece_model_pb2 as protocol
+
+            model = protocol.ModelProto.FromString(self._processor.serialized_model_proto())
+            model.normalizer_spec.add_dummy_prefix = False
+            self._inside = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+        line = Spelling.choose(text)
+        return line.restore(self._inside.encode(line.text), self._byte)
+
+    def written_bytes(self) -> list[bytes]:
+        """Return the bytes that each id writes, a space for its mark; none for control symbols and the unknown."""
+        return [self._written(piece) for piece in range(self.size)]
+
+    def _written(self, piece: int) -> bytes:
+        kind, name = self.kind(piece), str(self._processor.id_to_piece(piece))
+        if kind == "byte":
+            return bytes([int(name[3:-1], 16)])
+        return name.replace("\u2581", " ").encode() if kind == "piece" else b""
 
     def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
         """Return the pieces of a text by BPE-dropout: before every merge, each candidate is dropped with a probability.
