@@ -135,6 +135,16 @@ def test_digits_are_pieces_of_their_own_where_asked_for(model_type, tmp_path):
     assert any(len(piece.strip("▁")) > 1 for piece in digits(False))
 
 
+@pytest.mark.parametrize("text", ["The dog", "(dog", "狗在睡觉", "5\u2581", "ünï 😀", ""])
+def test_pieces_write_the_bytes_of_their_text(vocabulary, bpe, text):
+    for model in (vocabulary, bpe):
+        written = model.written_bytes()
+        assert len(written) == model.size
+        assert not any(written[: model.first_piece])
+        assert b"".join(written[i] for i in model.encode([text])[0]) == (f" {text}" if text else "").encode()
+        assert b"".join(written[i] for i in model.encode_inside(text)) == text.encode()
+
+
 @given(st.lists(st.text(), max_size=5), st.integers(0, 80))
 def test_every_text_gives_one_line(vocabulary, texts, copies):
     texts = texts + ["plain text"] * copies

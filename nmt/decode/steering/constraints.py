@@ -253,8 +253,8 @@ def advance_constraints(
     words: WordEdges,
     state: ConstraintState,
     forced: Bool[Array, "B W"],
-    parent: Int[Array, "B W"],
-    token: Int[Array, "B W"],
+    parent: Int[Array, "B _"],
+    token: Int[Array, "B _"],
 ) -> ConstraintState:
     """Return the state of hypotheses that extend others by a token.
 
@@ -263,8 +263,8 @@ def advance_constraints(
       words: edges of the words of the vocabulary.
       state: the state of the hypotheses before.
       forced: bool [B,W], as `steer_constraints` returned it.
-      parent: int32 [B,W], the hypothesis that each extends.
-      token: int32 [B,W], the token that it adds.
+      parent: int32 [B,.], the hypothesis that each extends; there may be more of them than before.
+      token: int32 [B,.], the token that it adds.
     """
     active, met = (jnp.take_along_axis(x, parent[..., None], axis=1) for x in (state.active, state.met))
     in_word, forced = (jnp.take_along_axis(x, parent, axis=1) for x in (state.in_word, forced | state.forced))

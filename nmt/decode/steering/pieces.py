@@ -61,6 +61,8 @@ class PieceTable:
     Attributes:
       opens_word: bool [V], tokens that begin with a character of a word and go on with the word before.
       closes_word: bool [V], tokens that end with a character of a word.
+      rank: int32 [V], places of the tokens in the order of what they write, the same for those that write the same.
+      size: int32 [V], bytes that they write.
     """
 
     def __init__(self, vocabulary: Vocabulary):
@@ -75,6 +77,8 @@ class PieceTable:
         self._longest = max(map(len, self._sorted), default=0)
         self.opens_word = np.array([_edge_is_word(written, first=True) for written in self.written], bool)
         self.closes_word = np.array([_edge_is_word(written, first=False) for written in self.written], bool)
+        self.rank = np.array([bisect.bisect_left(self._sorted, w) if w else -1 for w in self.written], np.int32)
+        self.size = np.array([len(written) for written in self.written], np.int32)
         self.lattice = functools.lru_cache(_MOST_CACHED)(self._lattice)
 
     def encode(self, phrase: str) -> list[int]:
@@ -102,6 +106,16 @@ class PieceTable:
         if written != wanted:
             became = written.decode(errors="replace").strip()
             raise UserError(f"the vocabulary cannot write {phrase!r}: it becomes {became!r}")
+
+    def within(self, text: bytes) -> list[int]:
+        """Return the tokens that write some of the beginning of `text`, and not all of it."""
+        stops = range(1, min(len(text), self._longest + 1))
+        return [token for stop in stops for token in self._by_bytes.get(text[:stop], ())]
+
+    def ranks(self, prefix: bytes) -> tuple[int, int]:
+        """Return the ranks, from and below, of the tokens that begin with `prefix`, which is not empty."""
+        beyond = prefix[:-1] + bytes([prefix[-1] + 1])  # a byte of UTF-8 is less than 255
+        return bisect.bisect_left(self._sorted, prefix), bisect.bisect_left(self._sorted, beyond)
 
     def begins(self, prefix: bytes) -> Iterator[int]:
         """Yield the tokens that write more than `prefix` and begin with it."""
