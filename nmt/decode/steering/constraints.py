@@ -69,7 +69,7 @@ class ConstraintState:
 
 
 class Steered(NamedTuple):
-    """What constraints add to the logits of a step."""
+    """The biases that constraints add to the logits of a step."""
 
     bias: Float[Array, "B W Q"]  # -inf for tokens that are not possible
     forced: Bool[Array, "B W"]  # hypotheses that are made to go on with a constraint
@@ -189,7 +189,7 @@ def steer_constraints(
     room: Int[Array, " B"],
     end: Int[Array, ""],
 ) -> Steered:
-    """Return what the constraints add to the logits of the next token.
+    """Return the biases that the constraints add to the logits of the next token.
 
     Args:
       constraints: the constraints.

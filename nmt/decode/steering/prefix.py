@@ -24,7 +24,7 @@ SMALLEST = 4  # sizes of arrays are powers of two from here, so that few program
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Prefixes:
+class TargetPrefixes:
     """The prefix of each row: tokens, then bytes."""
 
     token: Int[Array, "B _"]
@@ -54,25 +54,25 @@ class PrefixState:
     written: Int[Array, "B W"]  # bytes
 
 
-def initial_prefix_state(prefixes: Prefixes, beam: int) -> PrefixState:
+def initial_prefix_state(prefixes: TargetPrefixes, beam: int) -> PrefixState:
     """Return the state of the W hypotheses of each row before their first token."""
     shape = (prefixes.length.shape[0], beam)
     return PrefixState(jnp.ones(shape, bool), jnp.zeros(shape, jnp.int32))
 
 
-def _next_token(prefixes: Prefixes, position: Int[Array, " B"]) -> Int[Array, " B"]:
+def _next_token(prefixes: TargetPrefixes, position: Int[Array, " B"]) -> Int[Array, " B"]:
     place = jnp.minimum(position, prefixes.token.shape[1] - 1)
     return jnp.take_along_axis(prefixes.token, place[:, None], axis=1)[:, 0]
 
 
-def inside_prefix(prefixes: Prefixes, state: PrefixState, position: Int[Array, " B"]) -> Bool[Array, "B W"]:
+def inside_prefix(prefixes: TargetPrefixes, state: PrefixState, position: Int[Array, " B"]) -> Bool[Array, "B W"]:
     """Return which hypotheses get their token at these positions [B] from a hard prefix."""
     unfinished = (position < prefixes.length)[:, None] | (state.written < prefixes.size[:, None])
     return (prefixes.beta == 0)[:, None] & unfinished
 
 
 def apply_prefixes(
-    prefixes: Prefixes,
+    prefixes: TargetPrefixes,
     order: PieceOrder,
     state: PrefixState,
     position: Int[Array, " B"],
@@ -104,7 +104,7 @@ def apply_prefixes(
     return jnp.where(inside[..., None], hard, jnp.where(draws, soft, logits))
 
 
-def _possible_bytes(prefixes: Prefixes, order: PieceOrder, state: PrefixState) -> Bool[Array, "B W Q"]:
+def _possible_bytes(prefixes: TargetPrefixes, order: PieceOrder, state: PrefixState) -> Bool[Array, "B W Q"]:
     """Return the tokens that agree with the bytes that are left."""
     places = prefixes.low.shape[1]
     written = jnp.minimum(state.written, places - 1)
@@ -116,7 +116,7 @@ def _possible_bytes(prefixes: Prefixes, order: PieceOrder, state: PrefixState) -
 
 
 def advance_prefixes(
-    prefixes: Prefixes,
+    prefixes: TargetPrefixes,
     order: PieceOrder,
     state: PrefixState,
     position: Int[Array, " B"],
@@ -171,13 +171,13 @@ def prefix_sizes(prefixes: Sequence[RowPrefix], table: PieceTable) -> tuple[int,
     return tokens, rest, within
 
 
-def stack_prefixes(prefixes: Sequence[RowPrefix], table: PieceTable, sizes: tuple[int, int, int]) -> Prefixes:
+def stack_prefixes(prefixes: Sequence[RowPrefix], table: PieceTable, sizes: tuple[int, int, int]) -> TargetPrefixes:
     """Return the prefixes of sentences as arrays of NumPy, a row each, with room as of `prefix_sizes`."""
     rows = [_arrays(prefix, table, sizes) for prefix in prefixes]
-    return Prefixes(**{f.name: np.stack([getattr(row, f.name) for row in rows]) for f in fields(Prefixes)})  # type: ignore[arg-type]
+    return TargetPrefixes(**{f.name: np.stack([getattr(row, f.name) for row in rows]) for f in fields(TargetPrefixes)})  # type: ignore[arg-type]
 
 
-def _arrays(prefix: RowPrefix, table: PieceTable, sizes: tuple[int, int, int]) -> Prefixes:
+def _arrays(prefix: RowPrefix, table: PieceTable, sizes: tuple[int, int, int]) -> TargetPrefixes:
     tokens, rest, pieces = sizes
     token = np.zeros(tokens, np.int32)
     token[: len(prefix.tokens)] = prefix.tokens
@@ -187,7 +187,7 @@ def _arrays(prefix: RowPrefix, table: PieceTable, sizes: tuple[int, int, int]) -
         low[start], high[start] = table.ranks(left)
         some = table.within(left)
         within[start, : len(some)] = some
-    return Prefixes(
+    return TargetPrefixes(
         token,  # type: ignore[arg-type]
         np.int32(len(prefix.tokens)),  # type: ignore[arg-type]
         np.float32(prefix.beta),  # type: ignore[arg-type]

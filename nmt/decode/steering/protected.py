@@ -91,7 +91,7 @@ class ProtectedText:
                 yield ProtectedSpan(match.start(), match.end(), "term", match[0])
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+def compile_kept_pattern(pattern: str) -> re.Pattern[str]:
     """Return a person's regular expression. Raises UserError if it is not one."""
     try:
         return re.compile(pattern)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.decode.steering.protected import ProtectedText, compile_pattern, repair_spans
+from nmt.decode.steering.protected import ProtectedText, compile_kept_pattern, repair_spans
 from nmt.errors import UserError
 
 KNOWN = ProtectedText()
@@ -40,13 +40,13 @@ def test_known_forms(text, expected):
 
 
 def test_terms_and_patterns():
-    rules = ProtectedText(known=False, terms=("ACME", "ACME Cloud"), pattern=compile_pattern(r"[A-Z]{2}-\d+|x*"))
+    rules = ProtectedText(known=False, terms=("ACME", "ACME Cloud"), pattern=compile_kept_pattern(r"[A-Z]{2}-\d+|x*"))
     assert spans("ACME Cloud of ACME, ACMES, acme: AB-12 {name}", rules) == ["ACME Cloud", "ACME", "AB-12"]
 
 
 def test_a_pattern_that_is_none_is_one_line():
     with pytest.raises(UserError, match="is not a regular expression"):
-        compile_pattern("(")
+        compile_kept_pattern("(")
 
 
 @pytest.mark.parametrize(
