@@ -1,10 +1,13 @@
 """nmt-translate: text in, text out, line by line."""
 
 import contextlib
+import hashlib
+import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,9 +17,12 @@ from nmt.cli.translate_arguments.files import FileArguments
 from nmt.cli.translate_arguments.model import ModelArguments
 from nmt.cli.translate_arguments.scores import ScoreArguments
 from nmt.cli.translate_arguments.search import SearchArguments
-from nmt.errors import UserError
+from nmt.cli.translate_files import TextSurvey, check_files, open_output, open_text, skip_done, survey
+from nmt.cli.translate_progress import SentenceRate, show_progress
+from nmt.languages import get
 
 if TYPE_CHECKING:
+    from nmt.decode.documents.units import DocumentFormat
     from nmt.decode.stream import StreamReport
     from nmt.decode.translator import Translation, Translator
     from nmt.languages import Direction
@@ -60,18 +66,21 @@ def run_translation(request: TranslateArguments) -> None:
     """
     _check(request)
     prepare_process()
+    document = request.files.document_format(request.scores)
+    surveyed = survey(request.files, document)
     from nmt.decode.translator import Translator
 
     translator = Translator(request.model.run, step=request.model.step)
     direction = translator.direction(request.model.source, request.model.target)
     if not translator.is_trained(direction):
         _note(f"the model was not trained on {direction}, only on its languages: expect less")
+    session = _Session(request, translator)
     if _is_interactive(request):
-        _converse(request, translator, direction)
-        return
-    with _reader(request) as reader, _writer(request) as writer, _progress_bar(request) as progress:
-        report = _translate(request, translator, reader, writer, progress)
-    _tell(report, translator)
+        _converse(session, document, direction)
+    else:
+        with _terminable():
+            _translate_document(session, document, surveyed)
+    session.tell()
 
 
 def _check(request: TranslateArguments) -> None:
@@ -92,112 +101,101 @@ def _check(request: TranslateArguments) -> None:
         resolve_direction(loaded, request.model.source, request.model.target)
         if request.model.domain is not None:
             loaded.symbol(DOMAIN.format(request.model.domain))
-    if request.files.file is not None and request.files.file != "-":
-        if not (file := epath.Path(request.files.file)).exists():
-            raise UserError(f"cannot read {request.files.file}: there is no such file")
-        if file.is_dir():
-            raise UserError(f"cannot read {request.files.file}: it is a folder")
-    if request.files.output is not None:
-        if not (parent := epath.Path(request.files.output).parent).is_dir():
-            raise UserError(f"cannot write {request.files.output}: there is no folder {parent}")
-        if epath.Path(request.files.output).is_dir():
-            raise UserError(f"cannot write {request.files.output}: it is a folder")
+    check_files(request.files)
 
 
 def _is_interactive(request: TranslateArguments) -> bool:
-    return request.files.file in (None, "-") and request.files.output is None and sys.stdin.isatty()
+    return request.files.from_stdin and request.files.output is None and sys.stdin.isatty()
 
 
-@contextlib.contextmanager
-def _reader(request: TranslateArguments) -> Iterator[BinaryIO]:
-    if request.files.file is None or request.files.file == "-":
-        yield sys.stdin.buffer
-        return
-    from etils import epath
+class _Session:
+    """One run of the command: its arguments, its translator, and the findings that a person is told at the end."""
 
-    try:
-        file = epath.Path(request.files.file).open("rb")
-    except OSError as error:
-        raise UserError(f"cannot read {request.files.file}: {error.strerror or error}") from None
-    with file:
-        yield file
+    def __init__(self, request: TranslateArguments, translator: "Translator") -> None:
+        from nmt.corpora.clean.signs import SignCounter
+        from nmt.decode.stream import StreamReport
 
+        self.request, self.translator = request, translator
+        self.report = StreamReport()
+        self._signs = SignCounter("the source")
 
-@contextlib.contextmanager
-def _writer(request: TranslateArguments) -> Iterator[BinaryIO]:
-    if request.files.output is None:
-        yield sys.stdout.buffer
-        return
-    from nmt.files import atomic_write
-
-    try:
-        with atomic_write(request.files.output) as temporary, temporary.open("wb") as file:
-            yield file
-    except PermissionError as error:
-        raise UserError(f"cannot write {request.files.output}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _progress_bar(request: TranslateArguments) -> Iterator[Callable[[int], None] | None]:
-    """Show a bar on standard error for a file of known size, unless the translations appear on the same terminal."""
-    free = request.files.output is not None or not sys.stdout.isatty()
-    if request.files.file in (None, "-") or not sys.stderr.isatty() or not free:
-        yield None
-        return
-    from etils import epath
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(str(request.files.file), total=epath.Path(str(request.files.file)).stat().length)
-        yield lambda done: bar.update(task, completed=done)
-
-
-def _translate(
-    request: TranslateArguments,
-    translator: "Translator",
-    lines: Iterator[bytes] | BinaryIO,
-    writer: BinaryIO,
-    progress: Callable[[int], None] | None = None,
-    chunk_lines: int | None = None,
-) -> "StreamReport":
-    from nmt.corpora.clean.signs import SignCounter
-    from nmt.decode.stream import CHUNK_LINES, translate_stream
-    from nmt.languages import get
-
-    signs = SignCounter("the source")
-
-    def translate(texts: Sequence[str], told: Callable[[int], None] | None) -> "list[Translation]":
-        signs.add(texts, get(request.model.source).code)
-        return translator.translate_scored(
-            texts,
-            request.model.source,
-            request.model.target,
-            domain=request.model.domain,
-            progress=told,
-            **given_values(request.search),
+    def translate(self, texts: Sequence[str]) -> "list[Translation]":
+        """Translate as the arguments say."""
+        model = self.request.model
+        self._signs.add(texts, get(model.source).code)
+        return self.translator.translate_scored(
+            texts, model.source, model.target, domain=model.domain, **given_values(self.request.search)
         )
 
-    def write(output: bytes) -> None:
-        writer.write(output)
-        writer.flush()
+    def identity(self, surveyed: TextSurvey | None) -> dict[str, str]:
+        """Return digests of all that the output depends on."""
+        options = {
+            **{field.name: asdict(getattr(self.request, field.name)) for field in fields(self.request)},
+            "files": self.request.files.identity(),
+        }
+        options["model"] = {**options["model"], "run": "", "step": None}
+        return {
+            "text": surveyed.digest if surveyed else "a stream",
+            "model": self.translator.identity,
+            "set of options": hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest(),
+        }
 
-    report = translate_stream(
-        lines,
-        write,
-        translate,
-        request.scores.render,
-        chunk_lines=chunk_lines or CHUNK_LINES,
-        progress=progress,
-    )
-    for finding in signs.warnings():
-        _note(f"{finding}; a model that did not learn from such text translates it badly")
-    return report
+    def tell(self) -> None:
+        """Tell the findings."""
+        report, longest = self.report, self.translator.recipe.data.source_length
+        for numbers, finding in (
+            (report.undecodable, "not UTF-8; U+FFFD stands for wrong bytes"),
+            (report.split, f"longer than the {longest} tokens the model was trained on, and translated in parts"),
+            (
+                report.normalised,
+                "brought to the form of the training text (invisible characters, entities, Unicode normal form)",
+            ),
+            (report.unknown, "in letters that the model does not know: do not trust their translations"),
+        ):
+            if numbers.count:
+                verb = "1 line was" if numbers.count == 1 else f"{numbers.count:,} lines were"
+                _note(f"{verb} {finding} ({numbers})")
+        for finding in self._signs.warnings():
+            _note(f"{finding}; a model that did not learn from such text translates it badly")
 
 
-def _converse(request: TranslateArguments, translator: "Translator", direction: "Direction") -> None:
+def _translate_document(session: _Session, document: "DocumentFormat", surveyed: TextSurvey | None) -> None:
+    from nmt.decode.documents.units import decoded_lines
+    from nmt.decode.stream import translate_units
+
+    files = session.request.files
+    with open_text(files) as text, open_output(files, session.identity(surveyed)) as output:
+        report = session.report = output.report
+        units = document.units(decoded_lines(output.watch(text.lines), report.undecodable, files.on_error))
+        skip_done(units, report.read)
+        output.check_read()
+        if report.lines:
+            _note(f"continuing {files.output} after {report.lines:,} lines")
+        with _progress(session, surveyed) as progress:
+
+            def write(content: bytes, report: "StreamReport") -> None:
+                output.write(content, report)
+                progress(report.texts)
+
+            translate_units(units, write, session.translate, report, ready=text.ready)
+
+
+@contextlib.contextmanager
+def _progress(session: _Session, surveyed: TextSurvey | None) -> Iterator[Callable[[int], None]]:
+    files = session.request.files
+    on_terminal = files.output is None and sys.stdout.isatty()  # where the translations themselves appear
+    if not files.progress or on_terminal or (files.from_stdin and files.output is None):
+        yield lambda done: None
+        return
+    with show_progress(SentenceRate(surveyed.texts if surveyed else None, session.report.texts)) as update:
+        yield update
+
+
+def _converse(session: _Session, document: "DocumentFormat", direction: "Direction") -> None:
     """Translate typed text, line by line."""
+    from nmt.decode.chunks import ChunkSizes
+    from nmt.decode.documents.units import decoded_lines
+    from nmt.decode.stream import translate_units
 
     def typed() -> Iterator[bytes]:
         while True:
@@ -207,23 +205,23 @@ def _converse(request: TranslateArguments, translator: "Translator", direction: 
                 return
             yield line
 
-    _tell(_translate(request, translator, typed(), sys.stdout.buffer, chunk_lines=1), translator)
+    with open_output(session.request.files, {}) as output:
+        units = document.units(decoded_lines(typed(), session.report.undecodable, session.request.files.on_error))
+        translate_units(units, output.write, session.translate, session.report, sizes=ChunkSizes(largest=1))
 
 
-def _tell(report: "StreamReport", translator: "Translator") -> None:
-    if report.undecodable:
-        lines = "1 line was" if report.undecodable == 1 else f"{report.undecodable} lines were"
-        _note(f"{lines} not UTF-8, the first of them line {report.first_undecodable}; U+FFFD stands for wrong bytes")
-    if report.split:
-        lines = "1 line was" if report.split == 1 else f"{report.split} lines were"
-        longest = translator.recipe.data.source_length
-        _note(f"{lines} longer than the {longest} tokens the model was trained on, and translated in parts")
-    if report.normalised:
-        lines = "1 line was" if report.normalised == 1 else f"{report.normalised} lines were"
-        _note(
-            f"{lines} brought to the form of the training text (invisible characters, entities, Unicode normal form), "
-            f"the first of them line {report.first_normalised}"
-        )
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as an exception, so that a person is told what is kept."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _note(text: str) -> None:

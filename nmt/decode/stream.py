@@ -1,110 +1,112 @@
-"""Streams of lines: bytes in, bytes out, N lines in and N lines out, in bounded memory.
+"""Documents as streams: bytes in, bytes out, in bounded memory, written in order as soon as they are translated.
 
 Only "\\n" ends a line; a "\\r" before it is kept. Other characters that editors or Python take for a line break are
-part of their line. Bytes that are not UTF-8 become U+FFFD. A byte-order mark at the beginning stays there.
+part of their line. Bytes that are not UTF-8 become U+FFFD, or are refused. A byte-order mark at the beginning stays
+there.
 """
 
-import codecs
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
+from nmt.decode.chunks import ChunkSizes, Stopwatch
+from nmt.decode.documents.units import DocumentUnit, LineNumbers
 from nmt.decode.translator import Translation
 
-CHUNK_LINES = 4096
 CHUNK_BYTES = 1 << 22
+UNKNOWN_SHARE = 0.5  # of a line's letters: a script that the model does not know, rather than a name in it
 
-Translate = Callable[[Sequence[str], Callable[[int], None]], Sequence[Translation]]  # lines, progress
+Translate = Callable[[Sequence[str]], Sequence[Translation]]
 
 
 @dataclass
 class StreamReport:
-    """Counts of lines that a person should know of after a stream."""
+    """The amount of a stream that is done, and the lines in it that a person should know of.
+
+    Attributes:
+      lines: lines that were read and are written.
+      texts: texts of them that were translated, or are copied for want of a letter.
+      read: bytes of these lines.
+      undecodable: lines that were not UTF-8.
+      split: lines longer than the sources of training.
+      normalised: lines of which more than white space was changed before they were translated.
+      unknown: lines with letters that the vocabulary does not have for the most part.
+    """
 
     lines: int = 0
-    undecodable: int = 0  # lines that were not UTF-8
-    first_undecodable: int = 0  # number of the first of them, from 1
-    split: int = 0  # lines that were translated in parts
-    normalised: int = 0  # lines of which more than white space was changed before they were translated
-    first_normalised: int = 0  # number of the first of them, from 1
+    texts: int = 0
+    read: int = 0
+    undecodable: LineNumbers = field(default_factory=LineNumbers)
+    split: LineNumbers = field(default_factory=LineNumbers)
+    normalised: LineNumbers = field(default_factory=LineNumbers)
+    unknown: LineNumbers = field(default_factory=LineNumbers)
+
+    def count(self, unit: DocumentUnit, translations: Sequence[Translation]) -> None:
+        """Count a unit that is done."""
+        self.lines += unit.lines
+        self.texts += len(unit.texts)
+        self.read += unit.size
+        for numbers, found in (
+            (self.split, any(one.split for one in translations)),
+            (self.normalised, any(one.normalised for one in translations)),
+            (self.unknown, any(one.unknown > UNKNOWN_SHARE for one in translations)),
+        ):
+            if found:
+                numbers.add(unit.line)
 
 
-class _Line(NamedTuple):
-    number: int  # from 1
-    mark: str  # the byte-order mark, or nothing
-    text: str
-    end: bytes
-    size: int  # bytes read
+def _always() -> bool:
+    return True
 
 
-def translate_stream(
-    lines: Iterable[bytes],
-    write: Callable[[bytes], object],
+def translate_units(
+    units: Iterable[DocumentUnit],
+    write: Callable[[bytes, StreamReport], object],
     translate: Translate,
-    render: Callable[[Translation], str],
+    report: StreamReport,
     *,
-    chunk_lines: int = CHUNK_LINES,
-    progress: Callable[[int], None] | None = None,
+    ready: Callable[[], bool] = _always,
+    sizes: ChunkSizes | None = None,
 ) -> StreamReport:
-    """Translate lines chunk by chunk.
+    """Translate a document chunk by chunk.
 
     Args:
-      lines: lines with their ends, such as a binary file; the last may have none.
-      write: takes the output, one call a chunk.
-      translate: translates lines of text.
-      render: makes one line of text of a translation.
-      chunk_lines: most lines that are read before their translations are written.
-      progress: told how many bytes of the input are done.
+      units: the document.
+      write: takes the output of a chunk, and the report, which counts this chunk already.
+      translate: translates texts.
+      report: what was done before.
+      ready: whether another unit is there without waiting; where there is none, those read so far are translated.
+      sizes: sizes of chunks.
+
+    Returns:
+      The report, with all units counted.
     """
-    report = StreamReport()
-    before = 0
-    for chunk in _chunks(_decoded(lines, report), chunk_lines):
-        after = before + sum(line.size for line in chunk)
-        translations = translate([line.text for line in chunk], _scaled(progress, before, after, len(chunk)))
+    sizes = sizes or ChunkSizes()
+    watch = Stopwatch()
+    for chunk in _chunks(units, ready, sizes):
+        watch.restart()
+        texts = [text for unit in chunk for text in unit.texts]
+        translations = iter(translate(texts) if texts else ())
         output = []
-        for translation, line in zip(translations, chunk, strict=True):
-            report.split += translation.split
-            if translation.normalised:
-                report.normalised += 1
-                report.first_normalised = report.first_normalised or line.number
-            output.append(render(translation._replace(text=line.mark + translation.text)).encode() + line.end)
-        write(b"".join(output))
-        before = after
+        for unit in chunk:
+            own = [next(translations) for _ in unit.texts]
+            output.append(unit.compose(own))
+            report.count(unit, own)
+        sizes.adapt(len(texts), watch.restart())
+        write(b"".join(output), report)
     return report
 
 
-def _scaled(progress: Callable[[int], None] | None, before: int, after: int, lines: int) -> Callable[[int], None]:
-    """Return a progress by lines of a chunk that reports bytes of the input."""
-
-    def report(done: int) -> None:
-        if progress:
-            progress(before + (after - before) * done // lines)
-
-    return report
-
-
-def _decoded(lines: Iterable[bytes], report: StreamReport) -> Iterator[_Line]:
-    for number, raw in enumerate(lines, start=1):
-        content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-        body = content.removesuffix(b"\n").removesuffix(b"\r")
-        report.lines = number
-        try:
-            text = body.decode()
-        except UnicodeDecodeError:
-            text = body.decode(errors="replace")
-            report.undecodable += 1
-            report.first_undecodable = report.first_undecodable or number
-        yield _Line(number, "\ufeff" if len(content) < len(raw) else "", text, content[len(body) :], len(raw))
-
-
-def _chunks(lines: Iterable[_Line], most: int) -> Iterator[list[_Line]]:
-    chunk: list[_Line] = []
-    size = 0
-    for line in lines:
-        chunk.append(line)
-        size += line.size
-        if len(chunk) == most or size >= CHUNK_BYTES:
+def _chunks(
+    units: Iterable[DocumentUnit], ready: Callable[[], bool], sizes: ChunkSizes
+) -> Iterator[list[DocumentUnit]]:
+    chunk: list[DocumentUnit] = []
+    texts = size = 0
+    for unit in units:
+        chunk.append(unit)
+        texts += len(unit.texts)
+        size += unit.size
+        if texts >= sizes.size or size >= CHUNK_BYTES or not ready():
             yield chunk
-            chunk, size = [], 0
+            chunk, texts, size = [], 0, 0
     if chunk:
         yield chunk

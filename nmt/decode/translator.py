@@ -1,5 +1,6 @@
 """The translator: a run's newest model, text in and text out."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from nmt.decode.search import Searcher, SpecialTokens
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
 from nmt.models.building import abstract_model, shardings
-from nmt.models.weights import checkpoint_steps, load_model
+from nmt.models.weights import checkpoint_folder, checkpoint_steps, load_model
 from nmt.sharding import Layout, make_layout
 
 SPECIALS = 2  # tokens of a source besides its pieces: the tag of a language, and the end
@@ -53,7 +54,7 @@ class Translator:
     """
 
     def __init__(self, run: os.PathLike[str] | str, *, step: int | None = None, layout: Layout | None = None):
-        folder = epath.Path(run)
+        self._folder = folder = epath.Path(run)
         self.recipe: Recipe = read_run_recipe(folder)
         self.vocabularies = _vocabularies(folder, self.recipe)
         layout = _layout(self.recipe, self.vocabularies.sizes) if layout is None else layout
@@ -63,6 +64,13 @@ class Translator:
             model, _special_tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, layout
         )
         self._trained = parse_directions(self.recipe.data.directions)
+
+    @property
+    def identity(self) -> str:
+        """A digest that differs where the checkpoint or the vocabulary does: SHA-256, in hexadecimal digits."""
+        written = (checkpoint_folder(self._folder) / str(self.step) / "_CHECKPOINT_METADATA").read_bytes()
+        vocabularies = "".join(vocabulary.digest for vocabulary in self.vocabularies)
+        return hashlib.sha256(written + vocabularies.encode()).hexdigest()
 
     @property
     def languages(self) -> tuple[str, ...]:

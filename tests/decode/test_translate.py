@@ -30,9 +30,12 @@ from nmt.config import (
 from nmt.corpora.clean.text import without_invisible
 from nmt.data.vocab import learn
 from nmt.decode import stream
+from nmt.decode.chunks import ChunkSizes
+from nmt.decode.documents.plain import PlainLines
+from nmt.decode.documents.units import decoded_lines
 from nmt.decode.lines import LineForm, paragraphs
 from nmt.decode.long_text import TextPart, join_translations, split_text
-from nmt.decode.stream import translate_stream
+from nmt.decode.stream import StreamReport, translate_units
 from nmt.decode.translator import Translation, Translator
 from nmt.errors import UserError
 from nmt.languages import Direction, get
@@ -103,7 +106,7 @@ def test_blank_lines_among_others_stay_blank(translator):
 
 
 def test_blank_lines_do_not_touch_the_model(translator, monkeypatch):
-    monkeypatch.setattr("nmt.decode.search._search", None)
+    monkeypatch.setattr("nmt.decode.search.Searcher._advance", None)
     for lines in (["", "  ", "\u00a0"], ["\u200b\ufeff", "&#32;"], []):
         assert translator.translate(lines, "en", "de") == lines
 
@@ -131,7 +134,7 @@ def test_lines_without_a_letter_are_copied(translator, monkeypatch):
     first, second = translator.translate(TEXT[:2], "en", "de")
     lines = [f"{TEXT[0]}\n\n - \n{TEXT[1]}", f"5\t{TEXT[1]}\t♪"]
     assert translator.translate(lines, "en", "de") == [f"{first}\n\n - \n{second}", f"5\t{second}\t♪"]
-    monkeypatch.setattr(type(translator._searcher), "search", lambda *_, **__: [])
+    monkeypatch.setattr("nmt.decode.search.Searcher._advance", None)
     given_ = [*COPIED, *(f"  {line} \u200b" for line in COPIED)]
     assert translator.translate(given_, "en", "de") == given_
     assert {t.parts for t in translator.translate_scored(given_, "en", "de")} == {0}
@@ -327,14 +330,16 @@ def test_parts_are_joined_as_the_target_is_written(source, target, spaced, expec
 # Streams: bytes in, bytes out.
 
 
-def in_capitals(lines, progress):
-    progress(len(lines))
+def in_capitals(lines):
     return [Translation(without_invisible(line).upper(), -1.5, len(line.split()), split=" " in line) for line in lines]
 
 
 def streamed(data, translate=in_capitals, **options):
-    out = io.BytesIO()
-    report = translate_stream(io.BytesIO(data), out.write, translate, lambda t: t.text, **options)
+    out, report = io.BytesIO(), StreamReport()
+    lines = decoded_lines(io.BytesIO(data), report.undecodable)
+    translate_units(
+        PlainLines(lambda t: t.text).units(lines), lambda output, _: out.write(output), translate, report, **options
+    )
     return out.getvalue(), report
 
 
@@ -363,23 +368,34 @@ def test_only_newlines_end_lines(given_, expected):
 
 def test_wrong_bytes_are_counted():
     report = streamed(b"a\n\xff\nb c\n\xe4\xb8\n")[1]
-    assert (report.lines, report.undecodable, report.first_undecodable, report.split) == (4, 2, 2, 1)
+    assert (report.lines, report.texts, report.read, str(report.split)) == (4, 4, 11, "line 3")
+    assert (report.undecodable.count, str(report.undecodable)) == (2, "lines 2 and 4")
 
 
 def test_a_stream_is_read_in_chunks(monkeypatch):
-    sizes, told = [], []
+    sizes = []
 
-    def translate(lines, progress):
+    def translate(lines):
         sizes.append(len(lines))
-        return in_capitals(lines, progress)
+        return in_capitals(lines)
 
-    data = b"".join(b"%d\n" % n for n in range(100, 110))
-    assert streamed(data, translate, chunk_lines=4, progress=told.append)[0] == data
-    assert sizes == [4, 4, 2]
-    assert told == [16, 32, 40]
+    data = b"".join(b"%d\n" % n for n in range(100, 200))
+    assert streamed(data, translate, sizes=ChunkSizes(largest=40))[0] == data
+    assert sizes == [16, 32, 40, 12]  # they grow
+    assert streamed(data, translate, ready=lambda: False)[0] == data
+    assert sizes[4:] == [1] * 100
     monkeypatch.setattr(stream, "CHUNK_BYTES", 7)
-    assert streamed(data, translate)[0] == data
-    assert sizes[3:] == [2] * 5
+    assert streamed(data[:40], translate)[0] == data[:40]
+    assert sizes[104:] == [2] * 5
+
+
+def test_chunks_take_some_seconds():
+    sizes = ChunkSizes(size=64, largest=512, seconds=8.0)
+    found = []
+    for texts, seconds in [(64, 1.0), (128, 0.0), (256, 5.0), (409, 32.0), (204, 4.0), (3, 1.0), (408, 1e3)]:
+        sizes.adapt(texts, seconds)
+        found.append(sizes.size)
+    assert found == [128, 256, 409, 204, 408, 408, 204]
 
 
 @pytest.mark.parametrize(
@@ -484,10 +500,10 @@ def test_files_scores_and_notes(run_dir, loaded, translator, tmp_path, monkeypat
     notes = streams.err.getvalue().splitlines()
     assert len(notes) == 4
     assert "not trained on en-zh-Hans" in notes[0]
-    assert "1 line was not UTF-8, the first of them line 4" in notes[1]
+    assert "1 line was not UTF-8; U+FFFD stands for wrong bytes (line 4)" in notes[1]
     assert "1 line was longer than the 16 tokens" in notes[2]
     assert "1 line was brought to the form of the training text" in notes[3]
-    assert "the first of them line 3" in notes[3]
+    assert "(line 3)" in notes[3]
 
 
 def test_output_is_all_or_nothing(run_dir, loaded, translator, tmp_path, monkeypatch):

@@ -22,3 +22,7 @@ class ScoreArguments:
     def render(self, translation: "Translation") -> str:
         """Return the line of output for a translation."""
         return f"{translation.score:.4f}\t{translation.text}" if self.scores else translation.text
+
+    def json_fields(self, translation: "Translation") -> dict[str, object]:
+        """Return the fields that a translation has beside its text in JSON lines."""
+        return {"score": round(translation.score, 4)} if self.scores else {}
