@@ -71,7 +71,7 @@ class JsonLines:
             else:
                 result = texts[0] if texts else None
                 added |= described[0] if described else {}
-            return line.mark.encode() + _with_fields(line.text, self.result or RESULT, result, added) + line.end
+            return line.mark.encode() + _added_fields(line.text, self.result or RESULT, result, added) + line.end
 
         return compose
 
@@ -91,7 +91,7 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def _with_fields(text: str, field: str, result: Any, added: Mapping[str, Any]) -> bytes:
+def _added_fields(text: str, field: str, result: Any, added: Mapping[str, Any]) -> bytes:
     """Return an object with further fields. Where these are new, the text of the others stays as it is."""
     record = json.loads(text)
     path = [field] if field in record else field.split(".")

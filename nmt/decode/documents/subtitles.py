@@ -25,7 +25,7 @@ _NAME = re.compile(r"<(/?)([A-Za-z]+)")
 
 
 class Speech(NamedTuple):
-    """What one speaker of a cue says: tags and dash before, the text, tags after, and the lines that it has."""
+    """The speech of one speaker of a cue: tags and dash before, the text, tags after, and the lines that it has."""
 
     before: str
     text: str
