@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from nmt.decode.selection import best_extensions, top_k
+from nmt.decode.choices import ChoiceRules, Hypotheses, Permission, RowChoice, choose_extensions
+from nmt.decode.rules import StepContext
+from nmt.decode.selection import top_k
 from nmt.models.incremental import Cache, InferenceModel, SourceCache, decode_step, empty_cache, encode, project_sources
 
 SEARCH = "search"  # the scope of the loop over tokens in a compiled program's names
@@ -14,20 +16,26 @@ SEARCH = "search"  # the scope of the loop over tokens in a compiled program's n
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class TargetTokens:
-    """The tokens that a search may generate."""
+class TargetRules:
+    """Rules that all sentences of a request share: tokens of targets, how they are chosen, when a search ends."""
 
     end: Int[Array, ""]  # the token that ends a target
     allowed: Bool[Array, " V"]  # tokens that may be generated
+    choice: ChoiceRules
+    most_ended: Int[Array, ""]  # hypotheses of a sentence that have ended when its search does
+    bounded: Bool[Array, ""]  # whether a search ends where no hypothesis can still become one of the best
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RowLimits:
-    """How long the target of each row may be, and how lengths are weighed."""
+    """How long the target of each row may be, how lengths are weighed, and what its choices depend on."""
 
     length: Int[Array, " B"]  # most tokens of a hypothesis, its end not counted; 0 in rows that hold no sentence
+    least: Int[Array, " B"]  # least tokens of a hypothesis, its end not counted; at least 1
     length_penalty: Float[Array, " B"]  # exponent of the length normalisation
+    length_base: Float[Array, " B"]  # see `normaliser`
+    choice: RowChoice
 
 
 @jax.tree_util.register_dataclass
@@ -57,10 +65,12 @@ class SearchState:
 
     position: Int[Array, " B"]  # tokens of the live hypotheses of each row, the position of the next
     token: Int[Array, "B W"]  # newest token of each hypothesis
-    score: Float[Array, "B W"]  # log probability; -inf where no hypothesis lives
+    score: Float[Array, "B W"]  # log probability, or that and penalties; -inf where no hypothesis lives
+    log_probability: Float[Array, "B W"]  # of the model
     tokens: Int[Array, "B W T"]
     ancestor: Int[Array, "B W T"]  # see `ancestry_bias`
     cache: Cache
+    ended: Int[Array, " B"]  # hypotheses that have ended
     finished: Finished
 
     @property
@@ -69,9 +79,14 @@ class SearchState:
         return (self.score > -jnp.inf).any(axis=1)
 
 
-def normaliser(length: Num[Array, "*any"], exponent: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """Return GNMT's ((5 + length) / 6) ** exponent (Wu et al. 2016, section 7); the end is part of the length."""
-    return ((5.0 + length) / 6.0) ** exponent
+def normaliser(
+    length: Num[Array, "*any"], exponent: Float[Array, "*any"], base: Float[Array, "*any"]
+) -> Float[Array, "*any"]:
+    """Return ((base + length) / (base + 1)) ** exponent; the end is part of the length.
+
+    With a base of 5 it is GNMT's normaliser (Wu et al. 2016, section 7), with 0 a power of the length.
+    """
+    return ((base + length) / (base + 1.0)) ** exponent
 
 
 def empty_state(model: InferenceModel, rows: int, beam: int, kept: int, steps: int) -> SearchState:
@@ -80,9 +95,11 @@ def empty_state(model: InferenceModel, rows: int, beam: int, kept: int, steps: i
         position=jnp.zeros(rows, jnp.int32),
         token=jnp.zeros((rows, beam), jnp.int32),
         score=jnp.full((rows, beam), -jnp.inf),
+        log_probability=jnp.full((rows, beam), -jnp.inf),
         tokens=jnp.zeros((rows, beam, steps), jnp.int32),
         ancestor=jnp.zeros((rows, beam, steps), jnp.int32),
         cache=empty_cache(model, rows, beam, steps),
+        ended=jnp.zeros(rows, jnp.int32),
         finished=Finished(
             score=jnp.full((rows, kept), -jnp.inf),
             log_probability=jnp.full((rows, kept), -jnp.inf),
@@ -98,7 +115,7 @@ def start_search(
     length: Int[Array, " B"],
     begin: Int[Array, " B"],
     limits: RowLimits,
-    targets: TargetTokens,
+    targets: TargetRules,
     *,
     beam: int,
     kept: int,
@@ -120,7 +137,8 @@ def start_search(
     """
     inputs = RowInputs(project_sources(model, encode(model, source, length)), limits)
     state = empty_state(model, source.shape[0], 1, kept, 1)
-    state = replace(state, token=begin[:, None], score=jnp.where(limits.length > 0, 0.0, -jnp.inf)[:, None])
+    score = jnp.where(limits.length > 0, 0.0, -jnp.inf)[:, None]
+    state = replace(state, token=begin[:, None], score=score, log_probability=score)
     state = _advance(model, inputs, targets, state, beam)
     # The one cell of a row is that of hypothesis 0 from now on; the others are no one's.
     keys = [_pad(keys, 3, beam) for keys in state.cache.keys]
@@ -167,13 +185,12 @@ def _finish(
 
 
 def _advance(
-    model: InferenceModel, inputs: RowInputs, targets: TargetTokens, state: SearchState, beam: int
+    model: InferenceModel, inputs: RowInputs, targets: TargetRules, state: SearchState, beam: int
 ) -> SearchState:
     """Extend every live hypothesis by one token.
 
     Of all extensions of a row's hypotheses the W best survive, and those of them that end are finished: with W = 1
-    this is greedy search. A row is done, all its scores -inf, when no live hypothesis can beat the worst of the
-    finished ones that are kept: a log probability only falls, and is divided by at most the longest one's normaliser.
+    this is greedy search. A row is done when all its scores are -inf, see `_is_done`.
     """
     position, limits = state.position, inputs.limits
     own = jnp.broadcast_to(jnp.arange(state.token.shape[1], dtype=jnp.int32), state.token.shape)
@@ -182,32 +199,50 @@ def _advance(
         logits, cache = decode_step(
             model, state.token, position, state.score > -jnp.inf, ancestor, inputs.source, state.cache
         )
-    score, parent, token = best_extensions(
-        logits, state.score, targets.allowed, targets.end, position > 0, position < limits.length, beam
+    chosen = choose_extensions(
+        targets.choice,
+        limits.choice,
+        Hypotheses(StepContext(position, state.tokens), state.score, state.log_probability),
+        logits,
+        Permission(targets.allowed, targets.end, position >= limits.least, position < limits.length),
+        beam,
     )
-    tokens = _take(state.tokens, parent)
-    ended = token == targets.end
-    complete = score / normaliser(position + 1.0, limits.length_penalty)[:, None]
-    finished = _finish(state.finished, jnp.where(ended, complete, -jnp.inf), score, position, tokens)
-    score = jnp.where(ended, -jnp.inf, score)
-    bound = score.max(axis=1) / normaliser(limits.length + 1.0, limits.length_penalty)
-    done = bound <= finished.score[:, -1]
-    return replace(
+    token, tokens = chosen.token, _take(state.tokens, chosen.parent)
+    ended = (token == targets.end) & (chosen.score > -jnp.inf)
+    complete = chosen.score / normaliser(position + 1.0, limits.length_penalty, limits.length_base)[:, None]
+    finished = _finish(state.finished, jnp.where(ended, complete, -jnp.inf), chosen.log_probability, position, tokens)
+    state = replace(
         state,
         position=position + 1,
         token=token,
-        score=jnp.where(done[:, None], -jnp.inf, score),
+        score=jnp.where(ended, -jnp.inf, chosen.score),
+        log_probability=chosen.log_probability,
         tokens=_write(tokens, token, position),
-        ancestor=_take(ancestor, parent),
+        ancestor=_take(ancestor, chosen.parent),
         cache=cache,
+        ended=state.ended + ended.sum(axis=1),
         finished=finished,
     )
+    done = _is_done(limits, targets, state)
+    return replace(state, score=jnp.where(done[:, None], -jnp.inf, state.score))
+
+
+def _is_done(limits: RowLimits, targets: TargetRules, state: SearchState) -> Bool[Array, " B"]:
+    """Return whether the search of a row ends here: enough hypotheses have ended, or no live one can be better.
+
+    That is so when none can beat the worst of the finished ones that are kept: a score only falls, by penalties too,
+    and is divided by at most the longest one's normaliser.
+    """
+    longest = normaliser(limits.length + 1.0, limits.length_penalty, limits.length_base)
+    bound = state.score.max(axis=1) / longest
+    surpassed = targets.bounded & (bound <= state.finished.score[:, -1])
+    return surpassed | (state.ended >= targets.most_ended)
 
 
 def run_search(
     model: InferenceModel,
     inputs: RowInputs,
-    targets: TargetTokens,
+    targets: TargetRules,
     state: SearchState,
     most_steps: Int[Array, ""],
     most_idle: Int[Array, ""],

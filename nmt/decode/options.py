@@ -135,6 +135,31 @@ class SearchOptions:
             raise UserError(f"{idle[0]} has an effect on samples only: add sampling")
         return result
 
+    @property
+    def independent(self) -> bool:
+        """Whether each translation of a sentence is completed by itself: a sample or an alternative."""
+        return self.sampling or self.alternatives is not None
+
+    @property
+    def width(self) -> int:
+        """Hypotheses of a sentence that live at a time (W)."""
+        return self.hypotheses if self.independent else self.beam
+
+    @property
+    def length_base(self) -> float:
+        """The base of the length normalisation, ((base + length) / (base + 1)) ** exponent."""
+        return 5.0 if self.normalisation == "gnmt" else 0.0
+
+    @property
+    def length_exponent(self) -> float:
+        """The exponent of the length normalisation."""
+        return 0.0 if self.normalisation == "none" else self.length_penalty
+
+    def normalised(self, log_probability: float, tokens: int) -> float:
+        """Return the score of a hypothesis of so many tokens: its log probability over the length normaliser."""
+        length = tokens + 1  # with the end
+        return log_probability / ((self.length_base + length) / (self.length_base + 1)) ** self.length_exponent
+
     def min_tokens(self, pieces: int) -> int:
         """Return the least tokens that a source of so many pieces may become, the end not counted."""
         return min(max(self.min_length, ceil(self.min_length_ratio * pieces)), self.max_tokens(pieces))

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nmt.config import DecodeConfig
-from nmt.decode.beam import Finished, RowLimits, TargetTokens
+from nmt.decode.beam import Finished, TargetRules
+from nmt.decode.options import SearchOptions
+from nmt.decode.requests import Sentence, row_limits
 from nmt.decode.shapes import largest_batch, rows_for, target_rooms
 from nmt.decode.slots import (
     Slots,
@@ -39,18 +41,8 @@ class Hypothesis:
     """One translation of one source."""
 
     tokens: list[int]  # without begin and end
-    score: float  # log probability over GNMT's length normaliser
+    score: float  # log probability over the length normaliser
     log_probability: float  # natural logarithm; the end is counted
-
-
-class Sentence(NamedTuple):
-    """One sentence that is to be translated."""
-
-    number: int  # in its job
-    source: Sequence[int]
-    begin: int
-    limit: int  # most tokens of its translation
-    length_penalty: float
 
 
 class Job:
@@ -95,7 +87,7 @@ class PoolSettings:
     """Settings that all sentences of a pool share."""
 
     config: DecodeConfig
-    kept: int  # F, finished hypotheses wanted of each sentence
+    options: SearchOptions  # what `shared_options` leaves of a request's
     buckets: tuple[int, ...]  # lengths of sources
     shards: int  # parts into which the mesh splits rows
 
@@ -127,7 +119,7 @@ class SlotPool:
       compiled: shared by the pools of a model.
     """
 
-    def __init__(self, model: InferenceModel, targets: TargetTokens, settings: PoolSettings, compiled: CompiledShapes):
+    def __init__(self, model: InferenceModel, targets: TargetRules, settings: PoolSettings, compiled: CompiledShapes):
         self._model, self._targets, self._settings, self._compiled = model, targets, settings, compiled
         self._arrivals: SimpleQueue[Job] = SimpleQueue()
         self._jobs: deque[Job] = deque()
@@ -254,26 +246,26 @@ class SlotPool:
 
     def _start(self, taken: Sequence[Occupant]) -> Slots:
         """Return slots of their own for sentences that were taken, after their first step."""
-        config = self._settings.config
+        options = self._settings.options
         rows = self._start_size(8 * rows_for(len(taken), self._settings.shards))
         bucket = self._bucket(max(len(occupant.sentence.source) for occupant in taken))
         sentences = [occupant.sentence for occupant in taken]
         source, length = fill_rows([list(sentence.source) for sentence in sentences], rows, bucket)
-        begin, limit, penalty = np.zeros(rows, np.int32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)
-        for row, sentence in enumerate(sentences):
-            begin[row], limit[row], penalty[row] = sentence.begin, sentence.limit, sentence.length_penalty
-        limits = RowLimits(jnp.asarray(limit), jnp.asarray(penalty))
+        begin = np.zeros(rows, np.int32)
+        begin[: len(sentences)] = [sentence.begin for sentence in sentences]
+        limits = row_limits(sentences, rows)
         return start_sentences(
-            self._model, source, length, begin, limits, self._targets, beam=config.beam, kept=self._settings.kept
+            self._model, source, length, begin, limits, self._targets, beam=options.width, kept=options.hypotheses
         )
 
     # The shapes of slots.
 
     def _rooms(self, bucket: int) -> list[int]:
-        return target_rooms(bucket, self._settings.config)
+        return target_rooms(bucket, self._settings.options)
 
     def _key(self, shape: SlotShape) -> tuple[object, ...]:
-        return (*shape, self._settings.config.beam, self._settings.kept)
+        options = self._settings.options
+        return (*shape, options.width, options.hypotheses, jax.tree.structure(self._targets))
 
     def _make_room(self) -> None:
         """Make the slots larger where a live hypothesis, a waiting source or their number asks for it.
@@ -358,14 +350,17 @@ class SlotPool:
             occupant = self._occupants[row]
             assert occupant is not None
             self._occupants[row] = None
-            occupant.job.deliver(occupant.sentence.number, _hypotheses(found, row))
+            occupant.job.deliver(occupant.sentence.number, _hypotheses(found, row, occupant.sentence.options))
 
 
-def _hypotheses(finished: Finished, row: int) -> list[Hypothesis]:
-    """Return the finished hypotheses of a row, best first; none if the model's probabilities are not finite."""
+def _hypotheses(finished: Finished, row: int, options: SearchOptions) -> list[Hypothesis]:
+    """Return the finished hypotheses of a row, best first; none if the model's probabilities are not finite.
+
+    Their order is that of the search, their scores are without its penalties.
+    """
     columns = finished.score[row], finished.log_probability[row], finished.length[row], finished.tokens[row]
     return [
-        Hypothesis(tokens[:length].tolist(), float(score), float(log_probability))
-        for score, log_probability, length, tokens in zip(*columns, strict=True)
+        Hypothesis(tokens[:length].tolist(), options.normalised(float(own), int(length)), float(own))
+        for score, own, length, tokens in zip(*columns, strict=True)
         if np.isfinite(score)
     ]

@@ -7,17 +7,16 @@ order, which can change the choice between two hypotheses whose scores agree to 
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int
 
 from nmt.config import DecodeConfig
-from nmt.decode.beam import TargetTokens
-from nmt.decode.pool import CompiledShapes, Hypothesis, Job, PoolSettings, Sentence, SlotPool
-from nmt.decode.shapes import SHORTEST_BUCKET, largest_batch, prepare_model, rows_for, source_buckets, target_limit
+from nmt.decode.options import SearchOptions
+from nmt.decode.pool import CompiledShapes, Hypothesis, Job, PoolSettings, SlotPool
+from nmt.decode.requests import Sentence, SpecialTokens, shared_options, target_rules
+from nmt.decode.shapes import SHORTEST_BUCKET, largest_batch, prepare_model, rows_for, source_buckets
 from nmt.decode.slots import fill_rows
 from nmt.errors import UserError
 from nmt.models.incremental import InferenceModel, encode, log_probabilities
@@ -34,15 +33,6 @@ def _score(
     target_length: Int[Array, " B"],
 ) -> Float32[Array, " B"]:
     return log_probabilities(model, encode(model, source, length), target, target_length).sum(axis=1)
-
-
-@dataclass(frozen=True)
-class SpecialTokens:
-    """The special tokens of the vocabulary of targets."""
-
-    begin: int
-    end: int
-    forbidden: frozenset[int]  # the others that are never generated: padding, unknown, language tags
 
 
 class Searcher:
@@ -63,9 +53,7 @@ class Searcher:
         with layout.use():
             self._model = prepare_model(model)
             self._shards = shard_count("batch")
-        allowed = np.isin(np.arange(self._model.vocabulary), list(tokens.forbidden | {tokens.begin}), invert=True)
-        self._targets = TargetTokens(jnp.int32(tokens.end), jnp.asarray(allowed))
-        self._pools: dict[tuple[DecodeConfig, int], SlotPool] = {}
+        self._pools: dict[SearchOptions, SlotPool] = {}
         self._compiled = CompiledShapes()
         self._turn = threading.Condition()
         self._driven = False  # whether a thread is advancing the pools
@@ -74,8 +62,7 @@ class Searcher:
         self,
         sources: Sequence[Sequence[int]],
         *,
-        config: DecodeConfig | None = None,
-        hypotheses: int = 1,
+        options: SearchOptions | None = None,
         begin: int | None = None,
         progress: Callable[[Sequence[int]], None] | None = None,
     ) -> list[list[Hypothesis]]:
@@ -83,30 +70,21 @@ class Searcher:
 
         Args:
           sources: token ids, tag and end included, none longer than the longest bucket.
-          config: instead of the searcher's own.
-          hypotheses: most that are returned for a source, no more than the beam.
+          options: how to search; None: as the searcher's `config` says.
           begin: the decoder's first input, such as a language's tag; None: that of the special tokens.
           progress: told the indices of sources as they are done.
 
         Returns:
-          Hypotheses of every source, best first, at least one.
+          Hypotheses of every source, best first: at least one, and `options.hypotheses` at most.
 
         Raises:
           UserError: the model gives no finite probabilities, or the device's memory does not suffice.
         """
-        config = config or self.config
+        options = options or SearchOptions.from_config(self.config)
         begin = self.tokens.begin if begin is None else begin
-        if not 1 <= hypotheses <= config.beam:
-            raise ValueError(f"{hypotheses} hypotheses of a beam of {config.beam}")
         self._check_lengths(sources)
-        penalty = config.length_penalty
-        job = Job(
-            Sentence(index, source, begin, target_limit(len(source) - 2, config), penalty)
-            for index, source in enumerate(sources)
-        )
-        # Sentences of different penalties share a pool: theirs is a number of each row.
-        pool = self._pool(config.model_copy(update={"length_penalty": 0.0}), hypotheses)
-        self._finish(pool, job, progress or (lambda _: None))
+        job = Job(Sentence(index, source, begin, options) for index, source in enumerate(sources))
+        self._finish(shared_options(options), job, progress or (lambda _: None))
         return [job.found[i] for i in range(len(sources))]
 
     def score(
@@ -143,19 +121,21 @@ class Searcher:
             for start in range(0, len(members), rows):
                 yield bucket, members[start : start + rows]
 
-    def _pool(self, config: DecodeConfig, kept: int) -> SlotPool:
-        with self._turn:
-            settings = PoolSettings(config, kept, tuple(self.buckets), self._shards)
-            key = config, kept
-            if key not in self._pools:
-                self._pools[key] = SlotPool(self._model, self._targets, settings, self._compiled)
-            return self._pools[key]
+    def _pool(self, options: SearchOptions) -> SlotPool:
+        """Return the slots of sentences with these options; the lock is held. Idle ones of others are given up."""
+        if options not in self._pools:
+            if not self._driven:
+                self._pools = {key: pool for key, pool in self._pools.items() if pool.busy}
+            settings = PoolSettings(self.config, options, tuple(self.buckets), self._shards)
+            targets = target_rules(options, self.tokens, self._model.vocabulary)
+            self._pools[options] = SlotPool(self._model, targets, settings, self._compiled)
+        return self._pools[options]
 
-    def _finish(self, pool: SlotPool, job: Job, progress: Callable[[Sequence[int]], None]) -> None:
+    def _finish(self, options: SearchOptions, job: Job, progress: Callable[[Sequence[int]], None]) -> None:
         """Wait until a job is done; whichever thread comes first advances the searches of all of them."""
         told = 0
         with self._turn:
-            pool.add(job)
+            self._pool(options).add(job)
             try:
                 while not job.done:
                     if self._driven:

@@ -17,6 +17,12 @@ def top_k(x: Float[Array, "B R"], n: int) -> tuple[Float[Array, "B {n}"], Int[Ar
     return values, index
 
 
+def log_total(logits: Float[Array, "B W Q"], vocabulary: int) -> Float[Array, "B W"]:
+    """Return the logarithm of the sum of exp(logits) over the first V of Q columns."""
+    real = jnp.where(jnp.arange(logits.shape[-1]) < vocabulary, 0.0, -jnp.inf)
+    return jax.nn.logsumexp(logits + real, axis=-1)
+
+
 def best_extensions(
     logits: Float[Array, "B W Q"],
     score: Float[Array, "B W"],
@@ -25,6 +31,7 @@ def best_extensions(
     may_end: Bool[Array, " B"],
     may_go_on: Bool[Array, " B"],
     n: int,
+    total: Float[Array, "B W"] | None = None,
 ) -> tuple[Float[Array, "B {n}"], Int[Array, "B {n}"], Int[Array, "B {n}"]]:
     """Return the n best one-token extensions of the W hypotheses of each row.
 
@@ -39,6 +46,7 @@ def best_extensions(
       may_end: bool [B], whether the hypotheses of a row may end here.
       may_go_on: bool [B], whether they may be extended by another token.
       n: extensions wanted.
+      total: float32 [B,W], the logarithm of the sum that probabilities are divided by; None: that of the logits.
 
     Returns:
       Log probabilities, float32 [B,n], best first, -inf where there are fewer than n; the hypothesis that each extends,
@@ -47,8 +55,7 @@ def best_extensions(
     rows, beam, padded = logits.shape
     depth, columns = padded // COLUMNS, min(n, beam * COLUMNS)
     padding = (0, padded - allowed.shape[0])
-    real = jnp.pad(jnp.zeros(allowed.shape), padding, constant_values=-jnp.inf)
-    score = score - jax.nn.logsumexp(logits + real, axis=-1)
+    score = score - (log_total(logits, allowed.shape[0]) if total is None else total)
     ends = jnp.where(may_end[:, None], score + logits[:, :, end], -jnp.inf)
     score = jnp.where(may_go_on[:, None], score, -jnp.inf)
 

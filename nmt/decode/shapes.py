@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nmt.config import DecodeConfig
-from nmt.decode.beam import RowLimits, TargetTokens
+from nmt.decode.beam import RowLimits, TargetRules
+from nmt.decode.choices import ChoiceRules, RowChoice
+from nmt.decode.options import SearchOptions
 from nmt.decode.selection import COLUMNS
 from nmt.decode.slots import search_batch
 from nmt.models.incremental import InferenceModel, cache_dtype, inference_model
@@ -32,17 +34,12 @@ def source_buckets(longest: int) -> list[int]:
     return buckets
 
 
-def target_limit(pieces: int, config: DecodeConfig) -> int:
-    """Return the most tokens that a source of so many pieces may become."""
-    return int(config.max_length_ratio * pieces) + config.max_length_extra
-
-
-def target_rooms(bucket: int, config: DecodeConfig) -> list[int]:
+def target_rooms(bucket: int, options: SearchOptions) -> list[int]:
     """Return the rooms (T) for targets of sources of a bucket: one that is nearly always enough, and the full one.
 
     Cells of a cache cost time at every step, and few translations are much longer than their source.
     """
-    full = target_limit(bucket - 2, config) + 1
+    full = options.max_tokens(bucket - 2) + 1
     return sorted({min(bucket + MARGIN, full), full})
 
 
@@ -88,13 +85,13 @@ def search_shapes(
         jax.eval_shape(prepare_model, model),
         prepare_model.lower(model).compile().output_shardings,
     )
-    bucket = source_buckets(longest)[-1]
-    rows, steps = largest_batch(config, bucket, shard_count("batch")), target_rooms(bucket, config)[0]
+    bucket, options = source_buckets(longest)[-1], SearchOptions.from_config(config)
+    rows, steps = largest_batch(config, bucket, shard_count("batch")), target_rooms(bucket, options)[0]
     heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
     cell_bytes = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
     device_bytes = rows * cell_bytes // (shard_count("batch") * shard_count("heads"))
     return SearchShapes(
-        prepared, rows, bucket, steps, config.beam, steps * config.beam * device_bytes, bucket * device_bytes
+        prepared, rows, bucket, steps, options.width, steps * options.width * device_bytes, bucket * device_bytes
     )
 
 
@@ -104,14 +101,16 @@ def lower_search(shapes: SearchShapes) -> jax.stages.Lowered:
     def abstract(*shape: int, dtype: Any = jnp.int32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    rows = abstract(shapes.rows)
+    rows, weights = abstract(shapes.rows), abstract(shapes.rows, dtype=jnp.float32)
     return search_batch.lower(
         shapes.model,
         abstract(shapes.rows, shapes.source),
         rows,
         rows,
-        RowLimits(rows, abstract(shapes.rows, dtype=jnp.float32)),
-        TargetTokens(abstract(), abstract(shapes.model.vocabulary, dtype=bool)),
+        RowLimits(rows, rows, weights, weights, RowChoice()),
+        TargetRules(
+            abstract(), abstract(shapes.model.vocabulary, dtype=bool), ChoiceRules(), abstract(), abstract(dtype=bool)
+        ),
         beam=shapes.beam,
         kept=1,
         steps=shapes.steps,

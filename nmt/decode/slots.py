@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Num
 
-from nmt.decode.beam import Finished, RowInputs, RowLimits, SearchState, TargetTokens, run_search, start_search
+from nmt.decode.beam import Finished, RowInputs, RowLimits, SearchState, TargetRules, run_search, start_search
 from nmt.models.incremental import Cache, InferenceModel
 
 
@@ -42,7 +42,7 @@ def start_sentences(
     length: Int[Array, " B"],
     begin: Int[Array, " B"],
     limits: RowLimits,
-    targets: TargetTokens,
+    targets: TargetRules,
     *,
     beam: int,
     kept: int,
@@ -83,7 +83,7 @@ def advance_slots(
     model: InferenceModel,
     inputs: RowInputs,
     state: SearchState,
-    targets: TargetTokens,
+    targets: TargetRules,
     most_steps: Int[Array, ""],
     most_idle: Int[Array, ""],
 ) -> tuple[SearchState, Bool[Array, " B"]]:
@@ -99,7 +99,7 @@ def search_batch(
     length: Int[Array, " B"],
     begin: Int[Array, " B"],
     limits: RowLimits,
-    targets: TargetTokens,
+    targets: TargetRules,
     *,
     beam: int,
     kept: int,

@@ -4,18 +4,21 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 from etils import epath
 
-from nmt.config import DecodeConfig, Recipe, VocabularySizes, read_run_recipe
+from nmt.config import Recipe, VocabularySizes, read_run_recipe
 from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.direction import resolve_direction
+from nmt.decode.options import SearchOptions
 from nmt.decode.pool import Hypothesis
 from nmt.decode.prepared import LinePreparation
-from nmt.decode.search import Searcher, SpecialTokens
+from nmt.decode.requests import SpecialTokens
+from nmt.decode.search import Searcher
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
 from nmt.models.building import abstract_model, shardings
@@ -89,6 +92,14 @@ class Translator:
         """Return whether the model was trained on a direction; others of its languages are possible, if worse."""
         return direction in self._trained
 
+    def options(self, **given: Any) -> SearchOptions:
+        """Return the options of the run's recipe with those given, by our names or by CTranslate2's.
+
+        Raises:
+          UserError: an option is unknown, has no effect, or has a wrong value.
+        """
+        return SearchOptions.from_config(self.recipe.decode, **given)
+
     def translate(
         self,
         lines: Sequence[str],
@@ -96,10 +107,12 @@ class Translator:
         target: str,
         *,
         beam: int | None = None,
+        options: SearchOptions | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[str]:
         """Return one translation a line; see `translate_scored`."""
-        return [t.text for t in self.translate_scored(lines, source, target, beam=beam, progress=progress)]
+        found = self.translate_scored(lines, source, target, beam=beam, options=options, progress=progress)
+        return [translation.text for translation in found]
 
     def translate_scored(
         self,
@@ -109,6 +122,7 @@ class Translator:
         *,
         beam: int | None = None,
         length_penalty: float | None = None,
+        options: SearchOptions | None = None,
         domain: str | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Translation]:
@@ -123,8 +137,9 @@ class Translator:
           lines: any texts, of any number of paragraphs.
           source: their language, in any spelling: `de`, `deu`, `de-DE`, `deu_Latn`, `German`.
           target: the language wanted.
-          beam: beam width; None: the recipe's.
-          length_penalty: exponent of the length normalisation; None: the recipe's.
+          beam: beam width; None: that of `options`.
+          length_penalty: exponent of the length normalisation; None: that of `options`.
+          options: how to search, see `options`; None: as the recipe says.
           domain: kind of text, one that a corpus of the run declared; None: none.
           progress: told how many lines are done.
 
@@ -146,7 +161,7 @@ class Translator:
         tag, begin = self._tags(direction)
         found = self._searcher.search(
             [[tag, *marks, *part.pieces, vocabulary.end] for line in prepared for part in line.parts],
-            config=self._config(beam, length_penalty),
+            options=self._search_options(options, beam=beam, length_penalty=length_penalty),
             begin=begin,
             progress=_progress_by_line(owner, len(lines), progress),
         )
@@ -168,12 +183,15 @@ class Translator:
             return source.tag(direction.target), target.begin
         return source.tag(direction.source), target.tag(direction.target)
 
-    def _config(self, beam: int | None, length_penalty: float | None) -> DecodeConfig:
-        given = {"beam": beam, "length_penalty": length_penalty}
-        for name, value in given.items():
-            if value is not None and value < (least := 1 if name == "beam" else 0):
-                raise UserError(f"{name} must be at least {least} (not {value})")
-        return self.recipe.decode.model_copy(update={key: value for key, value in given.items() if value is not None})
+    def _search_options(self, options: SearchOptions | None, **given: float | None) -> SearchOptions:
+        """Return options as the searcher takes them: texts to be suppressed as token ids."""
+        options = (options or self.options()).changed(**{key: one for key, one in given.items() if one is not None})
+        encode = self.vocabularies.target
+        suppress: list[tuple[int, ...]] = []
+        for one in options.suppress:
+            ways = (encode.encode([one])[0], encode.encode_inside(one)) if isinstance(one, str) else (one,)
+            suppress += (tuple(way) for way in ways)
+        return replace(options, suppress=tuple(dict.fromkeys(suppress)))
 
 
 def _vocabularies(folder: epath.Path, recipe: Recipe) -> Vocabularies:
@@ -188,7 +206,8 @@ def _vocabularies(folder: epath.Path, recipe: Recipe) -> Vocabularies:
 def _special_tokens(vocabulary: Vocabulary) -> SpecialTokens:
     tags = map(vocabulary.tag, vocabulary.languages)
     symbols = map(vocabulary.symbol, vocabulary.symbols)
-    return SpecialTokens(vocabulary.begin, vocabulary.end, frozenset({vocabulary.pad, vocabulary.unk, *tags, *symbols}))
+    forbidden = frozenset({vocabulary.pad, vocabulary.unk, *tags, *symbols})
+    return SpecialTokens(vocabulary.begin, vocabulary.end, forbidden, vocabulary.unk)
 
 
 def _layout(recipe: Recipe, vocabulary: VocabularySizes) -> Layout:

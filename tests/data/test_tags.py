@@ -22,7 +22,8 @@ from nmt.data.pipeline import dev_batches, train_batches
 from nmt.data.store import RowLengths, load_stats, prepare
 from nmt.data.vocab import BEGIN, END, learn
 from nmt.data.vocabularies import SOURCE, TARGET, Vocabularies
-from nmt.decode.search import Searcher, SpecialTokens
+from nmt.decode.requests import SpecialTokens
+from nmt.decode.search import Searcher
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.languages import Direction

@@ -38,7 +38,8 @@ from nmt.corpora.readers.reader import Row
 from nmt.data.store import RowLengths, load_stats, open_pairs, prepare
 from nmt.data.vocab import BEGIN, END, Vocabulary, learn
 from nmt.data.vocabularies import Vocabularies
-from nmt.decode.search import Searcher, SpecialTokens
+from nmt.decode.requests import SpecialTokens
+from nmt.decode.search import Searcher
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.languages import Direction

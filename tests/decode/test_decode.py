@@ -16,7 +16,10 @@ from toy_model import model_config, moe_config, weights
 
 from nmt.config import DecodeConfig, VocabularySizes
 from nmt.decode import beam, search, shapes, slots
-from nmt.decode.search import Searcher, SpecialTokens
+from nmt.decode.choices import ChoiceRules, RowChoice
+from nmt.decode.options import SearchOptions
+from nmt.decode.requests import SpecialTokens
+from nmt.decode.search import Searcher
 from nmt.decode.selection import COLUMNS, best_extensions, top_k
 from nmt.errors import UserError
 from nmt.models import incremental
@@ -38,6 +41,10 @@ def toy(vocabulary=41, dtype="float32", sparse=True, seed=0):
 def searcher(vocabulary=41, **config):
     decode = DecodeConfig(**({"max_length_ratio": 1.0, "max_length_extra": 4, "batch_tokens": 64 * 16} | config))
     return Searcher(toy(vocabulary), SpecialTokens(BEGIN, END, FORBIDDEN), 16, decode, make_layout())
+
+
+def options_of(searcher, **changes):
+    return SearchOptions.from_config(searcher.config, **changes)
 
 
 def limit_of(source):
@@ -152,10 +159,16 @@ def test_top_k_is_not_a_sort():
     assert " sort(" not in text
 
 
-def test_normaliser_is_that_of_gnmt():
-    assert beam.normaliser(jnp.float32(7.0), jnp.float32(0.5)) == pytest.approx(2**0.5)
-    assert beam.normaliser(jnp.float32(1.0), jnp.float32(3.0)) == 1
-    assert beam.normaliser(jnp.float32(99.0), jnp.float32(0.0)) == 1
+def test_normalisers_are_that_of_gnmt_and_powers_of_the_length():
+    length, half = jnp.float32(7.0), jnp.float32(0.5)
+    assert beam.normaliser(length, half, jnp.float32(5.0)) == pytest.approx(2**0.5)
+    assert beam.normaliser(length, half, jnp.float32(0.0)) == pytest.approx(7**0.5)
+    assert beam.normaliser(jnp.float32(1.0), jnp.float32(3.0), jnp.float32(5.0)) == 1
+    assert beam.normaliser(jnp.float32(99.0), jnp.float32(0.0), jnp.float32(5.0)) == 1
+    for options in (SearchOptions(length_penalty=0.5), SearchOptions(length_penalty=0.5, normalisation="length")):
+        base, exponent = (jnp.float32(one) for one in (options.length_base, options.length_exponent))
+        assert -2 / beam.normaliser(length, exponent, base) == pytest.approx(options.normalised(-2.0, 6))
+    assert SearchOptions(normalisation="none").normalised(-2.0, 6) == -2.0
 
 
 @pytest.mark.parametrize("where", ["cpu", "tpu"])  # which decides the type of the caches
@@ -222,8 +235,7 @@ def test_a_wide_beam_finds_the_best_of_all_hypotheses(penalty):
 
     best = sorted(everything, key=score, reverse=True)[:4]
     wide = searcher(vocabulary, beam=30, max_length_ratio=0.5, max_length_extra=2, batch_tokens=128)
-    config = wide.config.model_copy(update={"length_penalty": penalty})
-    found = wide.search([source], config=config, hypotheses=4)[0]
+    found = wide.search([source], options=options_of(wide, length_penalty=penalty, hypotheses=4))[0]
     assert [hypothesis.tokens for hypothesis in found] == best
     assert [hypothesis.score for hypothesis in found] == pytest.approx([score(target) for target in best], rel=1e-4)
 
@@ -257,8 +269,9 @@ def test_a_search_ends_when_nothing_can_win_any_more(stops, best, steps, monkeyp
     monkeypatch.setattr(beam, "project_sources", lambda *_: incremental.SourceCache([cells], [cells], jnp.ones(1, int)))
     monkeypatch.setattr(beam, "empty_cache", lambda *_: incremental.Cache([cells], [cells]))
     one = jnp.ones(1, int)
-    limits = beam.RowLimits(13 * one, 2.0 * one)
-    targets = beam.TargetTokens(jnp.int32(END), jnp.arange(8) != BEGIN)
+    limits = beam.RowLimits(13 * one, one, 2.0 * one, 5.0 * one, RowChoice())
+    never = jnp.int32(np.iinfo(np.int32).max)
+    targets = beam.TargetRules(jnp.int32(END), jnp.arange(8) != BEGIN, ChoiceRules(), never, jnp.bool_(True))
     finished, done = jax.jit(
         lambda: slots.search_batch.__wrapped__(
             None, one[None], one, BEGIN * one, limits, targets, beam=2, kept=1, steps=14
@@ -317,11 +330,11 @@ def test_a_translation_does_not_depend_on_the_shape_of_batches(sources, alone, m
 
 
 def test_a_translation_does_not_depend_on_how_often_it_was_begun(sources, monkeypatch):
-    config = searcher().config.model_copy(update={"max_length_ratio": 2.0, "max_length_extra": 12})
-    in_two_goes = searcher().search(sources[:8], config=config)
+    options = options_of(searcher(), max_length_ratio=2.0, max_length_extra=12)
+    in_two_goes = searcher().search(sources[:8], options=options)
     assert {len(hypotheses[0].tokens) > 16 + shapes.MARGIN for hypotheses in in_two_goes} == {True, False}
     monkeypatch.setattr(shapes, "MARGIN", 100)
-    assert tokens_of(searcher().search(sources[:8], config=config)) == tokens_of(in_two_goes)
+    assert tokens_of(searcher().search(sources[:8], options=options)) == tokens_of(in_two_goes)
 
 
 def test_scores_are_those_of_reading_the_translation(sources, alone):
@@ -353,11 +366,9 @@ def test_nothing_gives_nothing():
     assert searcher().score([], []) == []
 
 
-def test_sources_and_hypotheses_beyond_what_is_possible_are_refused():
+def test_sources_beyond_what_is_possible_are_refused():
     with pytest.raises(ValueError, match="a source of 17 tokens; at most 16"):
         searcher().search([[TAG, *[9] * 15, END]])
-    with pytest.raises(ValueError, match="5 hypotheses of a beam of 4"):
-        searcher().search([[TAG, 9, END]], hypotheses=5)
 
 
 def test_a_model_that_diverged_is_told():

@@ -1,0 +1,235 @@
+"""Choosing extensions as a request asks: under rules, in diverse groups, at random, or one for each alternative."""
+
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, UInt32
+
+from nmt.decode.options import SearchOptions
+from nmt.decode.rules import LogitRules, StepContext, adjust_logits, logit_rules
+from nmt.decode.sampling import SamplingRules, filter_logits, gumbel_noise, sampling_rules
+from nmt.decode.selection import best_extensions, log_total
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ChoiceRules:
+    """How the sentences of a request choose their extensions; parts that are None are not compiled."""
+
+    logits: LogitRules = field(default_factory=LogitRules)
+    sampling: SamplingRules | None = None
+    diversity: Float[Array, ""] | None = None
+    min_alternative: Float[Array, ""] | None = None  # least log probability of a token that makes an alternative
+    groups: int = field(default=1, metadata={"static": True})  # of diverse beam search
+
+    @property
+    def plain(self) -> bool:
+        """Whether the most probable extensions are chosen, and nothing else is asked."""
+        return self.logits.empty and self.groups == 1 and not self.independent
+
+    @property
+    def independent(self) -> bool:
+        """Whether each hypothesis is extended by itself, but for the token that makes it an alternative."""
+        return self.sampling is not None or self.min_alternative is not None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RowChoice:
+    """What the choice of extensions takes from each sentence; parts that are None are not compiled."""
+
+    key: UInt32[Array, "B 2"] | None = None  # of its samples, see `sampling_key`
+    alternatives: Int[Array, " B"] | None = None  # the position at which its hypotheses take different tokens
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Hypotheses:
+    """Live hypotheses, W a row."""
+
+    context: StepContext
+    score: Float[Array, "B W"]  # that they are chosen by; -inf where no hypothesis lives
+    log_probability: Float[Array, "B W"]  # of the model
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Permission:
+    """The tokens that may come next."""
+
+    allowed: Bool[Array, " V"]
+    end: Int[Array, ""]  # the token that ends a hypothesis, under rules of its own
+    may_end: Bool[Array, " B"]
+    may_go_on: Bool[Array, " B"]  # whether any other token may come
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Extensions:
+    """Extensions of hypotheses by one token."""
+
+    score: Float[Array, "B W"]  # that they are chosen by; -inf for none
+    log_probability: Float[Array, "B W"]  # of the model
+    parent: Int[Array, "B W"]  # the hypothesis that is extended
+    token: Int[Array, "B W"]
+
+
+def choice_rules(options: SearchOptions) -> ChoiceRules:
+    """Return how the sentences of a request choose their extensions."""
+    least = options.min_alternative_probability
+    return ChoiceRules(
+        logits=logit_rules(options),
+        sampling=sampling_rules(options),
+        diversity=jnp.float32(options.diversity) if options.beam_groups > 1 else None,
+        min_alternative=None if options.alternatives is None else jnp.log(jnp.float32(least)),
+        groups=1 if options.sampling or options.alternatives is not None else options.beam_groups,
+    )
+
+
+def choose_extensions(
+    rules: ChoiceRules,
+    row: RowChoice,
+    live: Hypotheses,
+    logits: Float32[Array, "B W Q"],
+    permission: Permission,
+    n: int,
+) -> Extensions:
+    """Return n extensions of the hypotheses of each row.
+
+    Beam search chooses the best of all; its groups do so one after the other, each among the extensions of its own
+    hypotheses. Otherwise each hypothesis is extended by itself. Where a row has one hypothesis only, which has no token
+    yet, all groups, samples and alternatives begin with it.
+
+    Args:
+      rules: those of the request.
+      row: those of each sentence.
+      live: the hypotheses.
+      logits: float32 [B,W,Q], the model's, meaningless from V on.
+      permission: tokens that may come next.
+      n: extensions wanted, as many as hypotheses, or of one hypothesis.
+    """
+    if rules.plain:
+        best, parent, token = _best(live.score, logits, permission, n, None)
+        return Extensions(best, best, parent, token)
+    total = log_total(logits, permission.allowed.shape[0])
+    adjusted = adjust_logits(rules.logits, live.context, logits)
+    adjusted = adjusted.at[:, :, permission.end].set(logits[:, :, permission.end])
+    permission = _with_way_out(adjusted, live.score, permission)
+    if rules.independent:
+        score, parent, token = _independent(rules, row, live, (adjusted, total), permission, n)
+    elif rules.groups > 1:
+        assert rules.diversity is not None
+        score, parent, token = _diverse(rules, live.score, (adjusted, total), permission, n)
+    else:
+        score, parent, token = _best(live.score, adjusted, permission, n, total)
+    own = _take(live.log_probability, parent) + _log_probability(logits, total, parent, token)
+    return Extensions(score, jnp.where(score > -jnp.inf, own, -jnp.inf), parent, token)
+
+
+Choice = tuple[Float[Array, "B _"], Int[Array, "B _"], Int[Array, "B _"]]  # scores, parents, tokens
+
+
+def _best(
+    score: Float[Array, "B W"],
+    logits: Float32[Array, "B W Q"],
+    permission: Permission,
+    n: int,
+    total: Float[Array, "B W"] | None,
+) -> Choice:
+    allowed, end = permission.allowed, permission.end
+    return best_extensions(logits, score, allowed, end, permission.may_end, permission.may_go_on, n, total)
+
+
+def _with_way_out(logits: Float32[Array, "B W Q"], score: Float[Array, "B W"], permission: Permission) -> Permission:
+    """Let the hypotheses of a row end where rules leave none of them another token."""
+    others = permission.allowed.at[permission.end].set(False)
+    possible = (logits[:, :, : others.shape[0]] > -jnp.inf) & others
+    stuck = ~(possible.any(axis=-1) & (score > -jnp.inf)).any(axis=-1)
+    return replace(permission, may_end=permission.may_end | stuck)
+
+
+def _take(table: Float[Array, "B W"], parent: Int[Array, "B _"]) -> Float[Array, "B _"]:
+    return jnp.take_along_axis(table, parent, axis=1)
+
+
+def _log_probability(
+    logits: Float32[Array, "B W Q"],
+    total: Float[Array, "B W"],
+    parent: Int[Array, "B _"],
+    token: Int[Array, "B _"],
+) -> Float[Array, "B _"]:
+    """Return the log probabilities of tokens, float32 [B,W], after those hypotheses."""
+    row = jnp.arange(parent.shape[0])[:, None]
+    return logits[row, parent, token] - total[row, parent]
+
+
+def _permitted(logits: Float32[Array, "B W Q"], permission: Permission) -> Float32[Array, "B W Q"]:
+    """Return logits, -inf for tokens that may not come next."""
+    vocabulary = permission.allowed.shape[0]
+    here = permission.allowed & permission.may_go_on[:, None]
+    here = here.at[:, permission.end].set(permission.may_end)
+    return jnp.where(jnp.pad(here, ((0, 0), (0, logits.shape[-1] - vocabulary)))[:, None], logits, -jnp.inf)
+
+
+def _independent(
+    rules: ChoiceRules,
+    row: RowChoice,
+    live: Hypotheses,
+    weighed: tuple[Float32[Array, "B W Q"], Float[Array, "B W"]],
+    permission: Permission,
+    n: int,
+) -> Choice:
+    """Extend each hypothesis by itself, but where the hypotheses of a row are to take different tokens."""
+    logits, total = weighed
+    permitted = _permitted(logits, permission)
+    parent = jnp.broadcast_to(jnp.arange(n) % logits.shape[1], (logits.shape[0], n))
+    chances = permitted[:, jnp.arange(n) % logits.shape[1]]
+    if rules.sampling is not None:
+        assert row.key is not None
+        noise = gumbel_noise(row.key, live.context.position, n, logits.shape[-1])
+        chances = filter_logits(rules.sampling, chances) + noise
+    token = chances.argmax(axis=-1).astype(jnp.int32)
+    score = _take(live.score, parent) + _log_probability(permitted, total, parent, token)
+    if row.alternatives is None:
+        return score, parent.astype(jnp.int32), token
+    assert rules.min_alternative is not None
+    best = _best(live.score, logits, permission, n, total)
+    probable = best[0] - _take(live.score, best[1]) >= rules.min_alternative
+    different = jnp.where(probable | (jnp.arange(n) == 0), best[0], -jnp.inf), *best[1:]
+    here = (live.context.position == row.alternatives)[:, None]
+    chosen = (jnp.where(here, one, other) for one, other in zip(different, (score, parent, token), strict=True))
+    score, parent, token = chosen
+    return score, parent, token
+
+
+def _diverse(
+    rules: ChoiceRules,
+    score: Float[Array, "B W"],
+    weighed: tuple[Float32[Array, "B W Q"], Float[Array, "B W"]],
+    permission: Permission,
+    n: int,
+) -> Choice:
+    """Let each group choose its best extensions, after those of earlier groups (Vijayakumar et al. 2016).
+
+    A token is worth less for a group by the diversity times the number of hypotheses of earlier groups that took it
+    here; scores do not keep this (arXiv:1610.02424).
+    """
+    assert rules.diversity is not None
+    logits, total = weighed
+    size = n // rules.groups
+    rows = jnp.arange(logits.shape[0])[:, None]
+    taken = jnp.zeros((logits.shape[0], logits.shape[2]))
+    found: list[Choice] = []
+    for group in range(rules.groups):
+        first = group * size if logits.shape[1] == n else 0
+        own = slice(first, first + (size if logits.shape[1] == n else 1))
+        lowered = logits[:, own] - (rules.diversity * taken)[:, None]
+        chosen, parent, token = _best(score[:, own], lowered, permission, size, total[:, own])
+        real = chosen > -jnp.inf
+        parent = parent + first
+        chosen = _take(score, parent) + _log_probability(logits, total, parent, token)
+        found.append((jnp.where(real, chosen, -jnp.inf), parent, token))
+        taken = taken.at[rows, token].add(real.astype(taken.dtype))
+    scores, parents, tokens = (jnp.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    return scores, parents, tokens
