@@ -80,7 +80,12 @@ def _compare(
     if note := disturbance(workers):
         print(note, flush=True)
     row = [layers, work, ours, theirs, *(f"{statistics.median(speed):.0f}" for speed in speeds)]
-    row += [f"{ratio:.2f}", str(target or "-"), *latencies, f"{peaks[0]:.0f} / {peaks[1]:.0f} MiB, {peaks[0] / peaks[1]:.2f}"]
+    row += [
+        f"{ratio:.2f}",
+        str(target or "-"),
+        *latencies,
+        f"{peaks[0]:.0f} / {peaks[1]:.0f} MiB, {peaks[0] / peaks[1]:.2f}",
+    ]
     print(*row, sep="  ", flush=True)
     facts = {"row": row, "speeds": {w.name: quartiles(s) for w, s in zip(workers, speeds, strict=True)}}
     return row, facts

@@ -1,4 +1,4 @@
-"""Beam search over a batch whose rows are at positions of their own: a state, its first step, a step, a loop."""
+"""Beam search over a batch whose rows are at positions of their own: a state, its start, a step, a loop."""
 
 from dataclasses import dataclass, replace
 
@@ -115,12 +115,11 @@ def start_search(
     length: Int[Array, " B"],
     begin: Int[Array, " B"],
     limits: RowLimits,
-    targets: TargetRules,
     *,
     beam: int,
     kept: int,
 ) -> tuple[RowInputs, SearchState]:
-    """Encode sources and take the first step, in which every row has one hypothesis, the empty one.
+    """Encode sources, and return where their searches begin.
 
     Args:
       model: the model.
@@ -128,27 +127,17 @@ def start_search(
       length: int32 [B], tokens of each source.
       begin: int32 [B], the token that starts each target.
       limits: lengths that are allowed.
-      targets: tokens that are allowed.
-      beam: W, live hypotheses of each row from now on.
+      beam: W, live hypotheses of each row.
       kept: F, finished hypotheses wanted of each row.
 
     Returns:
-      The inputs of the rows, and the state after one token, whose T is 1.
+      The inputs of the rows, and a state without a token, whose T is 1: all hypotheses of a row are the empty one.
     """
     inputs = RowInputs(project_sources(model, encode(model, source, length)), limits)
-    state = empty_state(model, source.shape[0], 1, kept, 1)
-    score = jnp.where(limits.length > 0, 0.0, -jnp.inf)[:, None]
-    state = replace(state, token=begin[:, None], score=score, log_probability=score)
-    state = _advance(model, inputs, targets, state, beam)
-    # The one cell of a row is that of hypothesis 0 from now on; the others are no one's.
-    keys = [_pad(keys, 3, beam) for keys in state.cache.keys]
-    values = [_pad(values, 2, beam) for values in state.cache.values]
-    return inputs, replace(state, cache=Cache(keys, values))
-
-
-def _pad(x: Float[Array, "..."], axis: int, size: int) -> Float[Array, "..."]:
-    """Return x with zeros at the end of an axis, which then has a size."""
-    return jnp.pad(x, [(0, size - x.shape[axis] if at == axis else 0) for at in range(x.ndim)])
+    state = empty_state(model, source.shape[0], beam, kept, 1)
+    score = jnp.broadcast_to(jnp.where(limits.length > 0, 0.0, -jnp.inf)[:, None], state.score.shape)
+    token = jnp.broadcast_to(begin[:, None], state.token.shape)
+    return inputs, replace(state, token=token, score=score, log_probability=score)
 
 
 def _write(table: Int[Array, "B W T"], column: Int[Array, "B W"], position: Int[Array, " B"]) -> Int[Array, "B W T"]:
@@ -184,9 +173,7 @@ def _finish(
     )
 
 
-def _advance(
-    model: InferenceModel, inputs: RowInputs, targets: TargetRules, state: SearchState, beam: int
-) -> SearchState:
+def _advance(model: InferenceModel, inputs: RowInputs, targets: TargetRules, state: SearchState) -> SearchState:
     """Extend every live hypothesis by one token.
 
     Of all extensions of a row's hypotheses the W best survive, and those of them that end are finished: with W = 1
@@ -205,7 +192,6 @@ def _advance(
         Hypotheses(StepContext(position, state.tokens), state.score, state.log_probability),
         logits,
         Permission(targets.allowed, targets.end, position >= limits.least, position < limits.length),
-        beam,
     )
     token, tokens = chosen.token, _take(state.tokens, chosen.parent)
     ended = (token == targets.end) & (chosen.score > -jnp.inf)
@@ -266,7 +252,7 @@ def run_search(
 
     def advance(carry: tuple[Int[Array, ""], SearchState]) -> tuple[Int[Array, ""], SearchState]:
         steps, state = carry
-        return steps + 1, _advance(model, inputs, targets, state, state.token.shape[1])
+        return steps + 1, _advance(model, inputs, targets, state)
 
     with jax.named_scope(SEARCH):
         return jax.lax.while_loop(goes_on, advance, (jnp.int32(0), state))[1]

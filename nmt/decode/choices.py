@@ -93,13 +93,12 @@ def choose_extensions(
     live: Hypotheses,
     logits: Float32[Array, "B W Q"],
     permission: Permission,
-    n: int,
 ) -> Extensions:
-    """Return n extensions of the hypotheses of each row.
+    """Return as many extensions of the hypotheses of each row as it has hypotheses.
 
     Beam search chooses the best of all; its groups do so one after the other, each among the extensions of its own
-    hypotheses. Otherwise each hypothesis is extended by itself. Where a row has one hypothesis only, which has no token
-    yet, all groups, samples and alternatives begin with it.
+    hypotheses. Otherwise each hypothesis is extended by itself. At position 0 the hypotheses of a row are all the same,
+    the empty one, and stand for one in each group.
 
     Args:
       rules: those of the request.
@@ -107,22 +106,22 @@ def choose_extensions(
       live: the hypotheses.
       logits: float32 [B,W,Q], the model's, meaningless from V on.
       permission: tokens that may come next.
-      n: extensions wanted, as many as hypotheses, or of one hypothesis.
     """
+    distinct = replace(live, score=_without_copies(live, rules.groups))
     if rules.plain:
-        best, parent, token = _best(live.score, logits, permission, n, None)
+        best, parent, token = _best(distinct.score, logits, permission, None)
         return Extensions(best, best, parent, token)
     total = log_total(logits, permission.allowed.shape[0])
     adjusted = adjust_logits(rules.logits, live.context, logits)
     adjusted = adjusted.at[:, :, permission.end].set(logits[:, :, permission.end])
     permission = _with_way_out(adjusted, live.score, permission)
     if rules.independent:
-        score, parent, token = _independent(rules, row, live, (adjusted, total), permission, n)
+        score, parent, token = _independent(rules, row, live, (adjusted, total), permission)
     elif rules.groups > 1:
         assert rules.diversity is not None
-        score, parent, token = _diverse(rules, live.score, (adjusted, total), permission, n)
+        score, parent, token = _diverse(rules, distinct.score, (adjusted, total), permission)
     else:
-        score, parent, token = _best(live.score, adjusted, permission, n, total)
+        score, parent, token = _best(distinct.score, adjusted, permission, total)
     own = _take(live.log_probability, parent) + _log_probability(logits, total, parent, token)
     return Extensions(score, jnp.where(score > -jnp.inf, own, -jnp.inf), parent, token)
 
@@ -134,11 +133,17 @@ def _best(
     score: Float[Array, "B W"],
     logits: Float32[Array, "B W Q"],
     permission: Permission,
-    n: int,
     total: Float[Array, "B W"] | None,
 ) -> Choice:
     allowed, end = permission.allowed, permission.end
-    return best_extensions(logits, score, allowed, end, permission.may_end, permission.may_go_on, n, total)
+    return best_extensions(logits, score, allowed, end, permission.may_end, permission.may_go_on, total)
+
+
+def _without_copies(live: Hypotheses, groups: int) -> Float[Array, "B W"]:
+    """Return the scores of hypotheses, at position 0 -inf but for the first of each group: the others are copies."""
+    beam = live.score.shape[1]
+    copies = (live.context.position == 0)[:, None] & (jnp.arange(beam) % (beam // groups) > 0)
+    return jnp.where(copies, -jnp.inf, live.score)
 
 
 def _with_way_out(logits: Float32[Array, "B W Q"], score: Float[Array, "B W"], permission: Permission) -> Permission:
@@ -178,25 +183,23 @@ def _independent(
     live: Hypotheses,
     weighed: tuple[Float32[Array, "B W Q"], Float[Array, "B W"]],
     permission: Permission,
-    n: int,
 ) -> Choice:
     """Extend each hypothesis by itself, but where the hypotheses of a row are to take different tokens."""
     logits, total = weighed
     permitted = _permitted(logits, permission)
-    parent = jnp.broadcast_to(jnp.arange(n) % logits.shape[1], (logits.shape[0], n))
-    chances = permitted[:, jnp.arange(n) % logits.shape[1]]
+    parent, chances = jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape[:2]), permitted
     if rules.sampling is not None:
         assert row.key is not None
-        noise = gumbel_noise(row.key, live.context.position, n, logits.shape[-1])
+        noise = gumbel_noise(row.key, live.context.position, *logits.shape[1:])
         chances = filter_logits(rules.sampling, chances) + noise
     token = chances.argmax(axis=-1).astype(jnp.int32)
     score = _take(live.score, parent) + _log_probability(permitted, total, parent, token)
     if row.alternatives is None:
         return score, parent.astype(jnp.int32), token
     assert rules.min_alternative is not None
-    best = _best(live.score, logits, permission, n, total)
+    best = _best(_without_copies(live, 1), logits, permission, total)
     probable = best[0] - _take(live.score, best[1]) >= rules.min_alternative
-    different = jnp.where(probable | (jnp.arange(n) == 0), best[0], -jnp.inf), *best[1:]
+    different = jnp.where(probable | (jnp.arange(logits.shape[1]) == 0), best[0], -jnp.inf), *best[1:]
     here = (live.context.position == row.alternatives)[:, None]
     chosen = (jnp.where(here, one, other) for one, other in zip(different, (score, parent, token), strict=True))
     score, parent, token = chosen
@@ -208,7 +211,6 @@ def _diverse(
     score: Float[Array, "B W"],
     weighed: tuple[Float32[Array, "B W Q"], Float[Array, "B W"]],
     permission: Permission,
-    n: int,
 ) -> Choice:
     """Let each group choose its best extensions, after those of earlier groups (Vijayakumar et al. 2016).
 
@@ -217,15 +219,15 @@ def _diverse(
     """
     assert rules.diversity is not None
     logits, total = weighed
-    size = n // rules.groups
+    size = logits.shape[1] // rules.groups
     rows = jnp.arange(logits.shape[0])[:, None]
     taken = jnp.zeros((logits.shape[0], logits.shape[2]))
     found: list[Choice] = []
     for group in range(rules.groups):
-        first = group * size if logits.shape[1] == n else 0
-        own = slice(first, first + (size if logits.shape[1] == n else 1))
+        first = group * size
+        own = slice(first, first + size)
         lowered = logits[:, own] - (rules.diversity * taken)[:, None]
-        chosen, parent, token = _best(score[:, own], lowered, permission, size, total[:, own])
+        chosen, parent, token = _best(score[:, own], lowered, permission, total[:, own])
         real = chosen > -jnp.inf
         parent = parent + first
         chosen = _take(score, parent) + _log_probability(logits, total, parent, token)

@@ -4,10 +4,12 @@ A finished sentence leaves its slot to one that waits, so rows seldom run for no
 at once, such as the calls of several threads; jobs take turns, each longest sentence first.
 """
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from nmt.config import DecodeConfig
 from nmt.decode.beam import Finished, TargetRules
+from nmt.decode.compiled import CompiledPrograms
 from nmt.decode.options import SearchOptions
 from nmt.decode.requests import Sentence, row_limits
 from nmt.decode.shapes import largest_batch, rows_for, target_rooms
@@ -33,7 +36,8 @@ from nmt.errors import UserError
 from nmt.models.incremental import InferenceModel
 
 STEPS = 16  # of a search between two looks at what has finished and who waits
-COMPILE_SECONDS = 3.0  # a guess of what a program costs, until one has been compiled
+CELLS_SHARE = 0.3  # of the time of a step, spent on cells of the cache where it is as long as sources are
+SLACK = 8  # tokens for which smaller slots must have room, so that they do not have to grow at once
 
 
 @dataclass(frozen=True)
@@ -92,23 +96,6 @@ class PoolSettings:
     shards: int  # parts into which the mesh splits rows
 
 
-@dataclass
-class CompiledShapes:
-    """The shapes whose programs have been compiled, and the time that was lost for want of others."""
-
-    known: set[tuple[object, ...]] = field(default_factory=set)
-    lost: dict[tuple[object, ...], float] = field(default_factory=dict)
-    seconds: float = COMPILE_SECONDS  # of the last compilation
-
-    def is_worthwhile(self, key: tuple[object, ...]) -> bool:
-        """Return whether to change to a shape: its program is there, or as much time was lost as it costs."""
-        return key in self.known or self.lost.get(key, 0.0) > self.seconds
-
-    def add_loss(self, key: tuple[object, ...], seconds: float) -> None:
-        """Count seconds that a smaller shape would have saved."""
-        self.lost[key] = self.lost.get(key, 0.0) + seconds
-
-
 class SlotPool:
     """Slots on the device, and the sentences in them. One thread at a time may advance it, any may add jobs.
 
@@ -116,11 +103,11 @@ class SlotPool:
       model: the model.
       targets: tokens that may be generated.
       settings: see `PoolSettings`.
-      compiled: shared by the pools of a model.
+      programs: shared by the pools of a model.
     """
 
-    def __init__(self, model: InferenceModel, targets: TargetRules, settings: PoolSettings, compiled: CompiledShapes):
-        self._model, self._targets, self._settings, self._compiled = model, targets, settings, compiled
+    def __init__(self, model: InferenceModel, targets: TargetRules, settings: PoolSettings, programs: CompiledPrograms):
+        self._model, self._targets, self._settings, self._programs = model, targets, settings, programs
         self._arrivals: SimpleQueue[Job] = SimpleQueue()
         self._jobs: deque[Job] = deque()
         self._slots: Slots | None = None
@@ -155,14 +142,13 @@ class SlotPool:
             return
         began, live = time.perf_counter(), self._live_rows()
         shape, most_idle = self._slots.shape, self._most_idle()
-        key = self._key(shape)
         inputs, targets = self._slots.inputs, self._targets
         state, alive = advance_slots(
             self._model, inputs, self._slots.state, targets, jnp.int32(STEPS), jnp.int32(most_idle)
         )
         self._slots = Slots(inputs, state)
         self._deliver(np.asarray(alive), state.finished)
-        self._account(key, live, time.perf_counter() - began)
+        self._account(shape, live, time.perf_counter() - began)
 
     # Who comes in.
 
@@ -224,7 +210,7 @@ class SlotPool:
         taken = self._take(self._start_size(rows))
         started = self._start(taken)
         self._occupants = [*taken, *[None] * (started.shape.rows - len(taken))]
-        self._rearrange(started, SlotShape(rows, bucket, self._rooms(bucket)[0]))
+        self._rearrange(started, SlotShape(rows, bucket, self._rooms(rows, bucket)[0]))
 
     def _refill(self) -> None:
         """Start waiting sentences in idle slots, as long as enough of them can be started together."""
@@ -245,27 +231,54 @@ class SlotPool:
                 self._occupants[row] = occupant
 
     def _start(self, taken: Sequence[Occupant]) -> Slots:
-        """Return slots of their own for sentences that were taken, after their first step."""
+        """Return slots of their own for sentences that were taken, before their first step."""
         options = self._settings.options
         rows = self._start_size(8 * rows_for(len(taken), self._settings.shards))
-        bucket = self._bucket(max(len(occupant.sentence.source) for occupant in taken))
+        longest = max(len(occupant.sentence.source) for occupant in taken)
+        finer, bucket = self._finer_bucket(longest), self._bucket(longest)
+        if finer < bucket and self._programs.is_worthwhile(self._start_name(rows, finer)):
+            bucket = finer
         sentences = [occupant.sentence for occupant in taken]
         source, length = fill_rows([list(sentence.source) for sentence in sentences], rows, bucket)
         begin = np.zeros(rows, np.int32)
         begin[: len(sentences)] = [sentence.begin for sentence in sentences]
-        limits = row_limits(sentences, rows)
-        return start_sentences(
-            self._model, source, length, begin, limits, self._targets, beam=options.width, kept=options.hypotheses
+        limits, began = row_limits(sentences, rows), time.perf_counter()
+        started = start_sentences(
+            self._model, source, length, begin, limits, beam=options.width, kept=options.hypotheses
         )
+        jax.block_until_ready(started)
+        seconds = time.perf_counter() - began
+        if self._programs.note_use(self._start_name(rows, bucket), seconds) and finer < bucket:
+            self._programs.add_loss(self._start_name(rows, finer), seconds * (1 - finer / bucket))
+        return started
 
     # The shapes of slots.
 
-    def _rooms(self, bucket: int) -> list[int]:
-        return target_rooms(bucket, self._settings.options)
+    def _rooms(self, rows: int, source: int) -> list[int]:
+        """Return the rooms for targets that slots may have, of which short ones must be worthwhile."""
+        short, usual = target_rooms(source, self._settings.options)
+        worthwhile = self._programs.is_worthwhile
+        return [room for room in short if worthwhile(self._name(SlotShape(rows, source, room)))] + usual
 
-    def _key(self, shape: SlotShape) -> tuple[object, ...]:
+    def _name(self, shape: SlotShape) -> str:
+        """Return the name of the program that advances slots of a shape."""
+        return f"advance-{shape.rows}x{shape.source}x{shape.steps}-{self._variant}"
+
+    def _start_name(self, rows: int, bucket: int) -> str:
+        return f"start-{rows}x{bucket}-{self._variant}"
+
+    @cached_property
+    def _variant(self) -> str:
+        """All but the shape on which programs depend."""
         options = self._settings.options
-        return (*shape, options.width, options.hypotheses, jax.tree.structure(self._targets))
+        about = f"{options.width} {options.hypotheses} {jax.tree.structure(self._targets)}"
+        return hashlib.sha256(about.encode()).hexdigest()[:8]
+
+    def _finer_bucket(self, tokens: int) -> int:
+        """Return a length between two buckets, three quarters of the longer one, if that suffices, else a bucket."""
+        bucket = self._bucket(tokens)
+        between = 3 * bucket // 4
+        return between if bucket > self._settings.buckets[0] and tokens <= between else bucket
 
     def _make_room(self) -> None:
         """Make the slots larger where a live hypothesis, a waiting source or their number asks for it.
@@ -287,17 +300,23 @@ class SlotPool:
             rows = max(shape.rows, min(self._most_rows(source), rows_for(live + waiting, self._settings.shards)))
         else:
             source = shape.source
-        steps = self._steps(source, shape)
+        steps = self._steps(SlotShape(rows, source, shape.steps), source != shape.source)
         if (rows, source, steps) != shape:
             self._rearrange(self._slots, SlotShape(rows, source, steps))
 
-    def _steps(self, source: int, shape: SlotShape) -> int:
-        """Return the room that targets need in slots for sources of a bucket."""
+    def _steps(self, shape: SlotShape, changes: bool) -> int:
+        """Return the room for targets in slots of a shape, which other sizes may change as well."""
+        newest = self._newest()
+        rooms = self._rooms(shape.rows, shape.source)
+        fits = next((room for room in rooms if room > newest), max(newest + 1, shape.steps))
+        shorter = next((room for room in rooms if room > newest + SLACK), fits)
+        return fits if changes or fits > shape.steps else min(shape.steps, shorter)
+
+    def _newest(self) -> int:
+        """Return the most tokens that a live hypothesis has."""
         assert self._slots is not None
         live = np.array([occupant is not None for occupant in self._occupants])
-        newest = int(np.where(live, np.asarray(self._slots.state.position), 0).max())
-        least = newest + 1 if source != shape.source or newest >= shape.steps else shape.steps
-        return next((room for room in self._rooms(source) if room >= least), max(least, shape.steps))
+        return int(np.where(live, np.asarray(self._slots.state.position), 0).max())
 
     def _compact(self) -> None:
         """Halve the slots, perhaps more than once, when at most half of them are in use and nobody waits."""
@@ -305,7 +324,7 @@ class SlotPool:
             return
         shape = self._slots.shape
         smaller = shape._replace(rows=rows_for(self._live_rows(), self._settings.shards))
-        if smaller.rows < shape.rows and self._compiled.is_worthwhile(self._key(smaller)):
+        if smaller.rows < shape.rows and self._programs.is_worthwhile(self._name(smaller)):
             self._rearrange(self._slots, smaller)
 
     def _rearrange(self, slots: Slots, shape: SlotShape) -> None:
@@ -328,16 +347,17 @@ class SlotPool:
             live //= 2
         return rows - live
 
-    def _account(self, key: tuple[object, ...], live: int, seconds: float) -> None:
-        """Note that a program is there, and what a smaller one would have saved."""
-        if key not in self._compiled.known:
-            self._compiled.known.add(key)
+    def _account(self, shape: SlotShape, live: int, seconds: float) -> None:
+        """Note that a program ran, and what one for fewer rows, or for shorter targets, would have saved."""
+        if not self._programs.note_use(self._name(shape), seconds):
             return
-        rows, *rest = key
-        assert isinstance(rows, int)
-        wanted = rows_for(live, self._settings.shards)
-        if not self._waiting() and wanted < rows:
-            self._compiled.add_loss((wanted, *rest), seconds * (1 - wanted / rows))
+        rows = rows_for(live, self._settings.shards)
+        if not self._waiting() and rows < shape.rows:
+            self._programs.add_loss(self._name(shape._replace(rows=rows)), seconds * (1 - rows / shape.rows))
+        short, (usual, *_) = target_rooms(shape.source, self._settings.options)
+        if room := next((room for room in short if room > self._newest() and room < shape.steps), None):
+            lost = seconds * CELLS_SHARE * (shape.steps - room) / usual
+            self._programs.add_loss(self._name(shape._replace(steps=room)), lost)
 
     # What comes out.
 

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Array, Float32, Int
 
 from nmt.config import DecodeConfig
+from nmt.decode.compiled import CompiledPrograms
 from nmt.decode.options import SearchOptions
-from nmt.decode.pool import CompiledShapes, Hypothesis, Job, PoolSettings, SlotPool
+from nmt.decode.pool import Hypothesis, Job, PoolSettings, SlotPool
 from nmt.decode.requests import Sentence, SpecialTokens, shared_options, target_rules
 from nmt.decode.shapes import SHORTEST_BUCKET, largest_batch, prepare_model, rows_for, source_buckets
 from nmt.decode.slots import fill_rows
@@ -54,7 +55,7 @@ class Searcher:
             self._model = prepare_model(model)
             self._shards = shard_count("batch")
         self._pools: dict[SearchOptions, SlotPool] = {}
-        self._compiled = CompiledShapes()
+        self._programs = CompiledPrograms(self._model)
         self._turn = threading.Condition()
         self._driven = False  # whether a thread is advancing the pools
 
@@ -128,7 +129,7 @@ class Searcher:
                 self._pools = {key: pool for key, pool in self._pools.items() if pool.busy}
             settings = PoolSettings(self.config, options, tuple(self.buckets), self._shards)
             targets = target_rules(options, self.tokens, self._model.vocabulary)
-            self._pools[options] = SlotPool(self._model, targets, settings, self._compiled)
+            self._pools[options] = SlotPool(self._model, targets, settings, self._programs)
         return self._pools[options]
 
     def _finish(self, options: SearchOptions, job: Job, progress: Callable[[Sequence[int]], None]) -> None:

@@ -30,13 +30,12 @@ def best_extensions(
     end: Int[Array, ""],
     may_end: Bool[Array, " B"],
     may_go_on: Bool[Array, " B"],
-    n: int,
     total: Float[Array, "B W"] | None = None,
-) -> tuple[Float[Array, "B {n}"], Int[Array, "B {n}"], Int[Array, "B {n}"]]:
-    """Return the n best one-token extensions of the W hypotheses of each row.
+) -> tuple[Float[Array, "B W"], Int[Array, "B W"], Int[Array, "B W"]]:
+    """Return the W best one-token extensions of the W hypotheses of each row.
 
-    Works in two stages and is exact up to ties: the vocabulary is laid out in columns, and the n best extensions lie
-    in the n columns with the greatest maxima. The end token has its own rules and joins in the second stage.
+    Works in two stages and is exact up to ties: the vocabulary is laid out in columns, and the W best extensions lie
+    in the W columns with the greatest maxima. The end token has its own rules and joins in the second stage.
 
     Args:
       logits: float32 [B,W,Q], Q a multiple of `COLUMNS`; meaningless from V on.
@@ -45,15 +44,14 @@ def best_extensions(
       end: int32 [], the token that ends a hypothesis.
       may_end: bool [B], whether the hypotheses of a row may end here.
       may_go_on: bool [B], whether they may be extended by another token.
-      n: extensions wanted.
       total: float32 [B,W], the logarithm of the sum that probabilities are divided by; None: that of the logits.
 
     Returns:
-      Log probabilities, float32 [B,n], best first, -inf where there are fewer than n; the hypothesis that each extends,
-      int32 [B,n]; the token that it adds, int32 [B,n].
+      Log probabilities, float32 [B,W], best first, -inf where there are fewer than W; the hypothesis that each extends,
+      int32 [B,W]; the token that it adds, int32 [B,W].
     """
     rows, beam, padded = logits.shape
-    depth, columns = padded // COLUMNS, min(n, beam * COLUMNS)
+    depth = padded // COLUMNS
     padding = (0, padded - allowed.shape[0])
     score = score - (log_total(logits, allowed.shape[0]) if total is None else total)
     ends = jnp.where(may_end[:, None], score + logits[:, :, end], -jnp.inf)
@@ -62,17 +60,16 @@ def best_extensions(
     bias = jnp.where(jnp.pad(allowed.at[end].set(False), padding), 0.0, -jnp.inf).reshape(depth, COLUMNS)
     table = logits.reshape(rows, beam, depth, COLUMNS)
     maxima = (table + bias).max(axis=2) + score[..., None]
-    _, place = top_k(maxima.reshape(rows, beam * COLUMNS), columns)
+    _, place = top_k(maxima.reshape(rows, beam * COLUMNS), beam)
     owner, column = place // COLUMNS, place % COLUMNS
     row = jnp.arange(rows)[:, None]
     inside = table[row[..., None], owner[..., None], jnp.arange(depth), column[..., None]]
     inside = inside + bias.T[column] + score[row, owner][..., None]
 
-    candidates = jnp.concatenate([inside.reshape(rows, columns * depth), ends], axis=1)
-    lacking = ((0, 0), (0, max(0, n - candidates.shape[1])))
-    best, place = top_k(jnp.pad(candidates, lacking, constant_values=-jnp.inf), n)
-    is_end = place >= columns * depth
-    which = jnp.minimum(place // depth, columns - 1)
+    candidates = jnp.concatenate([inside.reshape(rows, beam * depth), ends], axis=1)
+    best, place = top_k(candidates, beam)
+    is_end = place >= beam * depth
+    which = jnp.minimum(place // depth, beam - 1)
     token = place % depth * COLUMNS + column[row, which]
-    parent = jnp.where(is_end, jnp.minimum(place - columns * depth, beam - 1), owner[row, which])
+    parent = jnp.where(is_end, place - beam * depth, owner[row, which])
     return best, parent.astype(jnp.int32), jnp.where(is_end, end, token).astype(jnp.int32)

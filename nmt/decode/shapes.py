@@ -34,13 +34,15 @@ def source_buckets(longest: int) -> list[int]:
     return buckets
 
 
-def target_rooms(bucket: int, options: SearchOptions) -> list[int]:
-    """Return the rooms (T) for targets of sources of a bucket: one that is nearly always enough, and the full one.
+def target_rooms(bucket: int, options: SearchOptions) -> tuple[list[int], list[int]]:
+    """Return the rooms (T) for targets of sources of a bucket: short ones for the beginning of long targets, and usual.
 
-    Cells of a cache cost time at every step, and few translations are much longer than their source.
+    Cells of a cache cost time at every step. The usual rooms are one that is nearly always enough, as few translations
+    are much longer than their source, and the full one; short ones double from the shortest bucket.
     """
     full = options.max_tokens(bucket - 2) + 1
-    return sorted({min(bucket + MARGIN, full), full})
+    usual = sorted({min(bucket + MARGIN, full), full})
+    return [room for room in source_buckets(bucket) if 2 * room <= usual[0] + MARGIN], usual
 
 
 def largest_batch(config: DecodeConfig, bucket: int, shards: int) -> int:
@@ -86,7 +88,7 @@ def search_shapes(
         prepare_model.lower(model).compile().output_shardings,
     )
     bucket, options = source_buckets(longest)[-1], SearchOptions.from_config(config)
-    rows, steps = largest_batch(config, bucket, shard_count("batch")), target_rooms(bucket, options)[0]
+    rows, steps = largest_batch(config, bucket, shard_count("batch")), target_rooms(bucket, options)[1][0]
     heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
     cell_bytes = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
     device_bytes = rows * cell_bytes // (shard_count("batch") * shard_count("heads"))

@@ -42,13 +42,12 @@ def start_sentences(
     length: Int[Array, " B"],
     begin: Int[Array, " B"],
     limits: RowLimits,
-    targets: TargetRules,
     *,
     beam: int,
     kept: int,
 ) -> Slots:
-    """Return slots whose searches have taken their first step; see `start_search`."""
-    return Slots(*start_search(model, source, length, begin, limits, targets, beam=beam, kept=kept))
+    """Return slots whose searches begin; see `start_search`."""
+    return Slots(*start_search(model, source, length, begin, limits, beam=beam, kept=kept))
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -109,7 +108,7 @@ def search_batch(
 
     Returns the finished hypotheses, and whether each row is done, bool [B].
     """
-    slots = Slots(*start_search(model, source, length, begin, limits, targets, beam=beam, kept=kept))
+    slots = Slots(*start_search(model, source, length, begin, limits, beam=beam, kept=kept))
     slots = _fit(slots, _resized(slots, slots.shape._replace(steps=steps)))
     rows = jnp.int32(source.shape[0])
     state = run_search(model, slots.inputs, targets, slots.state, jnp.int32(steps), rows)

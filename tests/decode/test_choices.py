@@ -1,5 +1,7 @@
 """Extensions under rules, of diverse groups, of samples and of alternatives, against plain loops: no models."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from nmt.decode.selection import COLUMNS, best_extensions
 
 ROWS, BEAM, STEPS, VOCABULARY, END = 3, 4, 5, 9, 2
 ALLOWED = np.arange(VOCABULARY) != 1
-choose = jax.jit(choose_extensions, static_argnames="n")
+choose = jax.jit(choose_extensions)
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +31,19 @@ def log_softmax(logits):
     return known - np.log(np.exp(known).sum(axis=-1, keepdims=True))
 
 
-def live(beam=BEAM, position=(1, 2, 3)):
+def live(position=(1, 2, 3)):
     rng = np.random.default_rng(1)
-    score = -rng.random((ROWS, beam)).astype(np.float32) * 3
-    if beam > 1:
-        score[0, 1] = -np.inf
-    tokens = rng.integers(3, VOCABULARY, (ROWS, beam, STEPS)).astype(np.int32)
+    score = -rng.random((ROWS, BEAM)).astype(np.float32) * 3
+    score[0, 1] = -np.inf
+    tokens = rng.integers(3, VOCABULARY, (ROWS, BEAM, STEPS)).astype(np.int32)
     context = StepContext(jnp.array(position), jnp.asarray(tokens))
     return Hypotheses(context, jnp.asarray(score), jnp.asarray(score - 1))
+
+
+def beginning():
+    """Hypotheses without a token, which are all the same."""
+    hypotheses = live((0, 0, 0))
+    return replace(hypotheses, score=jnp.zeros((ROWS, BEAM)), log_probability=jnp.zeros((ROWS, BEAM)))
 
 
 def permission(may_end=True, may_go_on=True):
@@ -44,9 +51,9 @@ def permission(may_end=True, may_go_on=True):
     return Permission(jnp.asarray(ALLOWED), jnp.int32(END), ends, goes_on)
 
 
-def found(options, hypotheses, logits, row=None, allowed=None, n=BEAM):
+def found(options, hypotheses, logits, row=None, allowed=None):
     rules = choice_rules(SearchOptions(**options))
-    result = choose(rules, row or RowChoice(), hypotheses, jnp.asarray(logits), allowed or permission(), n=n)
+    result = choose(rules, row or RowChoice(), hypotheses, jnp.asarray(logits), allowed or permission())
     return tuple(np.asarray(part) for part in (result.score, result.log_probability, result.parent, result.token))
 
 
@@ -61,7 +68,7 @@ def assert_log_probabilities(result, hypotheses, logits):
 def test_without_rules_the_best_are_chosen(logits):
     hypotheses = live()
     may = jnp.ones(ROWS, bool)
-    best = best_extensions(logits, hypotheses.score, jnp.asarray(ALLOWED), jnp.int32(END), may, may, BEAM)
+    best = best_extensions(logits, hypotheses.score, jnp.asarray(ALLOWED), jnp.int32(END), may, may)
     for one, other in zip(found({}, hypotheses, logits), (best[0], *best), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -95,15 +102,16 @@ def test_where_rules_leave_no_token_a_hypothesis_may_end(logits):
     assert (score > -np.inf).sum() == ROWS * BEAM - 1
 
 
-@pytest.mark.parametrize("beam", [1, BEAM])
-def test_groups_choose_one_after_the_other(logits, beam):
-    hypotheses = live(beam)
-    result = found({"beam": BEAM, "beam_groups": 2, "diversity": 0.7}, hypotheses, logits[:, :beam])
+@pytest.mark.parametrize("begins", [True, False])
+def test_groups_choose_one_after_the_other(logits, begins):
+    hypotheses = beginning() if begins else live()
+    logits = np.repeat(logits[:, :1], BEAM, axis=1) if begins else logits
+    result = found({"beam": BEAM, "beam_groups": 2, "diversity": 0.7}, hypotheses, logits)
     table, score = log_softmax(logits), np.asarray(hypotheses.score, np.float64)
     for row in range(ROWS):
         taken = np.zeros(VOCABULARY)
         for group in range(2):
-            members = [0] if beam == 1 else [2 * group, 2 * group + 1]
+            members = [2 * group] if begins else [2 * group, 2 * group + 1]
             extensions = [
                 (score[row, parent] + table[row, parent, token], parent, token)
                 for parent in members
@@ -117,21 +125,21 @@ def test_groups_choose_one_after_the_other(logits, beam):
     assert_log_probabilities(result, hypotheses, logits)
 
 
-@pytest.mark.parametrize("beam", [1, BEAM])
-def test_samples_go_on_by_themselves(logits, beam):
-    hypotheses = live(beam)
+@pytest.mark.parametrize("begins", [True, False])
+def test_samples_go_on_by_themselves(logits, begins):
+    hypotheses = beginning() if begins else live()
+    logits = np.repeat(logits[:, :1], BEAM, axis=1) if begins else logits
     row = RowChoice(key=jnp.asarray(np.stack([sampling_key(5, [number]) for number in range(ROWS)])))
-    result = found({"sampling": True, "hypotheses": BEAM, "top_k": 3}, hypotheses, logits[:, :beam], row)
+    result = found({"sampling": True, "hypotheses": BEAM, "top_k": 3}, hypotheses, logits, row)
     noise = np.asarray(gumbel_noise(row.key, hypotheses.context.position, BEAM, COLUMNS))
     table = np.where(ALLOWED, log_softmax(logits), -np.inf)
     for place in np.ndindex(ROWS, BEAM):
-        parent = place[1] % beam
-        chances = table[place[0], parent]
+        chances = table[place]
         likely = np.argsort(-chances)[:3]
-        assert result[2][place] == parent
+        assert result[2][place] == place[1]
         assert result[3][place] == likely[np.argmax(chances[likely] + noise[place][likely])]
     assert_log_probabilities(result, hypotheses, logits)
-    only_end = found({"sampling": True}, hypotheses, logits[:, :beam], row, permission(may_go_on=False))
+    only_end = found({"sampling": True}, hypotheses, logits, row, permission(may_go_on=False))
     assert set(only_end[3].ravel()) == {END}
 
 
@@ -150,8 +158,6 @@ def test_alternatives_differ_at_their_position_and_are_greedy_elsewhere(logits):
     assert 0 < probable.sum() < BEAM
     assert all(table[1, parent[1, i], token[1, i]] >= np.log(0.2) or i == 0 for i in np.flatnonzero(probable))
     assert_log_probabilities(result, hypotheses, logits)
-    start = live(1, position=(0, 0, 0))
-    first = found(
-        {"alternatives": 0, "hypotheses": BEAM}, start, logits[:, :1], RowChoice(alternatives=jnp.zeros(3, int))
-    )
+    same, options = np.repeat(logits[:, :1], BEAM, axis=1), {"alternatives": 0, "hypotheses": BEAM}
+    first = found(options, beginning(), same, RowChoice(alternatives=jnp.zeros(3, int)))
     np.testing.assert_array_equal(first[3], np.argsort(-table[:, 0], axis=-1)[:, :BEAM])

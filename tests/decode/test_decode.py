@@ -117,8 +117,7 @@ def beam_oracle(oracle, width, limit, penalty, vocabulary=41):
 @pytest.mark.parametrize("seed", range(8))
 def test_best_extensions_are_those_of_a_full_sort(seed):
     rng = np.random.default_rng(seed)
-    rows, vocabulary = 5, int(rng.choice([5, 127, 128, 300]))
-    width, n = rng.integers(1, 9, 2)
+    rows, width, vocabulary = 5, int(rng.integers(1, 9)), int(rng.choice([5, 127, 128, 300]))
     padded = -(-vocabulary // COLUMNS) * COLUMNS
     logits = rng.normal(size=(rows, width, padded)).astype(np.float32)
     logits[..., vocabulary:] = 50  # meaningless, so it must not matter
@@ -127,7 +126,7 @@ def test_best_extensions_are_those_of_a_full_sort(seed):
     allowed = rng.random(vocabulary) < 0.8
     may_end, may_go_on = rng.random((2, rows)) < 0.7
 
-    found = jax.jit(best_extensions, static_argnums=6)(logits, score, allowed, END, may_end, may_go_on, int(n))
+    found = jax.jit(best_extensions)(logits, score, allowed, END, may_end, may_go_on)
 
     logits = logits[..., :vocabulary].astype(np.float64)
     total = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)) + score[..., None]
@@ -136,8 +135,8 @@ def test_best_extensions_are_those_of_a_full_sort(seed):
     exact = logits[..., END] - np.log(np.exp(logits).sum(axis=-1)) + score
     total[..., END] = np.where(may_end[:, None], exact, -np.inf)
     flat = total.reshape(rows, -1)
-    order = np.argsort(-flat, axis=1)[:, :n]
-    best = np.full((rows, n), -np.inf)
+    order = np.argsort(-flat, axis=1)[:, :width]
+    best = np.full((rows, width), -np.inf)
     best[:, : order.shape[1]] = np.take_along_axis(flat, order, axis=1)
     np.testing.assert_allclose(found[0], best, rtol=1e-5)
     real = np.isfinite(best)
