@@ -145,6 +145,8 @@ def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
 
 
 def _decoder_layer(layer: Layer) -> DecoderLayer:
+    if layer.sparse:
+        layer.moe.separate_experts()
     own, cross = layer.self_attention, layer.cross_attention
     width = own.wq[...].shape[0]
 

@@ -7,7 +7,7 @@ one device and on thousands.
 
 from nmt.sharding.annotate import einsum, is_explicit, left_to_xla, replicate, shard, shard_count, split, store
 from nmt.sharding.axes import LOGICAL_AXES, AxisRules, active_rules, named_sharding, partition_spec
-from nmt.sharding.mesh import Layout, make_layout, make_mesh, platform
+from nmt.sharding.mesh import Layout, make_layout, make_mesh, one_device, platform
 from nmt.sharding.mesh_presets import MeshPreset, load_mesh_preset
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "make_layout",
     "make_mesh",
     "named_sharding",
+    "one_device",
     "partition_spec",
     "platform",
     "replicate",

@@ -68,6 +68,12 @@ def platform() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def one_device() -> bool:
+    """Return whether programs are compiled for one device alone: the mesh has one, or there is no mesh."""
+    mesh = get_abstract_mesh()
+    return mesh.empty or mesh.size == 1
+
+
 def make_mesh(devices: Sequence[jax.Device] | None = None, **sizes: int) -> Mesh:
     """Return the mesh of the preset `expert`, given sizes of its axes: for one device, which needs no table.
 

@@ -206,7 +206,7 @@ def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, toler
 def test_weights_are_cast_to_what_products_round_them_to_anyway():
     model = toy(dtype="bfloat16")
     fast = jax.jit(incremental.inference_model)(model)
-    assert fast.layers[1].self_in.weight.dtype == fast.layers[1].layer.moe.wi[...].dtype == jnp.bfloat16
+    assert fast.layers[1].self_in.weight.dtype == fast.layers[1].layer.moe.separate[0].inner.dtype == jnp.bfloat16
     source = np.array([sources_of(1, seed=5)[0]])
     ones, position = np.ones_like(source), np.arange(source.shape[1])[None]
     slow, _ = jax.jit(lambda m: m.encode(PackedTokens(source, ones, position)))(model)

@@ -54,16 +54,19 @@ def most_rows() -> int:
     return MOST_ROWS_OF_GPU if platform() == "gpu" else MOST_ROWS
 
 
-def sort_into_blocks(expert: Int[Array, "N K"], kept: Bool[Array, "N K"], experts: int) -> BlockLayout:
+def sort_into_blocks(
+    expert: Int[Array, "N K"], kept: Bool[Array, "N K"], experts: int, rows: int | None = None
+) -> BlockLayout:
     """Sort choices by expert into blocks of one expert each.
 
     Args:
       expert: the expert of each choice.
       kept: the choices that get a place.
       experts: E.
+      rows: R, of a block; None: those that suit training.
     """
     choices = expert.size
-    rows = block_rows(choices, experts, most_rows())
+    rows = rows or block_rows(choices, experts, most_rows())
     blocks = min(choices, choices // rows + experts)  # each that is used holds a row
     rank = ranks_within_experts(kept[None], expert[None], experts)[0]
     count = ((expert[..., None] == jnp.arange(experts)) & kept[..., None]).sum(axis=(0, 1), dtype=jnp.int32)  # [E]
