@@ -94,6 +94,11 @@ def parsed(app: "Typer", *requests: type[_Request]) -> _Request | None:
     return asked if isinstance(asked, requests) else None
 
 
+def tell_note(text: str) -> None:
+    """Tell a person something on standard error that is no mistake."""
+    print(f"{command_name()}: note: {text}", file=sys.stderr)
+
+
 def prepare_process() -> None:
     """Set up the process of a command that computes; call it once its arguments are known to be good, before JAX.
 

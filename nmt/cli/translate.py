@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nmt.cli.option_groups import GroupedCommand, given_values, grouped_command
-from nmt.cli.shell import command_name, parsed, prepare_process, run_command
+from nmt.cli.shell import parsed, prepare_process, run_command, tell_note
 from nmt.cli.translate_arguments.files import FileArguments
 from nmt.cli.translate_arguments.model import ModelArguments
 from nmt.cli.translate_arguments.scores import ScoreArguments
@@ -73,7 +73,7 @@ def run_translation(request: TranslateArguments) -> None:
     translator = Translator(request.model.run, step=request.model.step)
     direction = translator.direction(request.model.source, request.model.target)
     if not translator.is_trained(direction):
-        _note(f"the model was not trained on {direction}, only on its languages: expect less")
+        tell_note(f"the model was not trained on {direction}, only on its languages: expect less")
     session = _Session(request, translator)
     if _is_interactive(request):
         _converse(session, document, direction)
@@ -124,7 +124,12 @@ class _Session:
         model = self.request.model
         self._signs.add(texts, get(model.source).code)
         return self.translator.translate_scored(
-            texts, model.source, model.target, domain=model.domain, **given_values(self.request.search)
+            texts,
+            model.source,
+            model.target,
+            domain=model.domain,
+            **self.request.scores.details(),
+            **given_values(self.request.search),
         )
 
     def identity(self, surveyed: TextSurvey | None) -> dict[str, str]:
@@ -150,13 +155,15 @@ class _Session:
                 report.normalised,
                 "brought to the form of the training text (invisible characters, entities, Unicode normal form)",
             ),
+            (report.loops, "translated by something that repeats itself: do not trust their translations"),
+            (report.digits, "translated with other digits than their own"),
             (report.unknown, "in letters that the model does not know: do not trust their translations"),
         ):
             if numbers.count:
                 verb = "1 line was" if numbers.count == 1 else f"{numbers.count:,} lines were"
-                _note(f"{verb} {finding} ({numbers})")
+                tell_note(f"{verb} {finding} ({numbers})")
         for finding in self._signs.warnings():
-            _note(f"{finding}; a model that did not learn from such text translates it badly")
+            tell_note(f"{finding}; a model that did not learn from such text translates it badly")
 
 
 def _translate_document(session: _Session, document: "DocumentFormat", surveyed: TextSurvey | None) -> None:
@@ -170,7 +177,7 @@ def _translate_document(session: _Session, document: "DocumentFormat", surveyed:
         skip_done(units, report.read)
         output.check_read()
         if report.lines:
-            _note(f"continuing {files.output} after {report.lines:,} lines")
+            tell_note(f"continuing {files.output} after {report.lines:,} lines")
         with _progress(session, surveyed) as progress:
 
             def write(content: bytes, report: "StreamReport") -> None:
@@ -222,10 +229,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _note(text: str) -> None:
-    print(f"{command_name()}: note: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,10 @@ class Vocabulary:
         names = (str(self._processor.id_to_piece(piece)) for piece in pieces if self._processor.is_byte(piece))
         return bytes(int(name[3:-1], 16) for name in names).decode("utf-8", "ignore")
 
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Return the names of ids: `▁house` with the mark of a space, `</s>` for the end, `<0xD9>` for a byte."""
+        return [str(self._processor.id_to_piece(token)) for token in tokens]
+
     @property
     def merges(self) -> bool:
         """Whether the model is BPE, which segments by merges, rather than unigram, which segments by probabilities."""

@@ -111,11 +111,12 @@ def join_translations(
     translations: Sequence[str], parts: Sequence[TextPart], source: Language, target: Language
 ) -> str:
     """Return the translations of a text's parts as one text, spaced as the target language is written."""
+    spaces = part_spaces(parts, source, target)
+    return "".join(text + space for text, space in zip(translations, spaces, strict=True)).strip()
+
+
+def part_spaces(parts: Sequence[TextPart], source: Language, target: Language) -> list[str]:
+    """Return the space, or nothing, that follows the translation of each part."""
     source_spaces, target_spaces = (language.script not in _WITHOUT_SPACES for language in (source, target))
-
-    def gap(part: TextPart) -> str:
-        # Between languages that differ in this, the target's habit counts; else what the source has here.
-        return " " if (bool(part.space) if source_spaces == target_spaces else target_spaces) else ""
-
-    text = "".join(text + gap(part) for text, part in zip(translations, parts, strict=True))
-    return text.strip()
+    # Between languages that differ in this, the target's habit counts; else what the source has here.
+    return [" " if (bool(part.space) if source_spaces == target_spaces else target_spaces) else "" for part in parts]

@@ -6,34 +6,20 @@ order, which can change the choice between two hypotheses whose scores agree to 
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float32, Int
 
 from nmt.config import DecodeConfig
 from nmt.decode.compiled import CompiledPrograms
 from nmt.decode.options import SearchOptions
 from nmt.decode.pool import Hypothesis, Job, PoolSettings, SlotPool
+from nmt.decode.reading import TargetReader
 from nmt.decode.requests import Sentence, SpecialTokens, shared_options, target_rules
-from nmt.decode.shapes import SHORTEST_BUCKET, largest_batch, prepare_model, rows_for, source_buckets
-from nmt.decode.slots import fill_rows
+from nmt.decode.shapes import SHORTEST_BUCKET, prepare_model, source_buckets
 from nmt.errors import UserError
-from nmt.models.incremental import InferenceModel, encode, log_probabilities
 from nmt.models.transformer import Transformer
 from nmt.sharding import Layout, shard_count
-
-
-@jax.jit
-def _score(
-    model: InferenceModel,
-    source: Int[Array, "B S"],
-    length: Int[Array, " B"],
-    target: Int[Array, "B T"],
-    target_length: Int[Array, " B"],
-) -> Float32[Array, " B"]:
-    return log_probabilities(model, encode(model, source, length), target, target_length).sum(axis=1)
 
 
 class Searcher:
@@ -54,6 +40,7 @@ class Searcher:
         with layout.use():
             self._model = prepare_model(model)
             self._shards = shard_count("batch")
+        self.reader = TargetReader(self._model, layout, tokens.end, self.longest, config)
         self._pools: dict[SearchOptions, SlotPool] = {}
         self._programs = CompiledPrograms(self._model)
         self._turn = threading.Condition()
@@ -97,30 +84,12 @@ class Searcher:
         """
         begin = self.tokens.begin if begin is None else begin
         self._check_lengths(sources)
-        scores = np.zeros(len(sources))
-        for bucket, batch in self._batches(sources):
-            rows = rows_for(len(batch), self._shards)
-            source, length = fill_rows([list(sources[i]) for i in batch], rows, bucket)
-            whole = [[begin, *targets[i], self.tokens.end] for i in batch]
-            positions = SHORTEST_BUCKET * -(-max(map(len, whole)) // SHORTEST_BUCKET)
-            target, target_length = fill_rows(whole, rows, positions)
-            with self.layout.use():
-                result = _score(self._model, source, length, target, target_length)
-            scores[batch] = np.asarray(result)[: len(batch)]
-        return scores.tolist()
+        found = self.reader.log_probabilities(sources, targets, begin)
+        return [float(logarithms.sum(dtype=np.float64)) for logarithms in found]
 
     def _check_lengths(self, sources: Sequence[Sequence[int]]) -> None:
         if (most := max(map(len, sources), default=0)) > self.buckets[-1]:
             raise ValueError(f"a source of {most} tokens; at most {self.buckets[-1]} are possible")
-
-    def _batches(self, sources: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
-        """Yield the length of a bucket and the indices of the sources of a batch, longest first."""
-        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-        for bucket, below in zip(self.buckets, [0, *self.buckets], strict=False):
-            members = [i for i in order if below < len(sources[i]) <= bucket]
-            rows = largest_batch(self.config, bucket, self._shards)
-            for start in range(0, len(members), rows):
-                yield bucket, members[start : start + rows]
 
     def _pool(self, options: SearchOptions) -> SlotPool:
         """Return the slots of sentences with these options; the lock is held. Idle ones of others are given up."""

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nmt.decode.chunks import ChunkSizes, Stopwatch
+from nmt.decode.digits import changed_digits
 from nmt.decode.documents.units import DocumentUnit, LineNumbers
+from nmt.decode.loops import find_loop
 from nmt.decode.translator import Translation
 
 CHUNK_BYTES = 1 << 22
@@ -30,6 +32,8 @@ class StreamReport:
       split: lines longer than the sources of training.
       normalised: lines of which more than white space was changed before they were translated.
       unknown: lines with letters that the vocabulary does not have for the most part.
+      loops: lines whose translation repeats something in a row, which they do not.
+      digits: lines whose translation has other numbers.
     """
 
     lines: int = 0
@@ -39,13 +43,18 @@ class StreamReport:
     split: LineNumbers = field(default_factory=LineNumbers)
     normalised: LineNumbers = field(default_factory=LineNumbers)
     unknown: LineNumbers = field(default_factory=LineNumbers)
+    loops: LineNumbers = field(default_factory=LineNumbers)
+    digits: LineNumbers = field(default_factory=LineNumbers)
 
     def count(self, unit: DocumentUnit, translations: Sequence[Translation]) -> None:
         """Count a unit that is done."""
         self.lines += unit.lines
         self.texts += len(unit.texts)
         self.read += unit.size
+        pairs = [(text, one.text) for text, one in zip(unit.texts, translations, strict=True) if one.parts]
         for numbers, found in (
+            (self.loops, any(find_loop(*pair) for pair in pairs)),
+            (self.digits, any(changed_digits(*pair) for pair in pairs)),
             (self.split, any(one.split for one in translations)),
             (self.normalised, any(one.normalised for one in translations)),
             (self.unknown, any(one.unknown > UNKNOWN_SHARE for one in translations)),

@@ -13,11 +13,14 @@ from etils import epath
 from nmt.config import Recipe, VocabularySizes, read_run_recipe
 from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
+from nmt.decode.alignment import Alignment
+from nmt.decode.details import DetailOptions, PartTranslation, read_details
 from nmt.decode.direction import resolve_direction
 from nmt.decode.options import SearchOptions
 from nmt.decode.pool import Hypothesis
 from nmt.decode.prepared import LinePreparation
 from nmt.decode.requests import SpecialTokens
+from nmt.decode.scoring import DirectionTokens, PairScore, PairScorer, TokenScore
 from nmt.decode.search import Searcher
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
@@ -37,6 +40,8 @@ class Translation(NamedTuple):
     normalised: bool = False  # whether more than white space of the line was changed first, as in training text
     split: bool = False  # whether it, or a paragraph of it, was longer than the model has learnt
     unknown: float = 0.0  # share of its letters that the vocabulary does not have, and spells in bytes
+    tokens: tuple[TokenScore, ...] = ()  # of all parts, each with its end, where they were asked for
+    alignment: Alignment | None = None  # of words, where it was asked for
 
 
 class Translator:
@@ -66,6 +71,7 @@ class Translator:
         self._searcher = Searcher(
             model, _special_tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, layout
         )
+        self._scorer = PairScorer(self._searcher.reader, self.vocabularies, self.recipe.data.clean.unicode)
         self._trained = parse_directions(self.recipe.data.directions)
 
     @property
@@ -124,6 +130,9 @@ class Translator:
         length_penalty: float | None = None,
         options: SearchOptions | None = None,
         domain: str | None = None,
+        token_scores: bool = False,
+        align: bool = False,
+        alignment_layer: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Translation]:
         """Translate lines of text.
@@ -141,17 +150,22 @@ class Translator:
           length_penalty: exponent of the length normalisation; None: that of `options`.
           options: how to search, see `options`; None: as the recipe says.
           domain: kind of text, one that a corpus of the run declared; None: none.
+          token_scores: whether the log probability of every token is wanted.
+          align: whether the words of each line are to be aligned with those of its translation.
+          alignment_layer: the decoder layer, from 0, whose attention aligns; None: the last.
           progress: told how many lines are done.
 
         Returns:
           One translation a line.
 
         Raises:
-          UserError: see `direction`; or the model does not know the domain; or it gives no finite probabilities.
+          UserError: see `direction`; or the model does not know the domain, or has no such layer; or it gives no finite
+            probabilities.
         """
         if isinstance(lines, str):
             raise TypeError("lines must be a sequence of texts, not one text")
         direction = self.direction(source, target)
+        wanted = DetailOptions(token_scores, self._alignment_layer(alignment_layer) if align else None)
         vocabulary = self.vocabularies.source
         marks = [] if domain is None else [vocabulary.symbol(DOMAIN.format(domain))]
         longest = self._searcher.longest - SPECIALS - len(marks)
@@ -159,8 +173,9 @@ class Translator:
         prepared = [preparation.prepare(line) for line in lines]
         owner = [number for number, line in enumerate(prepared) for _ in line.parts]
         tag, begin = self._tags(direction)
+        sources = [[tag, *marks, *part.pieces, vocabulary.end] for line in prepared for part in line.parts]
         found = self._searcher.search(
-            [[tag, *marks, *part.pieces, vocabulary.end] for line in prepared for part in line.parts],
+            sources,
             options=self._search_options(options, beam=beam, length_penalty=length_penalty),
             begin=begin,
             progress=_progress_by_line(owner, len(lines), progress),
@@ -168,13 +183,77 @@ class Translator:
         best = [hypotheses[0] for hypotheses in found]
         outputs = self.vocabularies.target.decode([hypothesis.tokens for hypothesis in best])
         languages = get(direction.source), get(direction.target)
+        targets = [hypothesis.tokens for hypothesis in best]
+        translations = list(map(PartTranslation, sources, targets, outputs))
+        tokens = DirectionTokens((tag, *marks), begin)
+        details = read_details(prepared, translations, self._scorer, tokens, languages, wanted)
         result, used = [], 0
-        for line in prepared:
+        for line, more in zip(prepared, details, strict=True):
             here = slice(used, used := used + len(line.parts))
             text = line.assemble(outputs[here], *languages)
             score, parts = _mean_score(best[here]), len(line.parts)
-            result.append(Translation(text, score, parts, line.normalised, line.split, line.unknown))
+            result.append(Translation(text, score, parts, line.normalised, line.split, line.unknown, *more))
         return result
+
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        source: str,
+        target: str,
+        *,
+        length_penalty: float | None = None,
+        options: SearchOptions | None = None,
+        domain: str | None = None,
+        align: bool = False,
+        alignment_layer: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[PairScore]:
+        """Return the log probabilities of given translations, by reading them.
+
+        Both sides are brought to the form of the training text first. A pair of blank texts has score 0 and no tokens;
+        one that is longer than the model can read has score nan.
+
+        Args:
+          sources: any texts; a line break within one counts as a space.
+          targets: their translations, as many.
+          source: the language of the sources, in any spelling.
+          target: the language of the translations.
+          length_penalty: exponent of the length normalisation; None: that of `options`.
+          options: how scores are normalised; None: as the recipe says.
+          domain: kind of text, one that a corpus of the run declared; None: none.
+          align: whether words are aligned.
+          alignment_layer: the decoder layer, from 0, whose attention aligns; None: the last.
+          progress: told how many pairs are done.
+
+        Returns:
+          One score a pair.
+
+        Raises:
+          UserError: unequal numbers of texts; see `direction`; or the model does not know the domain, or has no such
+            layer.
+        """
+        if isinstance(sources, str) or isinstance(targets, str):
+            raise TypeError("sources and targets must be sequences of texts, not one text")
+        if len(sources) != len(targets):
+            raise UserError(f"{len(sources)} sources, but {len(targets)} translations to score")
+        direction = self.direction(source, target)
+        marks = [] if domain is None else [self.vocabularies.source.symbol(DOMAIN.format(domain))]
+        tag, begin = self._tags(direction)
+        return self._scorer.score(
+            sources,
+            targets,
+            DirectionTokens((tag, *marks), begin),
+            self._search_options(options, length_penalty=length_penalty),
+            self._alignment_layer(alignment_layer) if align else None,
+            progress,
+        )
+
+    def _alignment_layer(self, layer: int | None) -> int:
+        layers = self.recipe.model.decoder_layers
+        if layer is not None and not 0 <= layer < layers:
+            raise UserError(f"the decoder has no layer {layer}: its layers are 0 to {layers - 1}")
+        return layers - 1 if layer is None else layer
 
     def _tags(self, direction: Direction) -> tuple[int, int]:
         """Return the tag before a source, and the decoder's first input, as the recipe's data.tags says."""

@@ -207,17 +207,64 @@ def log_probabilities(
       target: int32 [B,T], from the begin token to the end token, one a row.
       length: int32 [B], tokens of each target; the result is 0 beyond.
     """
-    tokens = target[:, :-1]
-    position, segment = _positions_segments(tokens, length - 1)
-    x = _embed(model, tokens, position, tokens.shape[1], decoder=True)
-    own = model.target_positions.add(attention_bias(segment, segment, causal=True), position, position)
-    info = TokenInfo(tokens, segment > 0, position=position)
-    cross = CrossMemory(encoded.hidden, attention_bias(jnp.ones_like(segment), encoded.segment))
+    reading = _read_targets(model, encoded, target, length)
+    x = reading.x
     for weights in model.layers:
-        x, _ = weights.layer(x, own, info, cross, None, Phase.INFER)
+        x, _ = weights.layer(x, reading.bias, reading.info, reading.cross, None, Phase.INFER)
     logits = _multiply(model.output_input(x), model.output.T)[..., : model.vocabulary]
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
-    return jnp.where(segment > 0, chosen, 0.0)
+    return jnp.where(reading.info.real, chosen, 0.0)
+
+
+def target_attention(
+    model: InferenceModel, encoded: Encoded, target: Int[Array, "B T"], length: Int[Array, " B"], layer: int
+) -> Float32[Array, "B T-1 S"]:
+    """Return the attention of targets to sources in one decoder layer, the mean over its heads, float32 [B,T-1,S].
+
+    Row t is the attention while target[t] is read, and target[t+1] predicted; 0 beyond the lengths.
+
+    Args:
+      model: the model.
+      encoded: the sources.
+      target: int32 [B,T], from the begin token to the end token, one a row.
+      length: int32 [B], tokens of each target.
+      layer: the decoder layer, from 0.
+    """
+    reading = _read_targets(model, encoded, target, length)
+    x = reading.x
+    for weights in model.layers[:layer]:
+        x, _ = weights.layer(x, reading.bias, reading.info, reading.cross, None, Phase.INFER)
+    last = model.layers[layer].layer
+    y = last.self_norm(x)
+    x = last.add(x, last.self_attention(y, y, reading.bias, reading.info.position))
+    q = last.cross_attention.queries(last.cross_norm(x))
+    k, _ = last.cross_attention.keys_values(encoded.hidden)
+    logits = contract("btad,bsad->bats", q * q.shape[-1] ** -0.5, k, last.cross_attention.dtype) + reading.cross.bias
+    return jnp.where(reading.info.real[..., None], jax.nn.softmax(logits, axis=-1).mean(axis=1), 0.0)
+
+
+@dataclass(frozen=True)
+class _TargetReading:
+    """Whole targets at the entrance of the decoder."""
+
+    x: Float[Array, "B T M"]
+    bias: Float[Array, "#B #A T T"]  # of self-attention
+    info: TokenInfo
+    cross: CrossMemory
+
+
+def _read_targets(
+    model: InferenceModel, encoded: Encoded, target: Int[Array, "B T"], length: Int[Array, " B"]
+) -> _TargetReading:
+    """Embed all tokens of targets but their last ones."""
+    tokens = target[:, :-1]
+    position, segment = _positions_segments(tokens, length - 1)
+    return _TargetReading(
+        _embed(model, tokens, position, tokens.shape[1], decoder=True),
+        model.target_positions.add(attention_bias(segment, segment, causal=True), position, position),
+        TokenInfo(tokens, segment > 0, position=position),
+        CrossMemory(encoded.hidden, attention_bias(jnp.ones_like(segment), encoded.segment)),
+    )
 
 
 def project_sources(model: InferenceModel, encoded: Encoded) -> SourceCache:

@@ -120,8 +120,10 @@ class FileArguments:
         if kind == JSONL:
             field = self.json_field or "text"
             return JsonLines(field, field if self.replace else self.json_result, scores.json_fields)
-        if scores.scores:
-            raise UserError("--scores is for lines, tables and JSON lines, not for subtitles")
+        if scores.wanted:
+            raise UserError(
+                "--scores, --token-scores and --align are for lines, tables and JSON lines, not for subtitles"
+            )
         return Subtitles(escaped=kind == VTT)
 
     def identity(self) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from nmt.decode.documents.units import LineNumbers
 from nmt.decode.stream import StreamReport
 from nmt.errors import UserError
 
-_NUMBERS = ("split", "normalised", "unknown")  # of a report, what only those who translate know
+_NUMBERS = ("split", "normalised", "unknown", "loops", "digits")  # of a report, what only those who translate know
 
 
 class ReadLines:
