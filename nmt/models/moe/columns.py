@@ -22,13 +22,12 @@ from nmt.models.activations import activate
 from nmt.models.moe.grouped import MOST_ROWS, BlockLayout, block_rows, sort_into_blocks
 from nmt.models.moe.routing import Routing
 from nmt.models.moe.rows import collect, take
+from nmt.models.weight_matrix import WeightMatrix, multiply_columns
 from nmt.sharding import one_device, platform
 
 BLOCK = 8  # columns of a block, in steps of decoding
 MOST_CHOICES = 2048  # of a step of decoding; where there are more, whole texts are read
 MOST_EXPERTS = 128  # each is a branch to be compiled
-
-Matrix = Float[Array, "O I"]
 
 
 @jax.tree_util.register_dataclass
@@ -36,22 +35,24 @@ Matrix = Float[Array, "O I"]
 class Expert:
     """The weights of one expert, for columns."""
 
-    inner: Float[Array, "H M"]
-    gate: Float[Array, "H M"] | None
-    outer: Float[Array, "M H"]
+    inner: WeightMatrix  # [H,M]
+    gate: WeightMatrix | None  # [H,M]
+    outer: WeightMatrix  # [M,H]
     inner_bias: Float32[Array, " H"] | None
     gate_bias: Float32[Array, " H"] | None
     outer_bias: Float32[Array, " M"] | None
 
     def __call__(self, columns: Float[Array, "M R"], activation: str) -> Float32[Array, "M R"]:
         """Transform columns."""
-        gate = None if self.gate is None else _multiply(self.gate, columns, self.gate_bias)
-        hidden = activate(activation, _multiply(self.inner, columns, self.inner_bias), gate)
-        return _multiply(self.outer, hidden, self.outer_bias)
+        gate = None if self.gate is None else _project(self.gate, columns, self.gate_bias)
+        hidden = activate(activation, _project(self.inner, columns, self.inner_bias), gate)
+        return _project(self.outer, hidden, self.outer_bias)
 
 
-def _multiply(matrix: Matrix, columns: Float[Array, "I R"], bias: Float32[Array, " O"] | None) -> Float32[Array, "O R"]:
-    y = jnp.dot(matrix, columns.astype(matrix.dtype), preferred_element_type=jnp.float32)
+def _project(
+    matrix: WeightMatrix, columns: Float[Array, "I R"], bias: Float32[Array, " O"] | None
+) -> Float32[Array, "O R"]:
+    y = multiply_columns(matrix, columns)
     return y if bias is None else y + bias[:, None]
 
 

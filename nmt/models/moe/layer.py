@@ -30,6 +30,7 @@ from nmt.models.moe.routing import ExpertChoice, Routing
 from nmt.models.moe.statistics import RoutingStats, statistics
 from nmt.models.numerics import dropout, split_key
 from nmt.models.tokens import Phase, TokenInfo
+from nmt.models.weight_matrix import Precision, WeightMatrix, weight_matrix
 from nmt.sharding import left_to_xla, shard_count
 
 TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
@@ -137,13 +138,26 @@ class MoE(nnx.Module):
         y = move() if info.passed_by is None else jax.lax.cond(info.passed_by, lambda: jnp.zeros_like(tokens), move)
         return self._share(x, join_groups(y, x), info.real, stats, shared_key, gate_key)
 
-    def separate_experts(self) -> None:
-        """Give every expert arrays of its own in place of the common ones, for inference, where that is faster."""
+    def separate_experts(self, precision: Precision | None = None) -> None:
+        """Give every expert arrays of its own in place of the common ones, for inference, where that is faster.
+
+        Args:
+          precision: of the matrices; None: that of products, `dtype`.
+        """
         if not separable(self.config.experts):
             return
-        weights = [None if w is None else w[...].swapaxes(1, 2) for w in (self.wi, self.wg, self.wo)]
-        biases = [None if b is None else b[...] for b in (self.bi, self.bg, self.bo)]
-        parts = [[None] * self.config.experts if part is None else list(part) for part in (*weights, *biases)]
+        kept: Precision = precision or ("bfloat16" if self.dtype == jnp.bfloat16 else "float32")
+
+        def matrices(weights: nnx.Param[jax.Array] | None) -> list[WeightMatrix | None]:
+            """Return the matrix [O,I] of each expert of weights [E,I,O]."""
+            if weights is None:
+                return [None] * self.config.experts
+            return [weight_matrix(expert.T, kept) for expert in weights[...]]
+
+        def vectors(bias: nnx.Param[jax.Array] | None) -> list[jax.Array | None]:
+            return [None] * self.config.experts if bias is None else list(bias[...])
+
+        parts = [*map(matrices, (self.wi, self.wg, self.wo)), *map(vectors, (self.bi, self.bg, self.bo))]
         self.separate = nnx.data(tuple(Expert(*own) for own in zip(*parts, strict=True)))
         self.wi = self.wg = self.wo = self.bi = self.bg = self.bo = None
 

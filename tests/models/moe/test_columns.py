@@ -1,5 +1,7 @@
 """Experts that are separate, for inference on a CPU: the results of the layer as it is trained, row by row."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from nmt.models.moe.columns import BLOCK, MOST_CHOICES, MOST_EXPERTS, Expert, bl
 from nmt.models.moe.layer import ExpertOptions
 from nmt.models.moe.routing import Routing
 from nmt.models.tokens import TokenInfo
+from nmt.models.weight_matrix import weight_matrix
 from nmt.sharding import make_layout
 
 F32 = jnp.float32
@@ -31,7 +34,9 @@ def test_separate_experts_give_the_results_of_stacked_ones(case):
     changes, options = OPTIONS[case]
     stacked, separate = (nnx.merge(*make_layer(experts=5, options=options, **changes)) for _ in range(2))
     separate.separate_experts()
-    assert {part.shape for part in (separate.separate[0].inner, separate.separate[4].outer.T)} == {(10, WIDTH)}
+    assert {part.shape for part in (separate.separate[0].inner.weight, separate.separate[4].outer.weight.T)} == {
+        (10, WIDTH)
+    }
     assert separate.wi is None  # weights are kept once
     x, real = tokens_of(1, 6, 8)
     expected, statistics = run(stacked, x, real)
@@ -49,10 +54,16 @@ def routing_of(expert, kept=None):
     return Routing(expert, jnp.where(kept, 0.5, 0.0), jnp.zeros(expert.shape, jnp.int32), kept)
 
 
-def draw_experts(number, width=32, hidden=64):
+@functools.partial(jax.jit, static_argnames="precision")
+def experts_of(inner, outer, precision):
+    matrices = [[weight_matrix(one, precision) for one in weights] for weights in (inner, outer)]
+    return tuple(Expert(a, None, b, None, None, None) for a, b in zip(*matrices, strict=True))
+
+
+def draw_experts(number, width=32, hidden=64, precision="float32"):
     rng = np.random.default_rng(0)
     draw = [rng.normal(size=(number, *shape)).astype(np.float32) for shape in ((hidden, width), (width, hidden))]
-    return tuple(Expert(jnp.asarray(a), None, jnp.asarray(b), None, None, None) for a, b in zip(*draw, strict=True))
+    return experts_of(*draw, precision)
 
 
 @jax.jit
@@ -78,7 +89,7 @@ def test_a_row_has_the_same_bits_whoever_is_beside_it(favourite):
 
 def test_padding_is_sent_to_no_expert():
     experts = draw_experts(3)
-    spoilt = tuple(jax.tree.map(lambda leaf: leaf * jnp.nan, expert) for expert in experts)
+    spoilt = jax.tree.map(lambda leaf: leaf * jnp.nan, experts)
     x, chosen = jnp.ones((1, 9, 32)), np.tile([0, 1], (9, 1))
     real = np.arange(9)[:, None] < 5
     got = np.asarray(dispatched(x, routing_of(chosen, real & [True, True]), experts))
@@ -89,18 +100,18 @@ def test_padding_is_sent_to_no_expert():
     np.testing.assert_array_equal(dispatched(x, routing_of(chosen), (*experts[:2], spoilt[2]))[0, 0], got[0, 0])
 
 
-def test_bfloat16_weights_are_multiplied_in_bfloat16_and_summed_in_float32():
-    experts = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), draw_experts(2))
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.01), ("int8", 0.03)])
+def test_smaller_precisions_stay_close_and_sums_are_float32(precision, tolerance):
     x = jax.random.normal(jax.random.key(0), (1, 4, 32))
-    got = dispatched(x, routing_of(np.tile([0, 1], (4, 1))), experts)
-    rounded = np.asarray(x[0].astype(jnp.bfloat16), np.float32)
-    expected = 0.0
-    for expert in experts:
-        hidden = np.maximum(rounded @ np.asarray(expert.inner, np.float32).T, 0)
-        hidden = np.asarray(jnp.asarray(hidden).astype(jnp.bfloat16), np.float32)
-        expected = expected + 0.5 * hidden @ np.asarray(expert.outer, np.float32).T
+    routing = routing_of(np.tile([0, 1], (4, 1)))
+    small = draw_experts(2, precision=precision)
+    assert small[1].outer.weight.dtype == precision
+    got, exact = (dispatched(x, routing, experts) for experts in (small, draw_experts(2)))
     assert got.dtype == x.dtype
-    np.testing.assert_allclose(got[0], expected, rtol=2e-2, atol=2e-2)
+    assert 0 < jnp.linalg.norm(got - exact) < tolerance * jnp.linalg.norm(exact)
+    # Each row has a scale of its own: it does not matter that another is a thousand times as large.
+    scaled = dispatched(x.at[0, 0].multiply(1000.0), routing, small)
+    np.testing.assert_array_equal(scaled[0, 1:], got[0, 1:])
 
 
 def test_steps_of_decoding_have_blocks_of_one_size():
