@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nmt.cli.option_groups import GroupedCommand, given_values, grouped_command
+from nmt.cli.option_groups import GroupedCommand, grouped_command
 from nmt.cli.shell import parsed, prepare_process, run_command, tell_note
 from nmt.cli.translate_arguments.files import FileArguments
 from nmt.cli.translate_arguments.model import ModelArguments
@@ -91,9 +91,15 @@ def _check(request: TranslateArguments) -> None:
     from nmt.data.vocab import DOMAIN, Vocabulary
     from nmt.data.vocabularies import Vocabularies
     from nmt.decode.direction import resolve_direction
+    from nmt.decode.documents.kinds import JSONL, LINES
+    from nmt.decode.options import SearchOptions
+    from nmt.errors import UserError
     from nmt.languages import get
 
     recipe = read_run_recipe(request.model.run)
+    options = SearchOptions.from_config(recipe.decode, **request.search.given())
+    if options.hypotheses > 1 and (kind := request.files.kind()) not in (LINES, JSONL):
+        raise UserError(f"hypotheses above 1 are for lines and JSON lines (--format), not for {kind}")
     get(request.model.source), get(request.model.target)
     vocabulary, _ = Vocabularies.files(epath.Path(request.model.run) / "vocab", recipe.vocab)
     if vocabulary.exists():
@@ -128,8 +134,8 @@ class _Session:
             model.source,
             model.target,
             domain=model.domain,
+            options=self.translator.options(**self.request.search.given()),
             **self.request.scores.details(),
-            **given_values(self.request.search),
         )
 
     def identity(self, surveyed: TextSurvey | None) -> dict[str, str]:

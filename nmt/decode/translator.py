@@ -31,6 +31,13 @@ from nmt.sharding import Layout, make_layout
 SPECIALS = 2  # tokens of a source besides its pieces: the tag of a language, and the end
 
 
+class RankedText(NamedTuple):
+    """One of several translations of a line."""
+
+    text: str
+    score: float  # as that of the translation
+
+
 class Translation(NamedTuple):
     """The translation of one line."""
 
@@ -42,6 +49,7 @@ class Translation(NamedTuple):
     unknown: float = 0.0  # share of its letters that the vocabulary does not have, and spells in bytes
     tokens: tuple[TokenScore, ...] = ()  # of all parts, each with its end, where they were asked for
     alignment: Alignment | None = None  # of words, where it was asked for
+    hypotheses: tuple[RankedText, ...] = ()  # all that were asked for, best first; none where one is, or it is copied
 
 
 class Translator:
@@ -180,19 +188,26 @@ class Translator:
             begin=begin,
             progress=_progress_by_line(owner, len(lines), progress),
         )
-        best = [hypotheses[0] for hypotheses in found]
-        outputs = self.vocabularies.target.decode([hypothesis.tokens for hypothesis in best])
+        ranks = range(max(map(len, found), default=1))
+        # A part with fewer hypotheses than others goes on with its last one.
+        ranked = [[hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in found] for rank in ranks]
+        outputs = [self.vocabularies.target.decode([one.tokens for one in best]) for best in ranked]
         languages = get(direction.source), get(direction.target)
-        targets = [hypothesis.tokens for hypothesis in best]
-        translations = list(map(PartTranslation, sources, targets, outputs))
+        targets = [hypothesis.tokens for hypothesis in ranked[0]]
+        translations = list(map(PartTranslation, sources, targets, outputs[0]))
         tokens = DirectionTokens((tag, *marks), begin)
         details = read_details(prepared, translations, self._scorer, tokens, languages, wanted)
         result, used = [], 0
         for line, more in zip(prepared, details, strict=True):
             here = slice(used, used := used + len(line.parts))
-            text = line.assemble(outputs[here], *languages)
-            score, parts = _mean_score(best[here]), len(line.parts)
-            result.append(Translation(text, score, parts, line.normalised, line.split, line.unknown, *more))
+            texts = [
+                RankedText(line.assemble(text[here], *languages), _mean_score(best[here]))
+                for text, best in zip(outputs, ranked, strict=True)
+            ]
+            several = tuple(dict.fromkeys(texts)) if len(ranks) > 1 and line.parts else ()
+            text, score = texts[0]
+            about = line.normalised, line.split, line.unknown
+            result.append(Translation(text, score, len(line.parts), *about, *more, several))
         return result
 
     def score(

@@ -181,7 +181,7 @@ def test_options_of_the_search(translator):
     plain = translator.translate_scored(TEXT, "en", "de", beam=1, length_penalty=0.0)
     assert [t.text for t in plain] == [t.text for t in narrow]
     assert all(a.score < b.score < 0 for a, b in zip(plain, narrow, strict=True))
-    with pytest.raises(UserError, match=r"beam must be at least 1 \(not 0\)"):
+    with pytest.raises(UserError, match=r"beam must be a whole number, at least 1 \(not 0\)"):
         translator.translate(TEXT, "en", "de", beam=0)
     with pytest.raises(UserError, match="length_penalty must be at least 0"):
         translator.translate_scored(TEXT, "en", "de", length_penalty=-1)

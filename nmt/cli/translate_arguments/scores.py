@@ -44,7 +44,10 @@ class ScoreArguments:
         return {"token_scores": self.token_scores, "align": self.align, "alignment_layer": self.alignment_layer}
 
     def render(self, translation: "Translation") -> str:
-        """Return the line of output for a translation."""
+        """Return the line of output for a translation; several hypotheses have a line each, with rank and score."""
+        if translation.hypotheses and not self.token_scores:
+            ranked = enumerate(translation.hypotheses, start=1)
+            return "\n".join(f"{rank}\t{one.score:.4f}\t{one.text}" for rank, one in ranked)
         if self.token_scores:
             return json.dumps({"translation": translation.text, **self.json_fields(translation)}, ensure_ascii=False)
         columns = [f"{translation.score:.4f}"] * self.scores
@@ -59,4 +62,6 @@ class ScoreArguments:
             fields["tokens"] = [token._asdict() for token in translation.tokens]
         if self.align:
             fields["alignment"] = translation.alignment.links if translation.alignment else []
+        if translation.hypotheses:
+            fields["hypotheses"] = [{"text": one.text, "score": round(one.score, 4)} for one in translation.hypotheses]
         return fields
