@@ -36,6 +36,7 @@ class RowLimits:
     length_penalty: Float[Array, " B"]  # exponent of the length normalisation
     length_base: Float[Array, " B"]  # see `normaliser`
     choice: RowChoice
+    coverage_penalty: Float[Array, " B"] | None = None  # weight of `coverage_score`; None: it is not computed
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +70,7 @@ class SearchState:
     log_probability: Float[Array, "B W"]  # of the model
     tokens: Int[Array, "B W T"]
     ancestor: Int[Array, "B W T"]  # see `ancestry_bias`
+    coverage: Float[Array, "B W S"] | None  # attention that source tokens have had; None without a penalty for it
     cache: Cache
     ended: Int[Array, " B"]  # hypotheses that have ended
     finished: Finished
@@ -89,6 +91,17 @@ def normaliser(
     return ((base + length) / (base + 1.0)) ** exponent
 
 
+def coverage_score(coverage: Float[Array, "B W S"], length: Int[Array, " B"]) -> Float[Array, "B W"]:
+    """Return GNMT's coverage penalty with a weight of 1 (Wu et al. 2016, section 7): 0 where nothing is left out.
+
+    Args:
+      coverage: float32 [B,W,S], the sum of the attention of all target tokens to each source token.
+      length: int32 [B], tokens of each source.
+    """
+    real = jnp.arange(coverage.shape[2]) < length[:, None, None]
+    return jnp.where(real, jnp.log(jnp.clip(coverage, 1e-10, 1.0)), 0.0).sum(axis=2)
+
+
 def empty_state(model: InferenceModel, rows: int, beam: int, kept: int, steps: int) -> SearchState:
     """Return a state without any sentence, for so many rows (B), hypotheses (W, and F finished) and tokens (T)."""
     return SearchState(
@@ -98,6 +111,7 @@ def empty_state(model: InferenceModel, rows: int, beam: int, kept: int, steps: i
         log_probability=jnp.full((rows, beam), -jnp.inf),
         tokens=jnp.zeros((rows, beam, steps), jnp.int32),
         ancestor=jnp.zeros((rows, beam, steps), jnp.int32),
+        coverage=None,
         cache=empty_cache(model, rows, beam, steps),
         ended=jnp.zeros(rows, jnp.int32),
         finished=Finished(
@@ -137,7 +151,8 @@ def start_search(
     state = empty_state(model, source.shape[0], beam, kept, 1)
     score = jnp.broadcast_to(jnp.where(limits.length > 0, 0.0, -jnp.inf)[:, None], state.score.shape)
     token = jnp.broadcast_to(begin[:, None], state.token.shape)
-    return inputs, replace(state, token=token, score=score, log_probability=score)
+    coverage = None if limits.coverage_penalty is None else jnp.zeros((*score.shape, source.shape[1]))
+    return inputs, replace(state, token=token, score=score, log_probability=score, coverage=coverage)
 
 
 def _write(table: Int[Array, "B W T"], column: Int[Array, "B W"], position: Int[Array, " B"]) -> Int[Array, "B W T"]:
@@ -182,9 +197,10 @@ def _advance(model: InferenceModel, inputs: RowInputs, targets: TargetRules, sta
     position, limits = state.position, inputs.limits
     own = jnp.broadcast_to(jnp.arange(state.token.shape[1], dtype=jnp.int32), state.token.shape)
     ancestor = _write(state.ancestor, own, position)
+    penalty, live = limits.coverage_penalty, state.score > -jnp.inf
     with jax.named_scope("decoder"):
-        logits, cache = decode_step(
-            model, state.token, position, state.score > -jnp.inf, ancestor, inputs.source, state.cache
+        logits, cache, attention = decode_step(
+            model, state.token, position, live, ancestor, inputs.source, state.cache, penalty is not None
         )
     chosen = choose_extensions(
         targets.choice,
@@ -196,6 +212,10 @@ def _advance(model: InferenceModel, inputs: RowInputs, targets: TargetRules, sta
     token, tokens = chosen.token, _take(state.tokens, chosen.parent)
     ended = (token == targets.end) & (chosen.score > -jnp.inf)
     complete = chosen.score / normaliser(position + 1.0, limits.length_penalty, limits.length_base)[:, None]
+    coverage = state.coverage
+    if coverage is not None and penalty is not None:
+        coverage = jnp.take_along_axis(coverage + attention, chosen.parent[..., None], axis=1)
+        complete += penalty[:, None] * coverage_score(coverage, inputs.source.length)
     finished = _finish(state.finished, jnp.where(ended, complete, -jnp.inf), chosen.log_probability, position, tokens)
     state = replace(
         state,
@@ -205,6 +225,7 @@ def _advance(model: InferenceModel, inputs: RowInputs, targets: TargetRules, sta
         log_probability=chosen.log_probability,
         tokens=_write(tokens, token, position),
         ancestor=_take(ancestor, chosen.parent),
+        coverage=coverage,
         cache=cache,
         ended=state.ended + ended.sum(axis=1),
         finished=finished,

@@ -200,6 +200,9 @@ def _independent(
     best = _best(_without_copies(live, 1), logits, permission, total)
     probable = best[0] - _take(live.score, best[1]) >= rules.min_alternative
     different = jnp.where(probable | (jnp.arange(logits.shape[1]) == 0), best[0], -jnp.inf), *best[1:]
+    # Before that position all are the same, so that one suffices.
+    copies = (live.context.position < row.alternatives)[:, None] & (jnp.arange(logits.shape[1]) > 0)
+    score = jnp.where(copies, -jnp.inf, score)
     here = (live.context.position == row.alternatives)[:, None]
     chosen = (jnp.where(here, one, other) for one, other in zip(different, (score, parent, token), strict=True))
     score, parent, token = chosen

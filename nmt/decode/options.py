@@ -60,7 +60,7 @@ class SearchOptions:
 
     Args:
       suppress: texts, or sequences of token ids, that no output has.
-      alternatives: position, in tokens of the best translation, at which alternatives are wanted: each of the
+      alternatives: position, in tokens of the greedy translation, at which alternatives are wanted: each of the
         translations has another token there, the same ones before, and is completed by greedy search. None: none are.
       min_alternative_probability: least probability of a token that makes an alternative.
 

@@ -271,7 +271,7 @@ class SlotPool:
     def _variant(self) -> str:
         """All but the shape on which programs depend."""
         options = self._settings.options
-        about = f"{options.width} {options.hypotheses} {jax.tree.structure(self._targets)}"
+        about = f"{options.width} {options.hypotheses} {options.coverage_penalty} {jax.tree.structure(self._targets)}"
         return hashlib.sha256(about.encode()).hexdigest()[:8]
 
     def _finer_bucket(self, tokens: int) -> int:

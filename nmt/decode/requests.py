@@ -44,7 +44,8 @@ def shared_options(options: SearchOptions) -> SearchOptions:
     """Return options without those that are numbers of each row, which sentences in one set of slots need not share."""
     position = None if options.alternatives is None else 0
     lengths = {"normalisation": "gnmt", "length_penalty": 0.0, "min_length": 1, "min_length_ratio": 0.0}
-    return replace(options, **lengths, seed=0, alternatives=position)  # type: ignore[arg-type]
+    covered = float(options.coverage_penalty > 0)
+    return replace(options, **lengths, seed=0, alternatives=position, coverage_penalty=covered)  # type: ignore[arg-type]
 
 
 def target_rules(options: SearchOptions, tokens: SpecialTokens, vocabulary: int) -> TargetRules:
@@ -66,7 +67,7 @@ def target_rules(options: SearchOptions, tokens: SpecialTokens, vocabulary: int)
 def row_limits(sentences: Sequence[Sentence], rows: int) -> RowLimits:
     """Return the limits of sentences in so many rows (B), the rest of which hold none."""
     options = [sentence.options for sentence in sentences]
-    choice = RowChoice()
+    covered, choice = [one.coverage_penalty for one in options], RowChoice()
     if options and options[0].sampling:
         keys = [sampling_key(one.options.seed, [one.begin, *one.source]) for one in sentences]
         choice = RowChoice(key=jnp.asarray(np.stack([*keys, *[np.zeros_like(keys[0])] * (rows - len(keys))])))
@@ -78,6 +79,7 @@ def row_limits(sentences: Sequence[Sentence], rows: int) -> RowLimits:
         length_penalty=_column([one.length_exponent for one in options], rows, np.float32),
         length_base=_column([one.length_base for one in options], rows, np.float32),
         choice=choice,
+        coverage_penalty=_column(covered, rows, np.float32) if options and options[0].coverage_penalty > 0 else None,
     )
 
 

@@ -150,6 +150,7 @@ def _resized(slots: Slots, shape: SlotShape) -> Slots:
             whole.state,
             tokens=like(state.tokens, beam, steps),
             ancestor=like(state.ancestor, beam, steps),
+            coverage=None if state.coverage is None else like(state.coverage, beam, source),
             cache=Cache(
                 [like(x, *x.shape[1:3], cells) for x in own.keys],
                 [like(x, x.shape[1], cells, x.shape[3]) for x in own.values],

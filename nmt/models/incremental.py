@@ -302,6 +302,14 @@ def _attend(
     return y.swapaxes(1, 2).reshape(*q.shape[:2], -1)
 
 
+def _mean_attention(
+    q: Float[Array, "B W A D"], keys: Float[Array, "B A D S"], bias: Float[Array, "#B #A #W S"]
+) -> Float32[Array, "B W S"]:
+    """Return the weights of attention from queries [B,W,A,D] to S cells, the mean over the heads."""
+    logits = contract("bawd,bads->baws", q.swapaxes(1, 2) * q.shape[-1] ** -0.5, keys, keys.dtype) + bias
+    return jax.nn.softmax(logits, axis=-1).mean(axis=1)
+
+
 def _multiply(x: Float[Array, "B W I"], weight: Float[Array, "I O"]) -> Float32[Array, "B W O"]:
     """Return x [B,W,I] times a matrix [I,O]."""
     rows = x.reshape(-1, x.shape[-1])
@@ -336,7 +344,8 @@ def decode_step(
     ancestor: Int[Array, "B W T"],
     source: SourceCache,
     cache: Cache,
-) -> tuple[Float32[Array, "B W Q"], Cache]:
+    with_attention: bool = False,
+) -> tuple[Float32[Array, "B W Q"], Cache, Float32[Array, "B W S"] | None]:
     """Read one token of every hypothesis.
 
     Args:
@@ -347,9 +356,11 @@ def decode_step(
       ancestor: int32 [B,W,T], see `ancestry_bias`; at `position` every hypothesis has its own cell.
       source: keys and values of the sources.
       cache: keys and values of the tokens read so far.
+      with_attention: whether the attention to the sources is wanted.
 
     Returns:
-      Logits, float32 [B,W,Q], meaningless from V on, and the cache with the new cells.
+      Logits, float32 [B,W,Q], meaningless from V on; the cache with the new cells; the attention that each hypothesis
+      pays to each source token, float32 [B,W,S], the mean over the heads of the last layer, or None.
     """
     rows, beam, steps = ancestor.shape
     positions = jnp.broadcast_to(position[:, None], tokens.shape)
@@ -359,7 +370,7 @@ def decode_step(
     source_cells = jnp.arange(source.keys[0].shape[-1]) < source.length[:, None]
     source_bias = jnp.where(source_cells, 0.0, MASKED)[:, None, None]
     info = TokenInfo(tokens, live, position=positions)
-    all_keys, all_values = [], []
+    all_keys, all_values, attention = [], [], None
     for i, weights in enumerate(model.layers):
         layer, own = weights.layer, weights.layer.self_attention
         heads, width = own.wq[...].shape[1:]
@@ -373,9 +384,10 @@ def decode_step(
         with jax.named_scope("cross_attention"):
             q = weights.cross_in(layer.cross_norm(x)).reshape(rows, beam, heads, width)
             x = layer.add(x, weights.cross_out(_attend(q, source.keys[i], source.values[i], source_bias)))
+            attention = _mean_attention(q, source.keys[i], source_bias) if with_attention else None
         x, _ = layer.feed_forward(x, info)
         x = shard(x, "batch", "length", "embed")
         all_keys.append(keys)
         all_values.append(values)
     logits = product("bwm,qm->bwq", model.output_input(x), model.output, model.output.dtype)
-    return logits, Cache(all_keys, all_values)
+    return logits, Cache(all_keys, all_values), attention

@@ -193,7 +193,7 @@ def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, toler
         history = np.concatenate([history, token[..., None]], axis=2)
         ancestor[..., step] = np.arange(width)
         live = np.ones((rows, width), bool)
-        logits, cache = advance(fast, token, np.full(rows, step), live, ancestor.copy(), memory, cache)
+        logits, cache, _ = advance(fast, token, np.full(rows, step), live, ancestor.copy(), memory, cache)
         if step < steps - 1:  # exchange hypotheses, some of them twice
             parent = rng.integers(0, width, (rows, width))
             ancestor, history = (np.take_along_axis(x, parent[..., None], axis=1) for x in (ancestor, history))
@@ -255,12 +255,12 @@ def test_a_search_ends_when_nothing_can_win_any_more(stops, best, steps, monkeyp
     """After one token it ends with probability `stops`, or goes on for nothing until the limit, 13 tokens."""
     ran = []
 
-    def decode_step(model, tokens, position, live, ancestor, memory, cache):
+    def decode_step(model, tokens, position, live, ancestor, memory, cache, with_attention):
         jax.debug.callback(lambda position: ran.append(int(position[0])), position)
         odds = jnp.full((COLUMNS,), -100.0).at[5].set(0.0)
         turning = odds.at[jnp.array([5, END])].set(jnp.log(jnp.array([1 - stops, stops])))
         odds = jnp.select([position[0] == 1, position[0] == 13], [turning, odds.at[END].set(100.0)], odds)
-        return jnp.broadcast_to(odds, (*tokens.shape, COLUMNS)), cache
+        return jnp.broadcast_to(odds, (*tokens.shape, COLUMNS)), cache, None
 
     monkeypatch.setattr(beam, "decode_step", decode_step)
     cells = jnp.zeros((1, 1, 1, 1))
