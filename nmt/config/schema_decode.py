@@ -80,10 +80,10 @@ class DecodeConfig(Section):
         "(CTRL, arXiv:1909.05858); 1 is none.",
     )
     suppress: tuple[str, ...] = Field((), description="Texts, such as words, that no output has, as their pieces.")
-    unknown: Literal["never", "allowed", "copied"] = Field(
+    unknown: Literal["never", "allowed"] = Field(
         "never",
-        description="The token for unknown characters: never generated, allowed, or replaced by the word of the "
-        "source that it attends to most.",
+        description="Whether the token for unknown characters may be generated; text has none, since vocabularies "
+        "spell such characters in bytes.",
     )
     batch_tokens: Positive = Field(2048, description="Source token slots decoded at once.")
 

@@ -91,7 +91,7 @@ class SearchOptions:
     no_repeat_ngram: int = 0
     repetition_penalty: float = 1.0
     suppress: tuple[str | tuple[int, ...], ...] = ()
-    unknown: Literal["never", "allowed", "copied"] = "never"
+    unknown: Literal["never", "allowed"] = "never"
     alternatives: int | None = None
     min_alternative_probability: float = 0.0
 
@@ -182,8 +182,6 @@ def _renamed(given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             near = f"; did you mean {_OTHER_NAMES[name]}?" if name in _OTHER_NAMES else did_you_mean(name, known)
             raise UserError(f"there is no option {name}{near}")
-    if given.get("replace_unknowns") and not given.get("disable_unk"):
-        values["unknown"] = "copied"
     return values
 
 
@@ -193,7 +191,9 @@ def _from_ctranslate2(name: str, value: Any) -> dict[str, Any]:
         return {} if value == 1 else {"sampling": True, "top_k": value}
     if name == "disable_unk":
         return {"unknown": "never" if value else "allowed"}
-    if name == "replace_unknowns":  # has an effect where they are not disabled: see `_renamed`
+    if name == "replace_unknowns":
+        if value:
+            raise UserError("replace_unknowns has nothing to replace: vocabularies spell unknown characters in bytes")
         return {}
     if name == "return_alternatives":
         return {"alternatives": 0 if value else None}

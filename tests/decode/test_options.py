@@ -77,8 +77,9 @@ def test_names_of_ctranslate2_are_accepted():
     assert SearchOptions().changed(**given) == expected
     sampled = SearchOptions().changed(sampling_topk=10, sampling_topp=0.9, sampling_temperature=0.5)
     assert sampled == SearchOptions(sampling=True, top_k=10, top_p=0.9, temperature=0.5)
-    assert SearchOptions().changed(replace_unknowns=True, disable_unk=True).unknown == "never"
-    assert SearchOptions().changed(replace_unknowns=True, disable_unk=False).unknown == "copied"
+    assert SearchOptions().changed(replace_unknowns=False, disable_unk=True).unknown == "never"
+    with pytest.raises(UserError, match="vocabularies spell unknown characters in bytes"):
+        SearchOptions().changed(replace_unknowns=True)
     assert SearchOptions().changed(return_alternatives=True).alternatives == 0
 
 

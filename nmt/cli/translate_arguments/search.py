@@ -68,7 +68,7 @@ class SearchArguments:
         typer.Option("--suppress", "--suppress-sequences", metavar="TEXT", help="Text that no output has; repeatable."),
     ] = None
     unknown: Annotated[
-        str | None, typer.Option(metavar="POLICY", help="The token for unknown characters: never, allowed or copied.")
+        str | None, typer.Option(metavar="POLICY", help="The token for unknown characters: never or allowed.")
     ] = None
     beam_groups: Annotated[int | None, typer.Option(metavar="N", help="Groups of diverse beam search.")] = None
     diversity: Annotated[float | None, typer.Option(metavar="X", help="How much its groups differ.")] = None
