@@ -213,7 +213,7 @@ def _advance(model: InferenceModel, inputs: RowInputs, targets: TargetRules, sta
     ended = (token == targets.end) & (chosen.score > -jnp.inf)
     complete = chosen.score / normaliser(position + 1.0, limits.length_penalty, limits.length_base)[:, None]
     coverage = state.coverage
-    if coverage is not None and penalty is not None:
+    if coverage is not None and attention is not None and penalty is not None:
         coverage = jnp.take_along_axis(coverage + attention, chosen.parent[..., None], axis=1)
         complete += penalty[:, None] * coverage_score(coverage, inputs.source.length)
     finished = _finish(state.finished, jnp.where(ended, complete, -jnp.inf), chosen.log_probability, position, tokens)

@@ -98,6 +98,24 @@ def test_every_line_has_its_translation(translator):
     assert all(alone)
 
 
+def test_several_hypotheses_of_a_line_are_ranked(translator):
+    options = translator.options(num_hypotheses=2)
+    first, copied, long = translator.translate_scored(
+        [TEXT[0], "...", f"{TEXT[0]}\n{TEXT[1]}"], "en", "de", options=options
+    )
+    assert len(first.hypotheses) == 2
+    assert first.hypotheses[0] == (first.text, first.score)
+    assert first.hypotheses[1].score < first.score
+    assert copied.hypotheses == ()
+    assert [one.text.count("\n") for one in long.hypotheses] == [1, 1]
+
+
+def test_texts_are_suppressed_at_the_beginning_of_words_and_within(translator):
+    vocabulary = translator.vocabularies.target
+    ways = tuple(vocabulary.encode(["Haus"])[0]), tuple(vocabulary.encode_inside("Haus"))
+    assert translator._search_options(translator.options(suppress=("Haus", (7, 8)))).suppress == (*ways, (7, 8))
+
+
 def test_blank_lines_among_others_stay_blank(translator):
     first, second, _ = translator.translate(TEXT, "en", "de")
     lines = ["", TEXT[0], " \t", "\u3000\u2028", TEXT[1], ""]
