@@ -19,11 +19,13 @@ class ChunkSizes:
     Attributes:
       size: texts of the next chunk.
       largest: most texts of a chunk.
+      smallest: fewest texts of a chunk after the first.
       seconds: time that a chunk should take.
     """
 
     size: int = FIRST_CHUNK
     largest: int = LARGEST_CHUNK
+    smallest: int = FIRST_CHUNK
     seconds: float = CHUNK_SECONDS
 
     def __post_init__(self) -> None:
@@ -34,7 +36,7 @@ class ChunkSizes:
         if texts < self.size and seconds < self.seconds:
             return  # there were no more: it says nothing about larger ones
         factor = min(2.0, max(0.5, self.seconds / max(seconds, 1e-3)))
-        self.size = max(min(FIRST_CHUNK, self.largest), min(self.largest, int(self.size * factor)))
+        self.size = max(min(self.smallest, self.largest), min(self.largest, int(self.size * factor)))
 
 
 @dataclass

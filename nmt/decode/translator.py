@@ -3,8 +3,9 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from nmt.config import Recipe, VocabularySizes, read_run_recipe
 from nmt.data.vocab import DOMAIN, Vocabulary
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.alignment import Alignment
+from nmt.decode.chunks import LARGEST_CHUNK, ChunkSizes, Stopwatch
 from nmt.decode.details import DetailOptions, PartTranslation, read_details
 from nmt.decode.direction import resolve_direction
 from nmt.decode.options import SearchOptions
@@ -269,6 +271,52 @@ class Translator:
         if layer is not None and not 0 <= layer < layers:
             raise UserError(f"the decoder has no layer {layer}: its layers are 0 to {layers - 1}")
         return layers - 1 if layer is None else layer
+
+    def translate_stream(
+        self, lines: Iterable[str], source: str, target: str, *, chunk_lines: int = LARGEST_CHUNK, **arguments: Any
+    ) -> Iterator[str]:
+        """Yield one translation a line, of any number of lines in bounded memory; see `translate_scored_stream`."""
+        found = self.translate_scored_stream(lines, source, target, chunk_lines=chunk_lines, **arguments)
+        return (translation.text for translation in found)
+
+    def translate_scored_stream(
+        self, lines: Iterable[str], source: str, target: str, *, chunk_lines: int = LARGEST_CHUNK, **arguments: Any
+    ) -> Iterator[Translation]:
+        """Translate lines as they come.
+
+        The iterator is lazy: it reads lines when translations are asked of it, a chunk at a time. The first chunk is
+        one line, and later ones grow as long as they are done within seconds.
+
+        Args:
+          lines: any texts, also without end.
+          source: their language, in any spelling.
+          target: the language wanted.
+          chunk_lines: most lines that are read before their translations are yielded; 1: each is answered at once.
+          **arguments: of `translate_scored`, but `progress`.
+
+        Returns:
+          An iterator of one translation a line, in order.
+
+        Raises:
+          UserError: see `direction`, at once; others as `translate_scored`, once a translation is asked for.
+        """
+        if isinstance(lines, str):
+            raise TypeError("lines must be an iterable of texts, not one text")
+        if chunk_lines < 1:
+            raise UserError(f"chunk_lines must be at least 1 (not {chunk_lines})")
+        self.direction(source, target)
+        sizes = ChunkSizes(1, largest=chunk_lines, smallest=1)
+
+        def translations() -> Iterator[Translation]:
+            left = iter(lines)
+            watch = Stopwatch()
+            while chunk := list(islice(left, sizes.size)):
+                watch.restart()
+                found = self.translate_scored(chunk, source, target, **arguments)
+                sizes.adapt(len(chunk), watch.restart())
+                yield from found
+
+        return translations()
 
     def _tags(self, direction: Direction) -> tuple[int, int]:
         """Return the tag before a source, and the decoder's first input, as the recipe's data.tags says."""

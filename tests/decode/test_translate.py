@@ -1,9 +1,12 @@
 """Text in, text out: the translator, splitting and joining, and nmt-translate down to the last byte."""
 
+import gzip
 import io
+import itertools
 import os
 import subprocess
 import sys
+import tracemalloc
 import unicodedata
 from dataclasses import fields
 from pathlib import Path
@@ -229,6 +232,35 @@ def test_long_lines_are_translated_in_parts(translator):
     alone = translator.translate_scored(translator.vocabularies.source.decode([p.pieces for p in parts]), "en", "de")
     assert translation.text == " ".join(t.text for t in alone)
     assert translation.score == pytest.approx(np.mean([t.score for t in alone]), rel=1e-4)
+
+
+def test_a_stream_of_lines_is_translated_lazily(translator, monkeypatch):
+    monkeypatch.setattr(type(translator), "translate_scored", lambda self, texts, *_, **__: in_capitals(texts))
+    taken = []
+
+    def endless():
+        for number in itertools.count():
+            taken.append(number)
+            yield TEXT[number % 3] if number % 4 else "  "
+
+    expected = [text.upper() for text in ["  ", *TEXT[1:], TEXT[0], "  ", TEXT[2]]]
+    found = translator.translate_stream(endless(), "en", "de")
+    assert taken == []
+    assert [next(found) for _ in range(3)] == expected[:3]
+    assert len(taken) <= 3
+    one_by_one = translator.translate_stream(endless(), "en", "de", chunk_lines=1, beam=2)
+    for number in range(6):
+        assert (
+            next(one_by_one) == translator.translate([next(itertools.islice(endless(), number, None))], "en", "de")[0]
+        )
+    assert list(translator.translate_scored_stream([], "en", "de")) == []
+    for wrong, error, message in (
+        (lambda: translator.translate_stream([], "en", "fr"), UserError, "does not know fr"),
+        (lambda: translator.translate_stream([], "en", "de", chunk_lines=0), UserError, "at least 1"),
+        (lambda: translator.translate_stream("text", "en", "de"), TypeError, "not one text"),
+    ):
+        with pytest.raises(error, match=message):
+            wrong()
 
 
 def test_checkpoints_differ_and_the_newest_is_taken(run_dir, translator):
@@ -524,20 +556,62 @@ def test_files_scores_and_notes(run_dir, loaded, translator, tmp_path, monkeypat
     assert "(line 3)" in notes[3]
 
 
-def test_output_is_all_or_nothing(run_dir, loaded, translator, tmp_path, monkeypatch):
-    out = tmp_path / "out.txt"
-    out.write_text("before")
-    Streams(monkeypatch, b"a\n")
+def test_a_file_that_fails_keeps_what_is_done_and_is_continued(run_dir, loaded, translator, tmp_path, monkeypatch):
+    text, out = tmp_path / "in.txt", tmp_path / "out.txt.gz"
+    text.write_text("".join(f"{TEXT[number % 3]}\n" for number in range(40)))
+    out.write_bytes(b"before")
+    real, asked = type(translator).translate_scored, []
 
-    def fail(*_, **__):
-        raise UserError("half-way")
+    def fail(self, texts, *rest, **options):
+        asked.append(len(texts))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(self, texts, *rest, **options)
 
+    monkeypatch.setattr(type(translator), "translate_scored", fail)
+    streams = Streams(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        command.run_translation(request(run_dir, file=str(text), output=str(out)))
+    assert out.read_bytes() == b"before"
+    assert "out.txt.gz.partial keeps the first 16 lines" in streams.err.getvalue()
+    with pytest.raises(UserError, match="has 16 lines for another set of options"):
+        command.run_translation(request(run_dir, file=str(text), output=str(out), beam=1))
     with monkeypatch.context() as patch:
-        patch.setattr(type(translator), "translate_scored", fail)
-        with pytest.raises(UserError, match="half-way"):
-            command.run_translation(request(run_dir, output=str(out)))
-    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
-    assert out.read_text() == "before"
+        patch.setattr(type(translator), "identity", "another")
+        with pytest.raises(UserError, match="has 16 lines for another model"):
+            command.run_translation(request(run_dir, file=str(text), output=str(out)))
+    streams = Streams(monkeypatch)
+    command.run_translation(request(run_dir, file=str(text), output=str(out)))
+    assert asked[0] == 16
+    assert sum(asked[2:]) == 40 - 16  # nothing twice
+    assert "continuing" in streams.err.getvalue()
+    assert gzip.decompress(out.read_bytes()).decode().splitlines() == translator.translate(TEXT * 14, "en", "de")[:40]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt.gz"]
+
+
+def test_a_full_disk_is_one_line(run_dir, loaded, monkeypatch):
+    Streams(monkeypatch, b"-\n")
+    with pytest.raises(UserError, match="cannot write /dev/full: no space left on the disk"):
+        command.run_translation(request(run_dir, output="/dev/full"))
+
+
+def test_a_long_file_takes_little_memory(run_dir, loaded, translator, tmp_path, monkeypatch):
+    text, out = tmp_path / "in.txt", tmp_path / "out.txt"
+    line = "The house is old. " * 100
+    text.write_text("".join(f"{number} {line}\n" for number in range(4_000)))
+    monkeypatch.setattr(type(translator), "translate_scored", lambda self, texts, *_, **__: in_capitals(texts))
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 1 << 17)
+    monkeypatch.setattr("nmt.corpora.clean.signs.find_signs", lambda *_: ())
+    Streams(monkeypatch)
+    tracemalloc.start()
+    try:
+        command.run_translation(request(run_dir, file=str(text), output=str(out)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert text.stat().st_size > 7_000_000
+    assert peak < 3 << 20
+    assert out.read_text() == text.read_text().upper()
 
 
 def test_a_terminal_is_answered_line_by_line(run_dir, loaded, translator, monkeypatch):
