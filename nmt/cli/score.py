@@ -119,6 +119,10 @@ def run_scoring(request: ScoreRequest) -> None:
 
     if request.threshold and not request.report:
         raise UserError("--threshold is for --report")
+    if request.report and (request.tokens or request.align):
+        raise UserError("--report lists suspicious lines only: --tokens and --align are for scores")
+    if request.alignment_layer is not None and not request.align:
+        raise UserError("--alignment-layer is for --align")
     thresholds = SuspicionThresholds.parse(request.threshold or [])
     direction = Direction(get(request.source).code, get(request.target).code)
     inputs = Inputs.parse(request.arguments, run_optional=request.report)

@@ -388,6 +388,8 @@ def test_a_report_needs_no_run(run, files, capsysbinary):
         (("in.txt", "out.txt", "in.txt"), {}, "one file or two, not 3"),
         (("-", "-"), {}, "standard input cannot be both"),
         (("in.txt", "pairs.tsv"), {"threshold": ["script=1"]}, "--threshold is for --report"),
+        (("in.txt", "out.txt"), {"report": True, "align": True}, "--report lists suspicious lines only"),
+        (("in.txt", "out.txt"), {"alignment_layer": 0}, "--alignment-layer is for --align"),
         (("in.txt", "short.txt"), {}, "in.txt has 6 lines, but short.txt has 2"),
         (("in.txt",), {}, "in.txt:1 has 1 column, not 2"),
         (("in.txt", "out.txt"), {"target": "germn"}, "unknown language 'germn'"),
