@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from nmt.cli.translate_arguments.files import FileArguments
 from nmt.cli.translate_arguments.model import ModelArguments
 from nmt.cli.translate_arguments.scores import ScoreArguments
 from nmt.cli.translate_arguments.search import SearchArguments
+from nmt.cli.translate_arguments.steering import SteeringArguments
 from nmt.cli.translate_files import TextSurvey, check_files, open_output, open_text, skip_done, survey
 from nmt.cli.translate_progress import SentenceRate, show_progress
 from nmt.languages import get
@@ -37,6 +38,7 @@ class TranslateArguments:
     model: ModelArguments
     files: FileArguments = field(default_factory=FileArguments)
     search: SearchArguments = field(default_factory=SearchArguments)
+    steering: SteeringArguments = field(default_factory=SteeringArguments)
     scores: ScoreArguments = field(default_factory=ScoreArguments)
 
 
@@ -101,13 +103,14 @@ def _check(request: TranslateArguments) -> None:
     if options.hypotheses > 1 and (kind := request.files.kind()) not in (LINES, JSONL):
         raise UserError(f"hypotheses above 1 are for lines and JSON lines (--format), not for {kind}")
     get(request.model.source), get(request.model.target)
-    vocabulary, _ = Vocabularies.files(epath.Path(request.model.run) / "vocab", recipe.vocab)
+    vocabulary, targets = Vocabularies.files(epath.Path(request.model.run) / "vocab", recipe.vocab)
     if vocabulary.exists():
         loaded = Vocabulary.load(vocabulary)
         resolve_direction(loaded, request.model.source, request.model.target)
         if request.model.domain is not None:
             loaded.symbol(DOMAIN.format(request.model.domain))
     check_files(request.files)
+    request.steering.check(lambda: Vocabulary.load(targets))
 
 
 def _is_interactive(request: TranslateArguments) -> bool:
@@ -122,6 +125,7 @@ class _Session:
         from nmt.decode.stream import StreamReport
 
         self.request, self.translator = request, translator
+        self._steering = request.steering.request()
         self.report = StreamReport()
         self._signs = SignCounter("the source")
 
@@ -135,14 +139,16 @@ class _Session:
             model.target,
             domain=model.domain,
             options=self.translator.options(**self.request.search.given()),
+            steering=self._steering,
             **self.request.scores.details(),
         )
 
     def identity(self, surveyed: TextSurvey | None) -> dict[str, str]:
         """Return digests of all that the output depends on."""
-        options = {
+        options: dict[str, Any] = {
             **{field.name: asdict(getattr(self.request, field.name)) for field in fields(self.request)},
             "files": self.request.files.identity(),
+            "glossary": self.request.steering.glossary_digest(),
         }
         options["model"] = {**options["model"], "run": "", "step": None}
         return {
@@ -164,6 +170,8 @@ class _Session:
             (report.loops, "translated by something that repeats itself: do not trust their translations"),
             (report.digits, "translated with other digits than their own"),
             (report.unknown, "in letters that the model does not know: do not trust their translations"),
+            (report.repaired, "put right: addresses, placeholders or other text that is kept had been changed"),
+            (report.damaged, "translated without some text that is kept, or with more of it than they have"),
         ):
             if numbers.count:
                 verb = "1 line was" if numbers.count == 1 else f"{numbers.count:,} lines were"

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from nmt.decode.choices import ChoiceRules, Hypotheses, Permission, RowChoice, choose_extensions
 from nmt.decode.rules import StepContext
 from nmt.decode.selection import top_k
+from nmt.decode.steering.steps import SteeringState, initial_steering_state, steering_bonus
 from nmt.models.incremental import Cache, InferenceModel, SourceCache, decode_step, empty_cache, encode, project_sources
 
 SEARCH = "search"  # the scope of the loop over tokens in a compiled program's names
@@ -71,6 +72,7 @@ class SearchState:
     tokens: Int[Array, "B W T"]
     ancestor: Int[Array, "B W T"]  # see `ancestry_bias`
     coverage: Float[Array, "B W S"] | None  # attention that source tokens have had; None without a penalty for it
+    steering: SteeringState | None  # None: searches are not steered
     cache: Cache
     ended: Int[Array, " B"]  # hypotheses that have ended
     finished: Finished
@@ -112,6 +114,7 @@ def empty_state(model: InferenceModel, rows: int, beam: int, kept: int, steps: i
         tokens=jnp.zeros((rows, beam, steps), jnp.int32),
         ancestor=jnp.zeros((rows, beam, steps), jnp.int32),
         coverage=None,
+        steering=None,
         cache=empty_cache(model, rows, beam, steps),
         ended=jnp.zeros(rows, jnp.int32),
         finished=Finished(
@@ -152,7 +155,10 @@ def start_search(
     score = jnp.broadcast_to(jnp.where(limits.length > 0, 0.0, -jnp.inf)[:, None], state.score.shape)
     token = jnp.broadcast_to(begin[:, None], state.token.shape)
     coverage = None if limits.coverage_penalty is None else jnp.zeros((*score.shape, source.shape[1]))
-    return inputs, replace(state, token=token, score=score, log_probability=score, coverage=coverage)
+    steering = limits.choice.steering
+    steered = None if steering is None else initial_steering_state(steering, beam)
+    state = replace(state, token=token, score=score, log_probability=score, coverage=coverage, steering=steered)
+    return inputs, state
 
 
 def _write(table: Int[Array, "B W T"], column: Int[Array, "B W"], position: Int[Array, " B"]) -> Int[Array, "B W T"]:
@@ -205,13 +211,14 @@ def _advance(model: InferenceModel, inputs: RowInputs, targets: TargetRules, sta
     chosen = choose_extensions(
         targets.choice,
         limits.choice,
-        Hypotheses(StepContext(position, state.tokens), state.score, state.log_probability),
+        Hypotheses(StepContext(position, state.tokens), state.score, state.log_probability, state.steering),
         logits,
-        Permission(targets.allowed, targets.end, position >= limits.least, position < limits.length),
+        Permission(targets.allowed, targets.end, position >= limits.least, position < limits.length, limits.length),
     )
     token, tokens = chosen.token, _take(state.tokens, chosen.parent)
     ended = (token == targets.end) & (chosen.score > -jnp.inf)
-    complete = chosen.score / normaliser(position + 1.0, limits.length_penalty, limits.length_base)[:, None]
+    score = chosen.score - _bonuses(limits, chosen.steering)[0]
+    complete = score / normaliser(position + 1.0, limits.length_penalty, limits.length_base)[:, None]
     coverage = state.coverage
     if coverage is not None and attention is not None and penalty is not None:
         coverage = jnp.take_along_axis(coverage + attention, chosen.parent[..., None], axis=1)
@@ -226,6 +233,7 @@ def _advance(model: InferenceModel, inputs: RowInputs, targets: TargetRules, sta
         tokens=_write(tokens, token, position),
         ancestor=_take(ancestor, chosen.parent),
         coverage=coverage,
+        steering=chosen.steering,
         cache=cache,
         ended=state.ended + ended.sum(axis=1),
         finished=finished,
@@ -238,12 +246,21 @@ def _is_done(limits: RowLimits, targets: TargetRules, state: SearchState) -> Boo
     """Return whether the search of a row ends here: enough hypotheses have ended, or no live one can be better.
 
     That is so when none can beat the worst of the finished ones that are kept: a score only falls, by penalties too,
-    and is divided by at most the longest one's normaliser.
+    and is divided by at most the longest one's normaliser. Phrases that are preferred may raise it.
     """
     longest = normaliser(limits.length + 1.0, limits.length_penalty, limits.length_base)
-    bound = state.score.max(axis=1) / longest
+    held, gain = _bonuses(limits, state.steering)
+    bound = (state.score - held + gain).max(axis=1) / longest
     surpassed = targets.bounded & (bound <= state.finished.score[:, -1])
     return surpassed | (state.ended >= targets.most_ended)
+
+
+def _bonuses(
+    limits: RowLimits, state: SteeringState | None
+) -> tuple[Float[Array, "B W"], Float[Array, "B W"]] | tuple[float, float]:
+    """Return the bonuses that do not count in the end, and those still possible; see `steering_bonus`."""
+    steering = limits.choice.steering
+    return (0.0, 0.0) if steering is None or state is None else steering_bonus(steering, state)
 
 
 def run_search(

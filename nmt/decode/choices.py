@@ -10,6 +10,7 @@ from nmt.decode.options import SearchOptions
 from nmt.decode.rules import LogitRules, StepContext, adjust_logits, logit_rules
 from nmt.decode.sampling import SamplingRules, filter_logits, gumbel_noise, sampling_rules
 from nmt.decode.selection import best_extensions, log_total
+from nmt.decode.steering.steps import RowSteering, SteeringState, SteeringTokens, advance_steering, steer_logits
 
 
 @jax.tree_util.register_dataclass
@@ -21,12 +22,13 @@ class ChoiceRules:
     sampling: SamplingRules | None = None
     diversity: Float[Array, ""] | None = None
     min_alternative: Float[Array, ""] | None = None  # least log probability of a token that makes an alternative
+    steering: SteeringTokens | None = None
     groups: int = field(default=1, metadata={"static": True})  # of diverse beam search
 
     @property
     def plain(self) -> bool:
         """Whether the most probable extensions are chosen, and nothing else is asked."""
-        return self.logits.empty and self.groups == 1 and not self.independent
+        return self.logits.empty and self.steering is None and self.groups == 1 and not self.independent
 
     @property
     def independent(self) -> bool:
@@ -41,6 +43,7 @@ class RowChoice:
 
     key: UInt32[Array, "B 2"] | None = None  # of its samples, see `sampling_key`
     alternatives: Int[Array, " B"] | None = None  # the position at which its hypotheses take different tokens
+    steering: RowSteering | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -51,6 +54,7 @@ class Hypotheses:
     context: StepContext
     score: Float[Array, "B W"]  # that they are chosen by; -inf where no hypothesis lives
     log_probability: Float[Array, "B W"]  # of the model
+    steering: SteeringState | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -62,6 +66,7 @@ class Permission:
     end: Int[Array, ""]  # the token that ends a hypothesis, under rules of its own
     may_end: Bool[Array, " B"]
     may_go_on: Bool[Array, " B"]  # whether any other token may come
+    limit: Int[Array, " B"] | None = None  # most tokens of a hypothesis, which steering asks for
 
 
 @jax.tree_util.register_dataclass
@@ -73,16 +78,18 @@ class Extensions:
     log_probability: Float[Array, "B W"]  # of the model
     parent: Int[Array, "B W"]  # the hypothesis that is extended
     token: Int[Array, "B W"]
+    steering: SteeringState | None = None  # of the extended hypotheses
 
 
-def choice_rules(options: SearchOptions) -> ChoiceRules:
-    """Return how the sentences of a request choose their extensions."""
+def choice_rules(options: SearchOptions, steering: SteeringTokens | None = None) -> ChoiceRules:
+    """Return how the sentences of a request choose their extensions, and are steered if there are tokens for it."""
     least = options.min_alternative_probability
     return ChoiceRules(
         logits=logit_rules(options),
         sampling=sampling_rules(options),
         diversity=jnp.float32(options.diversity) if options.beam_groups > 1 else None,
         min_alternative=None if options.alternatives is None else jnp.log(jnp.float32(least)),
+        steering=steering,
         groups=1 if options.sampling or options.alternatives is not None else options.beam_groups,
     )
 
@@ -114,6 +121,7 @@ def choose_extensions(
     total = log_total(logits, permission.allowed.shape[0])
     adjusted = adjust_logits(rules.logits, live.context, logits)
     adjusted = adjusted.at[:, :, permission.end].set(logits[:, :, permission.end])
+    adjusted, forced = _steered(rules, row, live, (adjusted, logits), permission)
     permission = _with_way_out(adjusted, live.score, permission)
     if rules.independent:
         score, parent, token = _independent(rules, row, live, (adjusted, total), permission)
@@ -123,7 +131,32 @@ def choose_extensions(
     else:
         score, parent, token = _best(distinct.score, adjusted, permission, total)
     own = _take(live.log_probability, parent) + _log_probability(logits, total, parent, token)
-    return Extensions(score, jnp.where(score > -jnp.inf, own, -jnp.inf), parent, token)
+    own = jnp.where(score > -jnp.inf, own, -jnp.inf)
+    if rules.steering is None or row.steering is None or live.steering is None:
+        return Extensions(score, own, parent, token)
+    position = live.context.position
+    steering = advance_steering(rules.steering, row.steering, live.steering, forced, position, parent, token)
+    return Extensions(score, own, parent, token, steering)
+
+
+def _steered(
+    rules: ChoiceRules,
+    row: RowChoice,
+    live: Hypotheses,
+    logits: tuple[Float32[Array, "B W Q"], Float32[Array, "B W Q"]],
+    permission: Permission,
+) -> tuple[Float32[Array, "B W Q"], Bool[Array, "B W"]]:
+    """Return logits, which are given as rules leave them and as the model gives them, with steering applied.
+
+    Also returns the hypotheses that were made to go on with a constraint.
+    """
+    adjusted, own = logits
+    if rules.steering is None or row.steering is None or live.steering is None or permission.limit is None:
+        return adjusted, jnp.zeros(own.shape[:2], bool)
+    allowed = jnp.pad(permission.allowed, (0, own.shape[-1] - permission.allowed.shape[0]))
+    adjusted, own = (jnp.where(allowed, x, -jnp.inf) for x in (adjusted, own))
+    place = live.context.position, permission.limit, permission.end
+    return steer_logits(rules.steering, row.steering, live.steering, *place, adjusted, own)
 
 
 Choice = tuple[Float[Array, "B _"], Int[Array, "B _"], Int[Array, "B _"]]  # scores, parents, tokens

@@ -32,12 +32,14 @@ from nmt.decode.slots import (
     rearrange_slots,
     start_sentences,
 )
+from nmt.decode.steering.arrays import SteeringShape
 from nmt.errors import UserError
 from nmt.models.incremental import InferenceModel
 
 STEPS = 16  # of a search between two looks at what has finished and who waits
 CELLS_SHARE = 0.3  # of the time of a step, spent on cells of the cache where it is as long as sources are
 SLACK = 8  # tokens for which smaller slots must have room, so that they do not have to grow at once
+LARGER_ROOMS = 3  # for translations longer than options say, each four times as large as the one before
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class PoolSettings:
     options: SearchOptions  # what `shared_options` leaves of a request's
     buckets: tuple[int, ...]  # lengths of sources
     shards: int  # parts into which the mesh splits rows
+    steering: SteeringShape | None = None  # room for the steering of a sentence
 
 
 class SlotPool:
@@ -242,7 +245,7 @@ class SlotPool:
         source, length = fill_rows([list(sentence.source) for sentence in sentences], rows, bucket)
         begin = np.zeros(rows, np.int32)
         begin[: len(sentences)] = [sentence.begin for sentence in sentences]
-        limits, began = row_limits(sentences, rows), time.perf_counter()
+        limits, began = row_limits(sentences, rows, self._settings.steering), time.perf_counter()
         started = start_sentences(
             self._model, source, length, begin, limits, beam=options.width, kept=options.hypotheses
         )
@@ -258,6 +261,8 @@ class SlotPool:
         """Return the rooms for targets that slots may have, of which short ones must be worthwhile."""
         short, usual = target_rooms(source, self._settings.options)
         worthwhile = self._programs.is_worthwhile
+        if self._settings.steering is not None:  # phrases that are forced make translations longer
+            usual = [*usual, *(usual[-1] << 2 * (i + 1) for i in range(LARGER_ROOMS))]
         return [room for room in short if worthwhile(self._name(SlotShape(rows, source, room)))] + usual
 
     def _name(self, shape: SlotShape) -> str:
@@ -271,7 +276,8 @@ class SlotPool:
     def _variant(self) -> str:
         """All but the shape on which programs depend."""
         options = self._settings.options
-        about = f"{options.width} {options.hypotheses} {options.coverage_penalty} {jax.tree.structure(self._targets)}"
+        about = f"{options.width} {options.hypotheses} {options.coverage_penalty} {self._settings.steering}"
+        about += str(jax.tree.structure(self._targets))
         return hashlib.sha256(about.encode()).hexdigest()[:8]
 
     def _finer_bucket(self, tokens: int) -> int:

@@ -17,9 +17,14 @@ from nmt.decode.pool import Hypothesis, Job, PoolSettings, SlotPool
 from nmt.decode.reading import TargetReader
 from nmt.decode.requests import Sentence, SpecialTokens, shared_options, target_rules
 from nmt.decode.shapes import SHORTEST_BUCKET, prepare_model, source_buckets
+from nmt.decode.steering.arrays import SteeredSentences, SteeringShape, steering_shape
+from nmt.decode.steering.request import SentenceSteering
+from nmt.decode.steering.steps import SteeringTokens
 from nmt.errors import UserError
 from nmt.models.transformer import Transformer
 from nmt.sharding import Layout, shard_count
+
+_PoolKey = tuple[SearchOptions, SteeringShape | None]
 
 
 class Searcher:
@@ -41,8 +46,9 @@ class Searcher:
             self._model = prepare_model(model)
             self._shards = shard_count("batch")
         self.reader = TargetReader(self._model, layout, tokens.end, self.longest, config)
-        self._pools: dict[SearchOptions, SlotPool] = {}
+        self._pools: dict[_PoolKey, SlotPool] = {}
         self._programs = CompiledPrograms(self._model)
+        self._steering: SteeringTokens | None = None  # once a search is steered
         self._turn = threading.Condition()
         self._driven = False  # whether a thread is advancing the pools
 
@@ -52,6 +58,7 @@ class Searcher:
         *,
         options: SearchOptions | None = None,
         begin: int | None = None,
+        steering: SteeredSentences | None = None,
         progress: Callable[[Sequence[int]], None] | None = None,
     ) -> list[list[Hypothesis]]:
         """Translate.
@@ -60,6 +67,7 @@ class Searcher:
           sources: token ids, tag and end included, none longer than the longest bucket.
           options: how to search; None: as the searcher's `config` says.
           begin: the decoder's first input, such as a language's tag; None: that of the special tokens.
+          steering: prefixes and phrases of the sentences; None: none have any.
           progress: told the indices of sources as they are done.
 
         Returns:
@@ -71,9 +79,18 @@ class Searcher:
         options = options or SearchOptions.from_config(self.config)
         begin = self.tokens.begin if begin is None else begin
         self._check_lengths(sources)
-        job = Job(Sentence(index, source, begin, options) for index, source in enumerate(sources))
-        self._finish(shared_options(options), job, progress or (lambda _: None))
-        return [job.found[i] for i in range(len(sources))]
+        plans = steering.plans if steering is not None else [SentenceSteering()] * len(sources)
+        sentences = [Sentence(i, source, begin, options, plans[i]) for i, source in enumerate(sources)]
+        self._steering = self._steering if steering is None else steering.tokens
+        found: dict[int, list[Hypothesis]] = {}
+        # Sentences without any steering go through the programs of all others.
+        for steered in (False, True):
+            job = Job(sentence for sentence in sentences if bool(sentence.steering) == steered)
+            if job.left:
+                shape = steering_shape(plans) if steered else None
+                self._finish((shared_options(options), shape), job, progress or (lambda _: None))
+            found |= job.found
+        return [found[i] for i in range(len(sources))]
 
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, begin: int | None = None
@@ -91,21 +108,23 @@ class Searcher:
         if (most := max(map(len, sources), default=0)) > self.buckets[-1]:
             raise ValueError(f"a source of {most} tokens; at most {self.buckets[-1]} are possible")
 
-    def _pool(self, options: SearchOptions) -> SlotPool:
+    def _pool(self, key: _PoolKey) -> SlotPool:
         """Return the slots of sentences with these options; the lock is held. Idle ones of others are given up."""
-        if options not in self._pools:
+        options, shape = key
+        if key not in self._pools:
             if not self._driven:
                 self._pools = {key: pool for key, pool in self._pools.items() if pool.busy}
-            settings = PoolSettings(self.config, options, tuple(self.buckets), self._shards)
-            targets = target_rules(options, self.tokens, self._model.vocabulary)
-            self._pools[options] = SlotPool(self._model, targets, settings, self._programs)
-        return self._pools[options]
+            settings = PoolSettings(self.config, options, tuple(self.buckets), self._shards, shape)
+            steering = None if shape is None else self._steering
+            targets = target_rules(options, self.tokens, self._model.vocabulary, steering)
+            self._pools[key] = SlotPool(self._model, targets, settings, self._programs)
+        return self._pools[key]
 
-    def _finish(self, options: SearchOptions, job: Job, progress: Callable[[Sequence[int]], None]) -> None:
+    def _finish(self, key: _PoolKey, job: Job, progress: Callable[[Sequence[int]], None]) -> None:
         """Wait until a job is done; whichever thread comes first advances the searches of all of them."""
         told = 0
         with self._turn:
-            self._pool(options).add(job)
+            self._pool(key).add(job)
             try:
                 while not job.done:
                     if self._driven:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Num
+from jaxtyping import Array, Bool, Int, Shaped
 
 from nmt.decode.beam import Finished, RowInputs, RowLimits, SearchState, TargetRules, run_search, start_search
 from nmt.models.incremental import Cache, InferenceModel
@@ -118,7 +118,7 @@ def search_batch(
 def _fit(slots: Slots, like: Slots) -> Slots:
     """Return slots whose sizes, but for the rows, are those of others: cut, or with zeros, at the end of every axis."""
 
-    def fit(x: Num[Array, "..."], shape: tuple[int, ...]) -> Num[Array, "..."]:
+    def fit(x: Shaped[Array, "..."], shape: tuple[int, ...]) -> Shaped[Array, "..."]:
         cut = x[tuple(slice(size) for size in (x.shape[0], *shape[1:]))]
         return jnp.pad(cut, [(0, 0), *((0, size - have) for size, have in zip(shape[1:], cut.shape[1:], strict=True))])
 
@@ -130,7 +130,7 @@ def _resized(slots: Slots, shape: SlotShape) -> Slots:
     rows, source, steps = shape
     beam = slots.state.token.shape[1]
 
-    def like(x: Num[Array, "..."], *sizes: int) -> jax.Array:
+    def like(x: Shaped[Array, "..."], *sizes: int) -> jax.Array:
         return jax.ShapeDtypeStruct((rows, *sizes), x.dtype)  # type: ignore[return-value]
 
     state, cells = slots.state, steps * beam

@@ -34,6 +34,8 @@ class StreamReport:
       unknown: lines with letters that the vocabulary does not have for the most part.
       loops: lines whose translation repeats something in a row, which they do not.
       digits: lines whose translation has other numbers.
+      repaired: lines with an address, a placeholder or another span that was put right in the translation.
+      damaged: lines of which the translation lacks such a span, or has one that the line has not.
     """
 
     lines: int = 0
@@ -45,6 +47,8 @@ class StreamReport:
     unknown: LineNumbers = field(default_factory=LineNumbers)
     loops: LineNumbers = field(default_factory=LineNumbers)
     digits: LineNumbers = field(default_factory=LineNumbers)
+    repaired: LineNumbers = field(default_factory=LineNumbers)
+    damaged: LineNumbers = field(default_factory=LineNumbers)
 
     def count(self, unit: DocumentUnit, translations: Sequence[Translation]) -> None:
         """Count a unit that is done."""
@@ -58,6 +62,8 @@ class StreamReport:
             (self.split, any(one.split for one in translations)),
             (self.normalised, any(one.normalised for one in translations)),
             (self.unknown, any(one.unknown > UNKNOWN_SHARE for one in translations)),
+            (self.repaired, any(one.repaired for one in translations)),
+            (self.damaged, any(one.lost_spans or one.surplus_spans for one in translations)),
         ):
             if found:
                 numbers.add(unit.line)

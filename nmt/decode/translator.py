@@ -20,10 +20,14 @@ from nmt.decode.details import DetailOptions, PartTranslation, read_details
 from nmt.decode.direction import resolve_direction
 from nmt.decode.options import SearchOptions
 from nmt.decode.pool import Hypothesis
-from nmt.decode.prepared import LinePreparation
+from nmt.decode.prepared import LinePreparation, PreparedLine
 from nmt.decode.requests import SpecialTokens
 from nmt.decode.scoring import DirectionTokens, PairScore, PairScorer, TokenScore
 from nmt.decode.search import Searcher
+from nmt.decode.steering.arrays import SteeringCompiler
+from nmt.decode.steering.keeping import keep_protected
+from nmt.decode.steering.protected import Repair
+from nmt.decode.steering.request import SentenceSteering, Steering, SteeringPlanner
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
 from nmt.models.building import abstract_model, shardings
@@ -52,6 +56,9 @@ class Translation(NamedTuple):
     tokens: tuple[TokenScore, ...] = ()  # of all parts, each with its end, where they were asked for
     alignment: Alignment | None = None  # of words, where it was asked for
     hypotheses: tuple[RankedText, ...] = ()  # all that were asked for, best first; none where one is, or it is copied
+    repaired: bool = False  # whether an address, a placeholder or another span that is kept was put right in it
+    lost_spans: tuple[str, ...] = ()  # spans of the line that are to be kept, and that it lacks
+    surplus_spans: tuple[str, ...] = ()  # spans of such a form that it has, and the line has not, or not as often
 
 
 class Translator:
@@ -82,6 +89,7 @@ class Translator:
             model, _special_tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, layout
         )
         self._scorer = PairScorer(self._searcher.reader, self.vocabularies, self.recipe.data.clean.unicode)
+        self._steering = SteeringCompiler(self.vocabularies.target)
         self._trained = parse_directions(self.recipe.data.directions)
 
     @property
@@ -124,10 +132,13 @@ class Translator:
         *,
         beam: int | None = None,
         options: SearchOptions | None = None,
+        steering: Steering | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[str]:
         """Return one translation a line; see `translate_scored`."""
-        found = self.translate_scored(lines, source, target, beam=beam, options=options, progress=progress)
+        found = self.translate_scored(
+            lines, source, target, beam=beam, options=options, steering=steering, progress=progress
+        )
         return [translation.text for translation in found]
 
     def translate_scored(
@@ -140,6 +151,8 @@ class Translator:
         length_penalty: float | None = None,
         options: SearchOptions | None = None,
         domain: str | None = None,
+        steering: Steering | None = None,
+        prefixes: Sequence[str | None] | None = None,
         token_scores: bool = False,
         align: bool = False,
         alignment_layer: int | None = None,
@@ -160,6 +173,8 @@ class Translator:
           length_penalty: exponent of the length normalisation; None: that of `options`.
           options: how to search, see `options`; None: as the recipe says.
           domain: kind of text, one that a corpus of the run declared; None: none.
+          steering: prefix, glossary, phrases, and text that is kept; None: addresses, placeholders and tags are kept.
+          prefixes: a prefix of its own for each line; None for one that has that of `steering`.
           token_scores: whether the log probability of every token is wanted.
           align: whether the words of each line are to be aligned with those of its translation.
           alignment_layer: the decoder layer, from 0, whose attention aligns; None: the last.
@@ -170,7 +185,7 @@ class Translator:
 
         Raises:
           UserError: see `direction`; or the model does not know the domain, or has no such layer; or it gives no finite
-            probabilities.
+            probabilities; or the vocabulary cannot write a prefix or phrase.
         """
         if isinstance(lines, str):
             raise TypeError("lines must be a sequence of texts, not one text")
@@ -184,16 +199,29 @@ class Translator:
         owner = [number for number, line in enumerate(prepared) for _ in line.parts]
         tag, begin = self._tags(direction)
         sources = [[tag, *marks, *part.pieces, vocabulary.end] for line in prepared for part in line.parts]
-        found = self._searcher.search(
-            sources,
-            options=self._search_options(options, beam=beam, length_penalty=length_penalty),
-            begin=begin,
-            progress=_progress_by_line(owner, len(lines), progress),
-        )
+        options = self._search_options(options, beam=beam, length_penalty=length_penalty)
+        told = _progress_by_line(owner, len(lines), progress)
+
+        def search(places: Sequence[int], plans: Sequence[SentenceSteering]) -> list[tuple[list[Hypothesis], str]]:
+            found = self._searcher.search(
+                [sources[place] for place in places],
+                options=options,
+                begin=begin,
+                steering=self._steering.sentences(plans),
+                progress=told if len(places) == len(sources) else None,
+            )
+            texts = self.vocabularies.target.decode([hypotheses[0].tokens for hypotheses in found])
+            return list(zip(found, texts, strict=True))
+
+        planner = self._steering.planner(steering)
+        plans = _plans(planner, prepared, prefixes)
+        kept = keep_protected(planner, plans, search(range(len(sources)), plans), search)
+        found = [one.found for one in kept]
         ranks = range(max(map(len, found), default=1))
         # A part with fewer hypotheses than others goes on with its last one.
         ranked = [[hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in found] for rank in ranks]
         outputs = [self.vocabularies.target.decode([one.tokens for one in best]) for best in ranked]
+        repaired = [planner.repair(plans, texts) for texts in outputs]
         languages = get(direction.source), get(direction.target)
         targets = [hypothesis.tokens for hypothesis in ranked[0]]
         translations = list(map(PartTranslation, sources, targets, outputs[0]))
@@ -204,12 +232,13 @@ class Translator:
             here = slice(used, used := used + len(line.parts))
             texts = [
                 RankedText(line.assemble(text[here], *languages), _mean_score(best[here]))
-                for text, best in zip(outputs, ranked, strict=True)
+                for text, best in zip(repaired, ranked, strict=True)
             ]
             several = tuple(dict.fromkeys(texts)) if len(ranks) > 1 and line.parts else ()
             text, score = texts[0]
             about = line.normalised, line.split, line.unknown
-            result.append(Translation(text, score, len(line.parts), *about, *more, several))
+            one = Translation(text, score, len(line.parts), *about, *more, several)
+            result.append(_told(one, [part.repair for part in kept[here]]))
         return result
 
     def score(
@@ -334,6 +363,29 @@ class Translator:
             ways = (encode.encode([one])[0], encode.encode_inside(one)) if isinstance(one, str) else (one,)
             suppress += (tuple(way) for way in ways)
         return replace(options, suppress=tuple(dict.fromkeys(suppress)))
+
+
+def _told(translation: Translation, repairs: Sequence[Repair]) -> Translation:
+    """Return a translation with what became of the spans that it is to keep."""
+    return translation._replace(
+        repaired=any(one.changed for one in repairs),
+        lost_spans=tuple(span for one in repairs for span in one.missing),
+        surplus_spans=tuple(span for one in repairs for span in one.surplus),
+    )
+
+
+def _plans(
+    planner: SteeringPlanner, lines: Sequence[PreparedLine], prefixes: Sequence[str | None] | None
+) -> list[SentenceSteering]:
+    """Return the steering of every part of every line."""
+    prefixes = [None] * len(lines) if prefixes is None else prefixes
+    if isinstance(prefixes, str) or len(prefixes) != len(lines):
+        raise ValueError(f"{len(prefixes)} prefixes for {len(lines)} lines")
+    return [
+        planner.plan(part.text, first=number == 0, prefix=prefix)
+        for line, prefix in zip(lines, prefixes, strict=True)
+        for number, part in enumerate(line.parts)
+    ]
 
 
 def _vocabularies(folder: epath.Path, recipe: Recipe) -> Vocabularies:

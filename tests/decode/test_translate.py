@@ -4,6 +4,7 @@ import gzip
 import io
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmt.cli import translate as command
+from nmt.cli.translate_arguments.steering import SteeringArguments
 from nmt.config import (
     DataConfig,
     DecodeConfig,
@@ -31,13 +33,16 @@ from nmt.config import (
     save_recipe,
 )
 from nmt.corpora.clean.text import without_invisible
-from nmt.data.vocab import learn
+from nmt.data.vocab import Vocabulary, learn
 from nmt.decode import stream
 from nmt.decode.chunks import ChunkSizes
 from nmt.decode.documents.plain import PlainLines
 from nmt.decode.documents.units import decoded_lines
 from nmt.decode.lines import LineForm, paragraphs
 from nmt.decode.long_text import TextPart, join_translations, split_text
+from nmt.decode.steering.arrays import SteeringCompiler
+from nmt.decode.steering.glossary import Glossary
+from nmt.decode.steering.request import Steering
 from nmt.decode.stream import StreamReport, translate_units
 from nmt.decode.translator import Translation, Translator
 from nmt.errors import UserError
@@ -681,3 +686,56 @@ def test_mistakes_are_one_line(arguments, message, run_dir, tmp_path, monkeypatc
     assert err.count("\n") == 1
     assert message in err
     assert list(Path().iterdir()) == []
+
+
+# Steering.
+
+
+def steered(translator, lines):
+    terms = Glossary.parse([b"dog\tHund"], "terms")
+    steering = Steering(force=["Licht|ist"], forbid=["Haus"], glossary=terms, prefix="Das ")
+    return translator.translate_scored(lines, "en", "de", steering=steering)
+
+
+def test_translations_are_steered_and_keep_placeholders(translator):
+    lines = ["The dog", "", "A {dog} %s", "The dog {a}", "dogs"]
+    found = steered(translator, lines)
+    for line, one in zip(lines, found, strict=True):
+        words = re.findall(r"\w+", one.text)
+        assert one.text.startswith("Das ") == bool(line)
+        assert bool({"Licht", "ist"} & set(words)) == bool(line)
+        assert "Haus" not in words
+        assert ("Hund" in words) or "The dog" not in line
+        assert all(span in one.text for span in re.findall(r"\{\w*\}|%s", line))  # in a second search
+        assert one.lost_spans == ()
+    assert steered(translator, [lines[4], lines[0]]) == [found[4], found[0]]
+
+
+def test_scores_of_steered_translations_are_the_models(translator):
+    compiler = SteeringCompiler(translator.vocabularies.target)
+    planner = compiler.planner(Steering(force=["Licht|ist"], prefix="Das ", phrase_bonus=50.0))
+    vocabulary, texts = translator.vocabularies.source, ["The dog", "A {dog} %s"]
+    sources = [[vocabulary.tag("de"), *pieces, vocabulary.end] for pieces in vocabulary.encode(texts)]
+    plans = compiler.sentences([planner.plan(text) for text in texts])
+    found = [one[0] for one in translator._searcher.search(sources, steering=plans)]
+    scores = translator._searcher.score(sources, [one.tokens for one in found])
+    assert [one.log_probability for one in found] == pytest.approx(scores, abs=1e-3)
+    assert all(one.score > one.log_probability for one in found)  # divided by the length, without any bonus
+
+
+def test_mistakes_of_steering_come_before_the_model(run_dir, tmp_path):
+    glossary = tmp_path / "terms.tsv"
+    glossary.write_text("dog\n")
+    for arguments, message in (
+        ({"glossary": str(glossary)}, f"{glossary} line 1 has 1 column"),
+        ({"glossary": str(tmp_path / "none")}, "cannot read the glossary"),
+        ({"prefix_bias_beta": 0.5}, "--prefix-bias-beta has an effect on a prefix only"),
+        ({"glossary_mode": "prefer"}, "--glossary-mode has an effect on a glossary only"),
+        ({"force": ["Haus"], "forbid": ["Haus"]}, "'Haus' is wanted, but 'Haus' is forbidden"),
+        ({"keep_pattern": "("}, "'(' is not a regular expression"),
+    ):
+        request = SteeringArguments(**arguments)
+        with pytest.raises(UserError) as error:
+            request.check(lambda: Vocabulary.load(run_dir / "vocab" / "vocab.model"))
+        assert str(error.value).startswith(message)
+        assert "\n" not in str(error.value)

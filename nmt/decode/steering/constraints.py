@@ -73,6 +73,7 @@ class Steered(NamedTuple):
 
     bias: Float[Array, "B W Q"]  # -inf for tokens that are not possible
     forced: Bool[Array, "B W"]  # hypotheses that are made to go on with a constraint
+    tight: Bool[Array, "B W"]  # hypotheses that have no more room than their constraints need
 
 
 def initial_constraint_state(constraints: Constraints, beam: int) -> ConstraintState:
@@ -98,8 +99,8 @@ def _pending(constraints: Constraints, active: Bool[Array, "B W _"]) -> Bool[Arr
 
 def _any_of_owner(constraints: Constraints, nodes: Bool[Array, "B W _"]) -> Bool[Array, "B W _"]:
     """Return the constraints that have one of these nodes."""
-    owned = constraints.node_owner[:, :, None] == jnp.arange(constraints.length.shape[1])
-    return jnp.einsum("bwn,bnc->bwc", nodes.astype(jnp.float32), owned.astype(jnp.float32)) > 0
+    owned = constraints.node_owner[:, None, :, None] == jnp.arange(constraints.length.shape[1])
+    return (nodes[..., None] & owned).any(axis=2)
 
 
 def _reached(
@@ -130,55 +131,61 @@ def _codes(constraints: Constraints, state: ConstraintState, pending: Bool[Array
     return jnp.where(state.met | pending, 0, jnp.minimum(codes, fresh[:, None]))
 
 
-def _need(constraints: Constraints, codes: Int[Array, "B W _ *any"]) -> Int[Array, "B W *any"]:
-    """Return the tokens that the required constraints still take, of codes [B,W,C] or [B,W,C,U].
+def _need(constraints: Constraints, codes: Int[Array, "B W _ _"]) -> Int[Array, "B W _"]:
+    """Return the tokens that the required constraints still take, of codes [B,W,.,.] of every constraint.
 
     Only one phrase is counted as begun, since the next token may leave the others.
     """
-    more = (1,) * (codes.ndim - 3)
-    length, required = (x.reshape(x.shape[0], 1, -1, *more) for x in (constraints.length, constraints.required))
+    length, required = constraints.length[:, None, :, None], constraints.required[:, None, :, None]
     left = codes // 2
     lacking = required & (left > 0)
     begun = jnp.where(lacking, length - left, 0).max(axis=2)
-    return jnp.where(lacking, length, 0).sum(axis=2) - jnp.maximum(begun, 0)
+    return jnp.where(lacking, length, 0).sum(axis=2) - begun
 
 
-def _bonuses(constraints: Constraints, codes: Int[Array, "B W _ *any"]) -> Float[Array, "B W *any"]:
-    """Return the bonus of codes [B,W,C] or [B,W,C,U], summed over the constraints."""
-    real = (constraints.length > 0).reshape(codes.shape[0], 1, -1, *(1,) * (codes.ndim - 3))
-    number = (real & (codes % 2 == 0)).sum(axis=2)
-    return number * constraints.bonus.reshape(-1, *(1,) * (number.ndim - 1))
+def _bonuses(constraints: Constraints, codes: Int[Array, "B W _ _"]) -> Float[Array, "B W _"]:
+    """Return the bonus of codes [B,W,.,.], summed over the constraints."""
+    real = (constraints.length > 0)[:, None, :, None]
+    return (real & (codes % 2 == 0)).sum(axis=2) * constraints.bonus[:, None, None]
+
+
+def constraint_bonus(
+    constraints: Constraints, state: ConstraintState
+) -> tuple[Float[Array, "B W"], Float[Array, "B W"]]:
+    """Return the bonus that each hypothesis has for required constraints, and the most it can still gain for others."""
+    codes = _codes(constraints, state, _pending(constraints, state.active))
+    real, has = (constraints.length > 0)[:, None], codes % 2 == 0
+    required = constraints.required[:, None]
+    held, open_yet = ((real & which).sum(axis=-1) for which in (has & required, ~has & ~required))
+    bonus = constraints.bonus[:, None]
+    return held * bonus, open_yet * bonus
 
 
 def _column_codes(
     constraints: Constraints,
-    words: WordEdges,
     state: ConstraintState,
     reached: Bool[Array, "B W _"],
     pending: Bool[Array, "B W _"],
+    opens: Bool[Array, "B _"],
 ) -> tuple[Int[Array, "B W _ _"], Bool[Array, "B W _"]]:
-    """Return the codes after each column's token, and the columns that would complete a forbidden phrase."""
-    number, columns = constraints.length.shape[1], constraints.token.shape[1]
-    fresh = 2 * constraints.length + 1
-    boundary = ~words.opens[jnp.maximum(constraints.token, 0)]  # [B,U]
-    confirmed = state.met[..., None] | (pending[..., None] & boundary[:, None, None])  # [B,W,C,U]
-    otherwise = jnp.where(confirmed, 0, fresh[:, None, :, None])
+    """Return the codes after each column's token, and the columns that would complete a forbidden phrase.
 
+    Two more columns stand for all other tokens: those that do not go on with a word, and those that do.
+    """
+    number, columns = constraints.length.shape[1], opens.shape[1]
+    confirmed = state.met[..., None] | (pending[..., None] & ~opens[:, None, None])  # [B,W,.,.]
+    otherwise = jnp.where(confirmed, 0, 2 * constraints.length[:, None, :, None] + 1)
     owner = jnp.take_along_axis(constraints.node_owner, constraints.edge_target, axis=1)
-    ends = jnp.take_along_axis(constraints.node_kind, constraints.edge_target, axis=1) != INNER
     code = jnp.take_along_axis(constraints.node_code, constraints.edge_target, axis=1)
-    passes = _take(reached, constraints.edge_source)  # [B,W,E]
     far = jnp.iinfo(jnp.int32).max
-    values = jnp.where(passes, code[:, None], far)
+    passed = jnp.where(_take(reached, constraints.edge_source), code[:, None], far)
 
-    def lowest(value: Array, owner: Array, column: Array) -> Array:
-        table = jnp.full((number + 1, columns), far, value.dtype)
-        return jax.vmap(lambda value: table.at[owner, column].min(value))(value)
+    def lowest(values: Array, owner: Array, column: Array) -> Array:
+        table = jnp.full((number + 1, columns), far, values.dtype)
+        return jax.vmap(lambda value: table.at[owner, column].min(value))(values)
 
-    table = jax.vmap(lowest)(values, owner, constraints.edge_column)
-    completes = passes & ends[:, None]
-    banned = jax.vmap(lowest)(jnp.where(completes, 0, far), owner, constraints.edge_column)[:, :, number] == 0
-    return jnp.minimum(otherwise, table[:, :, :number]), banned & (constraints.token >= 0)[:, None]
+    table = jax.lax.optimization_barrier(jax.vmap(lowest)(passed, owner, constraints.edge_column))
+    return jnp.minimum(otherwise, table[:, :, :number]), table[:, :, number] == 0  # of nodes at the end of a phrase
 
 
 def steer_constraints(
@@ -203,49 +210,35 @@ def steer_constraints(
     # A phrase that was forced is finished before others begin; the end of its word completes it.
     waits = state.forced & (pending & ~state.met).any(axis=-1)
     reached = _reached(constraints, state, pending, ~state.forced | waits)
-    codes = _codes(constraints, state, pending)
-    need, before = _need(constraints, codes), _bonuses(constraints, codes)  # [B,W]
-    column_codes, banned = _column_codes(constraints, words, state, reached, pending)
-    column_need = _need(constraints, column_codes)  # [B,W,U]
-    real = (constraints.token >= 0)[:, None]
+    rows, tokens = constraints.token.shape[0], jnp.maximum(constraints.token, 0)
+    others = jnp.broadcast_to(jnp.array([False, True]), (rows, 2))
+    opens = jnp.concatenate([words.opens[tokens], others], axis=1)
+    real = jnp.concatenate([constraints.token >= 0, jnp.ones_like(others)], axis=1)[:, None]
+    codes, banned = _column_codes(constraints, state, reached, pending, opens)
+    # The last column is where the hypothesis is now.
+    codes = jnp.concatenate([codes, _codes(constraints, state, pending)[..., None]], axis=3)
+    codes = jax.lax.optimization_barrier(codes)
+    needs, bonuses = jax.lax.optimization_barrier((_need(constraints, codes), _bonuses(constraints, codes)))
+    needs, need = needs[..., :-1], needs[..., -1:]
+    gains, after = bonuses[..., :-1] - bonuses[..., -1:], room[:, None, None]
 
-    nearer = real & (column_need < need[..., None]) & ~banned
-    lacking = (need > 0) & (room >= 0)[:, None]
+    nearer = real & (needs < need) & ~banned
+    lacking = (need > 0) & (after >= 0)
     prefers_end = logits[:, :, end] >= logits.max(axis=-1)
-    forced = lacking & (prefers_end | state.forced) & nearer.any(axis=-1)
+    forced = lacking & (prefers_end | state.forced)[..., None] & nearer.any(axis=-1, keepdims=True)
     # Once there is too little room, nothing is enforced any more.
-    enforced = need <= room[:, None] + 1
-
-    def possible(needed: Array, is_nearer: Array, opens: Array) -> Array:
-        shape = (*need.shape, *(1,) * (needed.ndim - 2))
-        fits = (needed <= room.reshape(-1, *(1,) * (needed.ndim - 1))) | ~enforced.reshape(shape)
-        return fits & (is_nearer | ~forced.reshape(shape)) & ~(waits.reshape(shape) & opens)
-
-    column_possible = possible(column_need, nearer, words.opens[jnp.maximum(constraints.token, 0)][:, None]) & ~banned
-    default, opened = (
-        jnp.where(state.met | (pending & boundary), 0, 2 * constraints.length[:, None] + 1)
-        for boundary in (True, False)
-    )
-    nothing = jnp.zeros_like(forced)
-    default_possible, opened_possible = (
-        possible(_need(constraints, code), nothing, jnp.bool_(opens))
-        for code, opens in ((default, False), (opened, True))
-    )
+    fits = (needs <= after) | (need > after + 1)
+    possible = real & fits & (nearer | ~forced) & ~(waits[..., None] & opens[:, None]) & ~banned
     # Should nothing at all be possible, such as where phrases exclude each other, only what is forbidden stays so.
-    stuck = lacking & ~(column_possible & real).any(axis=-1) & ~default_possible & ~opened_possible
-    column_possible = (column_possible | stuck[..., None]) & ~banned
+    stuck = lacking & ~possible.any(axis=-1, keepdims=True)
+    gains = jnp.where(possible | (stuck & real & ~banned), gains, -jnp.inf)
 
-    def gain(code: Array, is_possible: Array) -> Array:
-        own = before.reshape(*before.shape, *(1,) * (code.ndim - 3))
-        return jnp.where(is_possible, _bonuses(constraints, code) - own, -jnp.inf)
-
-    plain, inside = gain(default, default_possible | stuck), gain(opened, opened_possible | stuck)
-    bias = jnp.where(words.opens, inside[..., None], plain[..., None])
-    columns = gain(column_codes, column_possible)
+    bias = jnp.where(words.opens, gains[..., -1:], gains[..., -2:-1])
     place = jnp.where(constraints.token >= 0, constraints.token, bias.shape[-1])
-    bias = jax.vmap(lambda row, at, value: row.at[:, at].set(value, mode="drop"))(bias, place, columns)
-    ends = jnp.where(lacking, -jnp.inf, gain(default, jnp.ones_like(forced)))
-    return Steered(bias.at[:, :, end].set(ends), forced)
+    bias = jax.vmap(lambda row, at, value: row.at[:, at].set(value, mode="drop"))(bias, place, gains[..., :-2])
+    ends = jnp.where(lacking, -jnp.inf, bonuses[..., -3:-2] - bonuses[..., -1:])[..., 0]
+    tight = lacking & (need >= after)
+    return Steered(bias.at[:, :, end].set(ends), forced[..., 0], tight[..., 0])
 
 
 def advance_constraints(

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nmt.decode.steering.pieces import PieceTable
 from nmt.decode.steering.words import is_word_character
 
-SMALLEST = 4  # sizes of arrays are powers of two from here, so that few programs are compiled
+SMALLEST = 16  # sizes of arrays are powers of two from here, so that few programs are compiled
 
 
 @jax.tree_util.register_dataclass
@@ -132,15 +132,25 @@ def advance_prefixes(
 
 @dataclass(frozen=True)
 class RowPrefix:
-    """The prefix of one sentence: tokens, then bytes."""
+    """The prefix of one sentence: tokens, then bytes.
+
+    Attributes:
+      tokens: the tokens.
+      rest: the bytes.
+      within: by bytes that are written: tokens that write some of those left.
+      ranks: by bytes that are written: ranks, from and below, of the tokens that write all that are left.
+      beta: 0: hard.
+    """
 
     tokens: tuple[int, ...] = ()
     rest: bytes = b""
+    within: tuple[tuple[int, ...], ...] = ()
+    ranks: tuple[tuple[int, int], ...] = ()
     beta: float = 0.0
 
     @classmethod
     def encode(cls, text: str, table: PieceTable, beta: float = 0.0) -> "RowPrefix":
-        """Return the prefix of a text in normal form, apart from a space at its end, which says that its word ends.
+        """Return the prefix of a text in normal form, apart from a space at its end, after which another word follows.
 
         Raises:
           UserError: the vocabulary cannot write it.
@@ -148,11 +158,15 @@ class RowPrefix:
         words = text.rstrip()
         if not words:
             return cls()
-        if beta > 0 or words != text or not is_word_character(words[-1]):
-            return cls(tuple(table.encode(words)), b"", beta)
-        before, _, last = words.rpartition(" ")
-        table.encode(last)
-        return cls(tuple(table.encode(before)) if before else (), b" " + last.encode())
+        if beta > 0 or (words == text and not is_word_character(words[-1])):
+            return cls(tuple(table.encode(words)), beta=beta)
+        before, _, last = words.rpartition(" ") if words == text else (words, " ", "")
+        if last:
+            table.encode(last)
+        rest = b" " + last.encode()
+        left = [rest[start:] for start in range(len(rest))]
+        within, ranks = tuple(tuple(table.within(one)) for one in left), tuple(map(table.ranks, left))
+        return cls(tuple(table.encode(before)) if before else (), rest, within, ranks)
 
     def __bool__(self) -> bool:
         return bool(self.tokens or self.rest)
@@ -163,29 +177,27 @@ class RowPrefix:
         return len(self.tokens) + len(self.rest)
 
 
-def prefix_sizes(prefixes: Sequence[RowPrefix], table: PieceTable) -> tuple[int, int, int]:
+def prefix_sizes(prefixes: Sequence[RowPrefix]) -> tuple[int, int, int]:
     """Return room for the tokens, bytes and pieces of any of these prefixes, powers of two."""
-    pieces = [len(table.within(one.rest[start:])) for one in prefixes for start in range(len(one.rest))]
+    pieces = [len(tokens) for one in prefixes for tokens in one.within]
     sizes = [len(one.tokens) for one in prefixes], [len(one.rest) for one in prefixes], pieces
     tokens, rest, within = (max(SMALLEST, 1 << max(max(size, default=0) - 1, 0).bit_length()) for size in sizes)
     return tokens, rest, within
 
 
-def stack_prefixes(prefixes: Sequence[RowPrefix], table: PieceTable, sizes: tuple[int, int, int]) -> TargetPrefixes:
+def stack_prefixes(prefixes: Sequence[RowPrefix], sizes: tuple[int, int, int]) -> TargetPrefixes:
     """Return the prefixes of sentences as arrays of NumPy, a row each, with room as of `prefix_sizes`."""
-    rows = [_arrays(prefix, table, sizes) for prefix in prefixes]
+    rows = [_arrays(prefix, sizes) for prefix in prefixes]
     return TargetPrefixes(**{f.name: np.stack([getattr(row, f.name) for row in rows]) for f in fields(TargetPrefixes)})  # type: ignore[arg-type]
 
 
-def _arrays(prefix: RowPrefix, table: PieceTable, sizes: tuple[int, int, int]) -> TargetPrefixes:
+def _arrays(prefix: RowPrefix, sizes: tuple[int, int, int]) -> TargetPrefixes:
     tokens, rest, pieces = sizes
     token = np.zeros(tokens, np.int32)
     token[: len(prefix.tokens)] = prefix.tokens
     low, high, within = np.zeros(rest, np.int32), np.zeros(rest, np.int32), np.full((rest, pieces), -1, np.int32)
-    for start in range(len(prefix.rest)):
-        left = prefix.rest[start:]
-        low[start], high[start] = table.ranks(left)
-        some = table.within(left)
+    for start, (some, ranks) in enumerate(zip(prefix.within, prefix.ranks, strict=True)):
+        low[start], high[start] = ranks
         within[start, : len(some)] = some
     return TargetPrefixes(
         token,  # type: ignore[arg-type]

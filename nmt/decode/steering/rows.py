@@ -9,7 +9,7 @@ from jaxtyping import Int
 from nmt.decode.steering.constraints import ALWAYS, AT_WORD_START, COMPLETE, INNER, PENDING, Constraints
 from nmt.decode.steering.pieces import BEYOND, LEAD, PhraseLattice
 
-SMALLEST = 4  # sizes of arrays are powers of two from here, so that few programs are compiled
+SMALLEST = (64, 128, 64, 4)  # sizes of arrays are powers of two from here, so that few programs are compiled
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,9 @@ def constraint_sizes(sentences: Sequence[RowConstraints]) -> tuple[int, int, int
     """Return room for the tokens, edges, nodes and constraints of any of these sentences, powers of two."""
     rows = [_row(sentence) for sentence in sentences]
     counts = zip(*((len(r.tokens), len(r.edges), len(r.nodes) + 1, len(r.constraints)) for r in rows), strict=True)
-    tokens, edges, nodes, constraints = (_power(max(count)) for count in counts)
+    powers = (1 << max(max(count) - 1, 0).bit_length() for count in counts)
+    tokens, edges, nodes, constraints = map(max, SMALLEST, powers)
     return tokens, edges, nodes, constraints
-
-
-def _power(number: int) -> int:
-    return max(SMALLEST, 1 << max(number - 1, 0).bit_length())
 
 
 def stack_constraints(sentences: Sequence[RowConstraints], sizes: tuple[int, int, int, int]) -> Constraints:
