@@ -12,9 +12,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import jaxlib
 from toy_corpus import WHEEL, make_wheel, values_of, write_spec
 
 from nmt.config.documents import dump_document
+
+# Most of the suite's time is XLA compiling what runs once. Its older code generator for CPUs, with one module a program
+# and without LLVM's expensive passes, takes a third of the time; what JAX asks of XLA and what XLA makes of that is the
+# same. A flag that another release may not know ends the process.
+_QUICK_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+COMPILED_QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | (
+    {"XLA_FLAGS": _QUICK_FLAGS} if jaxlib.__version__.startswith("0.10.") else {}
+)
 
 DIRECTIONS = ("en-de", "de-en", "es-en", "en-pt")
 COMPONENTS, SENTENCES = 200, 25  # sentences of a component
@@ -51,6 +60,26 @@ RECIPE = {
     },
     "decode": {"beam": 2},
 }
+# A layer of one kind in each stack, two directions, and translations that end at once: for runs that need not learn.
+TINY = (
+    "data.directions=en-de,es-en",
+    "vocab.size=340",
+    "model.width=16",
+    "model.hidden=32",
+    "model.heads=2",
+    "model.head_width=8",
+    "model.encoder_layers=1",
+    "model.decoder_layers=1",
+    "model.moe.every=1",
+    "train.tokens_per_batch=256",
+    "train.schedule.name=rsqrt",
+    "train.schedule.learning_rate=0.001",
+    "decode.beam=1",
+    "decode.max_length_ratio=0.1",
+    "decode.max_length_extra=1",
+    "evaluate.sentences=10",
+    "evaluate.samples=0",
+)
 
 
 def lexicon() -> list[str]:
@@ -92,13 +121,20 @@ def tables() -> dict[tuple[str, str], dict[str, str]]:
 
 @dataclass(frozen=True)
 class Playground:
-    """A working directory with the corpus and its recipe, and commands run in it."""
+    """A working directory with the corpus and its recipe, and commands run in it.
+
+    Attributes:
+      folder: the working directory.
+      recipe: the name of the recipe.
+      programs: the folder in which commands share what they compile, quickly; None: they compile as people's do.
+    """
 
     folder: Path
     recipe: str
+    programs: Path | None = None
 
     @classmethod
-    def make(cls, folder: Path, recipe: str = "quickstart") -> "Playground":
+    def make(cls, folder: Path, programs: Path | None = None, recipe: str = "quickstart") -> "Playground":
         """Write the corpus, where pip alone finds it, and the recipe, where its name alone finds it."""
         for name in ("recipes", "data", "links"):
             (folder / name).mkdir(parents=True)
@@ -106,7 +142,7 @@ class Playground:
         split = {"by": "component", "test": 4, "dev": 3}
         write_spec(folder / "data", values_of(wheel) | {"split": split})
         (folder / "recipes" / f"{recipe}.yaml").write_text(dump_document(RECIPE))
-        return cls(folder, recipe)
+        return cls(folder, recipe, programs)
 
     @property
     def run(self) -> Path:
@@ -119,13 +155,26 @@ class Playground:
         ours = ("PIP_", "NMT_", "JAX_", "XLA_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
-        return kept | {
-            "PATH": path,
-            "NMT_CACHE": str(self.folder / "cache"),
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_NO_INDEX": "1",
-            "PIP_FIND_LINKS": str(self.folder / "links"),
-            "COLUMNS": "120",
+        return (
+            kept
+            | {
+                "PATH": path,
+                "NMT_CACHE": str(self.folder / "cache"),
+                "PIP_CONFIG_FILE": os.devnull,
+                "PIP_NO_INDEX": "1",
+                "PIP_FIND_LINKS": str(self.folder / "links"),
+                "COLUMNS": "120",
+            }
+            | self._compilation
+        )
+
+    @property
+    def _compilation(self) -> dict[str, str]:
+        if self.programs is None:
+            return {}
+        return COMPILED_QUICKLY | {
+            "JAX_COMPILATION_CACHE_DIR": str(self.programs),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
 
     def command(

@@ -8,32 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 from object_store import Store, serving
-from synthetic import Playground, one_line
+from synthetic import TINY, Playground, one_line
 
 pytest.importorskip("gcsfs", reason="gs:// needs gcsfs: pip install -e '.[gcs]'")
 
 RUN = "gs://bucket/runs/x"
-SMALL = (
-    "data.directions=en-de,es-en",
-    "vocab.size=340",
-    "model.width=16",
-    "model.hidden=32",
-    "model.heads=2",
-    "model.head_width=8",
-    "model.encoder_layers=1",
-    "model.decoder_layers=1",
-    "model.moe.every=1",
-    "train.tokens_per_batch=256",
-    "train.checkpoint_every=10",
-    "train.log_every=1",
-    "train.dev_batches=1",
-    "train.schedule.name=rsqrt",
-    "train.schedule.learning_rate=0.001",
-    "decode.beam=1",
-    "decode.max_length_ratio=0.1",
-    "decode.max_length_extra=1",
-    "evaluate.sentences=10",
-)
+SMALL = (*TINY, "train.checkpoint_every=10", "train.log_every=1", "train.dev_batches=1")
 
 
 def command(name: str) -> list[str]:

@@ -18,8 +18,16 @@ from synthetic import DIRECTIONS, Playground, one_line, written
 
 STEPS = 120
 # What a model that has hardly learnt says is long, and of no interest here.
-BRIEF = ("decode.beam=1", "decode.max_length_ratio=0.1", "decode.max_length_extra=1", "evaluate.samples=0")
-SHORT = (f"train.steps={STEPS}", "train.checkpoint_every=20", "train.log_every=10", *BRIEF)
+BRIEF = (
+    "decode.beam=1",
+    "decode.max_length_ratio=0.1",
+    "decode.max_length_extra=1",
+    "evaluate.samples=0",
+    "evaluate.sentences=10",
+)
+# Layers of one kind, so that little has to be compiled.
+SHALLOW = ("model.encoder_layers=1", "model.decoder_layers=1", "model.moe.every=1")
+SHORT = (f"train.steps={STEPS}", "train.checkpoint_every=20", "train.log_every=10", *SHALLOW, *BRIEF)
 TIMES = ("seconds", "tokens_per_second")
 
 

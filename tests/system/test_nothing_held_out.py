@@ -24,8 +24,8 @@ NO_LOSS = "note: there is no development text, so there will be no development l
 NO_SCORES = "note: there is no test text, so nothing will be evaluated"
 
 
-def test_a_recipe_of_own_files_trains_as_typed_and_says_what_it_will_not_have(tmp_path: Path) -> None:
-    playground = Playground.make(tmp_path)
+def test_a_recipe_of_own_files_trains_as_typed_and_says_what_it_will_not_have(tmp_path: Path, programs: Path) -> None:
+    playground = Playground.make(tmp_path / "playground", programs)
     split = {"by": "component", "test": 0, "dev": 0}
     toy = values_of(playground.folder / "links" / WHEEL)
     write_spec(playground.folder / "data", toy | {"name": "mix100", "split": split, "covers": ["es"]}, "mix100.yaml")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import Playground
+from synthetic import TINY, Playground
 
 from nmt.models.weights import checkpoint_steps
 from nmt.sharding.hosts import Hosts
@@ -26,27 +26,12 @@ from nmt.train.checkpoints import Progress
 
 STEPS, EVERY = 60, 20
 SMALL = (
-    "data.directions=en-de,es-en",
-    "vocab.size=340",
-    "model.width=16",
-    "model.hidden=32",
-    "model.heads=2",
-    "model.head_width=8",
-    "model.encoder_layers=1",
-    "model.decoder_layers=1",
-    "model.moe.every=1",
+    *TINY,
     "mesh.data=2",  # and four along the experts: each host has rows of the batch, and experts
     f"train.checkpoint_every={EVERY}",
-    "train.tokens_per_batch=256",
     "train.log_every=1",
     "train.dev_batches=2",
     "train.keep_checkpoints=9",
-    "train.schedule.name=rsqrt",
-    "train.schedule.learning_rate=0.001",
-    "decode.beam=1",
-    "decode.max_length_ratio=0.1",
-    "decode.max_length_extra=1",
-    "evaluate.samples=0",
 )
 # Sums over devices are the same numbers in another order.
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
@@ -61,11 +46,13 @@ def free_port() -> int:
 
 def start(playground: Playground, run: str, devices: int, *arguments: str, steps: int = STEPS) -> subprocess.Popen[str]:
     """Start nmt-train with so many devices."""
+    environment = playground.environment
+    flags = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-m", "nmt.cli.train", f"recipe={playground.recipe}", f"run_dir=runs/{run}"]
     return subprocess.Popen(
         [*command, *SMALL, f"train.steps={steps}", *arguments],
         cwd=playground.folder,
-        env=playground.environment | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        env=environment | {"XLA_FLAGS": flags},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

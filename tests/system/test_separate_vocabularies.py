@@ -31,6 +31,7 @@ OPTIONS = (
     "decode.max_length_ratio=0.1",
     "decode.max_length_extra=1",
     "evaluate.samples=0",
+    "evaluate.sentences=10",
 )
 
 

@@ -20,7 +20,7 @@ from nmt.sharding import make_mesh
 from nmt.train.curriculum import Curriculum
 from nmt.train.loop import Data, Machines, Outcome, train
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once", "traced_once")
 DIRECTIONS = [Direction("de", "en"), Direction("en", "de")]
 
 

@@ -40,7 +40,7 @@ from nmt.train.step import make_trainer
 from nmt.train.usage import Usage, read_usage, usage_steps, write_usage
 
 # All runs of this file share what is compiled, those in other processes too.
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once", "traced_once")
 
 
 # The objective
@@ -389,8 +389,10 @@ def test_time_is_up_once_and_for_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("what", "log_every"), [("loss", 1), ("loss", 5), ("gradient_norm", 1)])
 def test_a_diverged_run_is_a_mistake_and_is_not_checkpointed(tmp_path, monkeypatch, what, log_every):
+    make = loop.make_trainer
+
     def trainer_with_accident(*arguments):
-        trainer = make_trainer(*arguments)
+        trainer = make(*arguments)
 
         def step(state, batch):
             number = int(state.step) + 1
@@ -414,11 +416,8 @@ def test_what_does_not_fit_the_devices_is_told_in_one_line(tmp_path, monkeypatch
     def exhausted(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 2400000000000 bytes.\nBy: ...")
 
-    real = make_trainer
-    monkeypatch.setattr(
-        "nmt.train.loop.make_trainer",
-        lambda *arguments: replace(real(*arguments), **{place: exhausted}),
-    )
+    make = loop.make_trainer
+    monkeypatch.setattr(loop, "make_trainer", lambda *arguments: replace(make(*arguments), **{place: exhausted}))
     with pytest.raises(
         UserError, match=r"^this does not fit .*allocating 2400000000000 bytes\.\): nmt-plan .*"
     ) as told:
