@@ -237,8 +237,8 @@ def test_a_folder_may_be_called_like_an_archive(tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_a_compressed_tar(tmp_path: Path) -> None:
     peaks = []
-    for count in (2_000, 200_000):
-        line = b"".join(b"%09d\n" % number for number in range(count))
+    for count in (200, 20_000):
+        line = b"".join(b"%099d\n" % number for number in range(count))
         (tmp_path / "x.tar.gz").write_bytes(gzip.compress(tar_bytes({"x.de": line, "x.en": line}), 1))
         tracemalloc.start()
         with open_files(tmp_path, {"kind": "parallel_text", "files": "x.tar.gz/x.{language}"}, {}) as reader:
