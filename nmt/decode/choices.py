@@ -39,7 +39,7 @@ class ChoiceRules:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RowChoice:
-    """What the choice of extensions takes from each sentence; parts that are None are not compiled."""
+    """Values of each sentence that its choices depend on; parts that are None are not compiled."""
 
     key: UInt32[Array, "B 2"] | None = None  # of its samples, see `sampling_key`
     alternatives: Int[Array, " B"] | None = None  # the position at which its hypotheses take different tokens
@@ -122,7 +122,7 @@ def choose_extensions(
     adjusted = adjust_logits(rules.logits, live.context, logits)
     adjusted = adjusted.at[:, :, permission.end].set(logits[:, :, permission.end])
     adjusted, forced = _steered(rules, row, live, (adjusted, logits), permission)
-    permission = _with_way_out(adjusted, live.score, permission)
+    permission = _allow_way_out(adjusted, live.score, permission)
     if rules.independent:
         score, parent, token = _independent(rules, row, live, (adjusted, total), permission)
     elif rules.groups > 1:
@@ -179,7 +179,7 @@ def _without_copies(live: Hypotheses, groups: int) -> Float[Array, "B W"]:
     return jnp.where(copies, -jnp.inf, live.score)
 
 
-def _with_way_out(logits: Float32[Array, "B W Q"], score: Float[Array, "B W"], permission: Permission) -> Permission:
+def _allow_way_out(logits: Float32[Array, "B W Q"], score: Float[Array, "B W"], permission: Permission) -> Permission:
     """Let the hypotheses of a row end where rules leave none of them another token."""
     others = permission.allowed.at[permission.end].set(False)
     possible = (logits[:, :, : others.shape[0]] > -jnp.inf) & others
