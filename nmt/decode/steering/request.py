@@ -20,7 +20,7 @@ PHRASE_BONUS = 5.0
 
 @dataclass(frozen=True)
 class Steering:
-    """What translations are to begin with, have, not have, and keep.
+    """A request for translations that begin with, have, lack or keep some text.
 
     Phrases are written as in a glossary: alternatives with `|` between them, `*` at the end for any ending.
 
