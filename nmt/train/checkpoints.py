@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from nmt.errors import UserError
 from nmt.models.weights import (
     AVERAGE,
     BUFFERS,
@@ -120,11 +121,13 @@ class Checkpoints:
         """Return the newest checkpoint's state, placed as `state` is, and move `batches` to where it stood.
 
         Raises:
-          UserError: the checkpoint is of another model, or damaged.
+          UserError: the checkpoint is of another model, is an average of checkpoints, or damaged.
         """
         step = self.latest
         assert step is not None
         folder = self._folder / str(step)
+        if not (folder / "optimizer").exists():
+            raise UserError(f"{folder} has weights only, no state of an optimizer: training cannot go on from there")
         check_stored(folder / WEIGHTS, _abstract(to_arrays(state.parameters)))
         items: dict[str, Any] = {
             WEIGHTS: ocp.args.StandardRestore(_abstract(to_arrays(state.parameters))),
