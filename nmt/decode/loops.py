@@ -39,15 +39,25 @@ def find_loop(source: str, translation: str) -> Loop | None:
     or a phrase of two words or more twice. It counts if the source repeats nothing of its kind (letters, or other
     signs) half as often.
     """
-    texts, sources = _letters_and_signs(translation), _letters_and_signs(source)
-    for text, source_text in zip(texts, sources, strict=True):
-        found = max(_runs(_RUNS, text), key=lambda loop: loop.times, default=None)
+    for kind, text in enumerate(_letters_and_signs(translation)):
+        patterns = _RUNS if _has_equal_stretches(text) else _RUNS[:-1]
+        found = max(_runs(patterns, text), key=lambda loop: loop.times, default=None)
         if found:
+            source_text = _letters_and_signs(source)[kind]
             usual = max((loop.times for loop in _runs(_SOURCE_RUNS, source_text)), default=1)
             if found.times > 2 * usual:
                 return found
     phrase = _repeated_phrase(translation, SHORTEST_PHRASE)
     return phrase if phrase and not _repeated_phrase(source, 1) else None
+
+
+def _has_equal_stretches(text: str) -> bool:
+    """Return whether a text can have four or more characters three times in a row, which takes long to look for.
+
+    Then at least five of its stretches of four characters were there before.
+    """
+    count = len(text) - 3
+    return count - len({text[start : start + 4] for start in range(count)}) >= 5 if count > 0 else False
 
 
 def _runs(patterns: tuple[re.Pattern[str], ...], text: str) -> list[Loop]:
@@ -61,6 +71,8 @@ def _repeated_phrase(text: str, shortest: int) -> Loop | None:
 
 
 def _doubled(words: list[str], shortest: int) -> Loop | None:
+    if len(words) - len(set(words)) < 2:
+        return None
     for length in range(min(LONGEST_PHRASE, len(words) // 2), 1, -1):
         for start in range(len(words) - 2 * length + 1):
             phrase = words[start : start + length]
