@@ -553,12 +553,14 @@ def test_files_scores_and_notes(run_dir, loaded, translator, tmp_path, monkeypat
     assert lines[1] == "0.0000\t"
     assert len(lines) == 5
     notes = streams.err.getvalue().splitlines()
-    assert len(notes) == 4
+    assert len(notes) == 5
     assert "not trained on en-zh-Hans" in notes[0]
     assert "1 line was not UTF-8; U+FFFD stands for wrong bytes (line 4)" in notes[1]
     assert "1 line was longer than the 16 tokens" in notes[2]
     assert "1 line was brought to the form of the training text" in notes[3]
     assert "(line 3)" in notes[3]
+    assert "2 lines were translated by something that repeats itself" in notes[4]  # the model was never trained
+    assert "(lines 1 and 3)" in notes[4]
 
 
 def test_a_file_that_fails_keeps_what_is_done_and_is_continued(run_dir, loaded, translator, tmp_path, monkeypatch):
@@ -624,7 +626,9 @@ def test_a_terminal_is_answered_line_by_line(run_dir, loaded, translator, monkey
     command.run_translation(request(run_dir))
     first, second = translator.translate(TEXT[:2], "en", "de")
     assert streams.out.getvalue().decode() == f"{first}\n\n{second}"
-    assert streams.err.getvalue() == "en-de> " * 4 + "\n"
+    prompts, *notes = streams.err.getvalue().splitlines()
+    assert prompts == "en-de> " * 4
+    assert all("repeats itself" in note for note in notes)  # the model was never trained
 
 
 def command_of(*arguments, given_=b""):
