@@ -49,7 +49,7 @@ _OTHER_NAMES = {
     "max_len_a": "max_length_ratio",
     "min_new_tokens": "min_length",
     "bad_words_ids": "suppress",
-    "max_batch_size": "batch_tokens, a key of the recipe's decode section",
+    "max_batch_size": "batch_tokens",
 }
 _SAMPLES_ONLY = ("temperature", "top_k", "top_p", "epsilon")
 
@@ -92,6 +92,7 @@ class SearchOptions:
     repetition_penalty: float = 1.0
     suppress: tuple[str | tuple[int, ...], ...] = ()
     unknown: Literal["never", "allowed"] = "never"
+    batch_tokens: int = 2048
     alternatives: int | None = None
     min_alternative_probability: float = 0.0
 

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nmt.config import DecodeConfig
 from nmt.decode.beam import Finished, TargetRules
 from nmt.decode.compiled import CompiledPrograms
 from nmt.decode.options import SearchOptions
@@ -92,7 +91,6 @@ class Occupant(NamedTuple):
 class PoolSettings:
     """Settings that all sentences of a pool share."""
 
-    config: DecodeConfig
     options: SearchOptions  # what `shared_options` leaves of a request's
     buckets: tuple[int, ...]  # lengths of sources
     shards: int  # parts into which the mesh splits rows
@@ -188,7 +186,7 @@ class SlotPool:
         return next(bucket for bucket in self._settings.buckets if tokens <= bucket)
 
     def _most_rows(self, bucket: int) -> int:
-        return largest_batch(self._settings.config, bucket, self._settings.shards)
+        return largest_batch(self._settings.options.batch_tokens, bucket, self._settings.shards)
 
     def _start_size(self, rows: int) -> int:
         """Return how many sentences are started together."""

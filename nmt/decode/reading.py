@@ -133,7 +133,7 @@ class TargetReader:
             positions = _bucket(len(source), self.longest_source), _bucket(len(target) + 2, self.longest_target + 1)
             shapes.setdefault(positions, []).append(i)
         for positions, members in sorted(shapes.items(), reverse=True):
-            most = largest_batch(self.config, max(positions), shards)
+            most = largest_batch(self.config.batch_tokens, max(positions), shards)
             for start in range(0, len(members), most):
                 batch = members[start : start + most]
                 rows = rows_for(len(batch), shards)

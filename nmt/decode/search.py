@@ -114,7 +114,7 @@ class Searcher:
         if key not in self._pools:
             if not self._driven:
                 self._pools = {key: pool for key, pool in self._pools.items() if pool.busy}
-            settings = PoolSettings(self.config, options, tuple(self.buckets), self._shards, shape)
+            settings = PoolSettings(options, tuple(self.buckets), self._shards, shape)
             steering = None if shape is None else self._steering
             targets = target_rules(options, self.tokens, self._model.vocabulary, steering)
             self._pools[key] = SlotPool(self._model, targets, settings, self._programs)

@@ -45,9 +45,12 @@ def target_rooms(bucket: int, options: SearchOptions) -> tuple[list[int], list[i
     return [room for room in source_buckets(bucket) if 2 * room <= usual[0] + MARGIN], usual
 
 
-def largest_batch(config: DecodeConfig, bucket: int, shards: int) -> int:
-    """Return the most rows (B) for sources of a bucket: a power of two, on a mesh that splits rows in `shards`."""
-    return rows_for(max(1, config.batch_tokens // bucket), shards, down=True)
+def largest_batch(batch_tokens: int, bucket: int, shards: int) -> int:
+    """Return the most rows (B) for sources of a bucket: a power of two, on a mesh that splits rows in `shards`.
+
+    All of them together have so many positions of sources at most.
+    """
+    return rows_for(max(1, batch_tokens // bucket), shards, down=True)
 
 
 def rows_for(sentences: int, shards: int, down: bool = False) -> int:
@@ -88,7 +91,7 @@ def search_shapes(
         prepare_model.lower(model).compile().output_shardings,
     )
     bucket, options = source_buckets(longest)[-1], SearchOptions.from_config(config)
-    rows, steps = largest_batch(config, bucket, shard_count("batch")), target_rooms(bucket, options)[1][0]
+    rows, steps = largest_batch(config.batch_tokens, bucket, shard_count("batch")), target_rooms(bucket, options)[1][0]
     heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
     cell_bytes = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
     device_bytes = rows * cell_bytes // (shard_count("batch") * shard_count("heads"))

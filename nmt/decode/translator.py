@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 from etils import epath
@@ -62,7 +62,7 @@ class Translation(NamedTuple):
 
 
 class Translator:
-    """Translates with the model of a run.
+    """Translates with the model of a run, for any number of threads at once; `with Translator(run) as translator:`.
 
     Args:
       run: the run directory.
@@ -91,6 +91,22 @@ class Translator:
         self._scorer = PairScorer(self._searcher.reader, self.vocabularies, self.recipe.data.clean.unicode)
         self._steering = SteeringCompiler(self.vocabularies.target)
         self._trained = parse_directions(self.recipe.data.directions)
+
+    def __enter__(self) -> Self:
+        """Return the translator, which is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the memory of the model back; the translator cannot translate afterwards."""
+        for name in ("_searcher", "_scorer"):
+            vars(self).pop(name, None)
+
+    def _check_open(self) -> None:
+        if not hasattr(self, "_searcher"):
+            raise ValueError("the translator is closed")
 
     @property
     def identity(self) -> str:
@@ -189,6 +205,7 @@ class Translator:
         """
         if isinstance(lines, str):
             raise TypeError("lines must be a sequence of texts, not one text")
+        self._check_open()
         direction = self.direction(source, target)
         wanted = DetailOptions(token_scores, self._alignment_layer(alignment_layer) if align else None)
         vocabulary = self.vocabularies.source
@@ -286,6 +303,7 @@ class Translator:
         direction = self.direction(source, target)
         marks = [] if domain is None else [self.vocabularies.source.symbol(DOMAIN.format(domain))]
         tag, begin = self._tags(direction)
+        self._check_open()
         return self._scorer.score(
             sources,
             targets,

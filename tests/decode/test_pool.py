@@ -27,7 +27,7 @@ def expected(sources):
 def make_pool(programs=None):
     own = searcher()
     options = shared_options(SearchOptions.from_config(own.config))
-    settings = PoolSettings(own.config, options, tuple(own.buckets), 1)
+    settings = PoolSettings(options, tuple(own.buckets), 1)
     targets = target_rules(options, own.tokens, own._model.vocabulary)
     return SlotPool(own._model, targets, settings, programs or own._programs)
 

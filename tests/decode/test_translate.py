@@ -209,7 +209,7 @@ def test_options_of_the_search(translator):
     assert all(a.score < b.score < 0 for a, b in zip(plain, narrow, strict=True))
     with pytest.raises(UserError, match=r"beam must be a whole number, at least 1 \(not 0\)"):
         translator.translate(TEXT, "en", "de", beam=0)
-    with pytest.raises(UserError, match="length_penalty must be at least 0"):
+    with pytest.raises(UserError, match="length_penalty must be a number, at least 0"):
         translator.translate_scored(TEXT, "en", "de", length_penalty=-1)
 
 
@@ -274,6 +274,21 @@ def test_checkpoints_differ_and_the_newest_is_taken(run_dir, translator):
     assert older.translate(TEXT, "en", "de") != translator.translate(TEXT, "en", "de")
     with pytest.raises(UserError, match=r"no checkpoint of step 5 \(it has 3, 7\)"):
         Translator(run_dir, step=5)
+
+
+def test_a_translator_is_closed_at_the_end_of_a_block(run_dir):
+    with Translator(run_dir) as translator:
+        assert translator.languages
+    for use in (lambda: translator.translate(["a b"], "en", "de"), lambda: translator.score(["a"], ["b"], "en", "de")):
+        with pytest.raises(ValueError, match="the translator is closed"):
+            use()
+    translator.close()  # once more does no harm
+
+
+def test_fewer_tokens_at_once_change_no_translation(translator):
+    lines = ["a b c", "d e", "f"]
+    few = translator.options(batch_tokens=16)
+    assert translator.translate(lines, "en", "de", options=few) == translator.translate(lines, "en", "de")
 
 
 def test_a_mesh_that_does_not_fit_here_does_not_matter(run_dir, translator, tmp_path):

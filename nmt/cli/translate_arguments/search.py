@@ -91,6 +91,10 @@ class SearchArguments:
         float | None, typer.Option(metavar="X", help="Draw from tokens of at least this probability.")
     ] = None
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of samples.")] = None
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Source tokens that are decoded at once; fewer take less memory."),
+    ] = None
     alternatives: Annotated[
         int | None,
         typer.Option(metavar="N", help="With --hypotheses: translations that differ at this token of the best one."),
