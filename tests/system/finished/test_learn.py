@@ -69,7 +69,7 @@ def test_blank_lines_stay_where_they_are(trained: Playground) -> None:
     text = sentence(random.Random(3), lexicon())
     expected = translation(text, "de")
     lines = ["", text, "   ", "", text, text, ""]
-    assert translate(trained, lines, "en", "de") == ["", expected, "", "", expected, expected, ""]
+    assert translate(trained, lines, "en", "de") == ["", expected, "   ", "", expected, expected, ""]
 
 
 def test_the_end_of_a_run_shows_scores_and_commands_that_work(
