@@ -15,7 +15,7 @@ from nmt.decode.choices import ChoiceRules, RowChoice
 from nmt.decode.options import SearchOptions
 from nmt.decode.selection import COLUMNS
 from nmt.decode.slots import search_batch
-from nmt.models.incremental import InferenceModel, cache_dtype, inference_model
+from nmt.models.incremental import InferenceModel, inference_model
 from nmt.models.transformer import Transformer
 from nmt.sharding import shard_count
 
@@ -92,8 +92,8 @@ def search_shapes(
     )
     bucket, options = source_buckets(longest)[-1], SearchOptions.from_config(config)
     rows, steps = largest_batch(config.batch_tokens, bucket, shard_count("batch")), target_rooms(bucket, options)[1][0]
-    heads, width = prepared.layers[0].layer.self_attention.wq.get_value().shape[1:]
-    cell_bytes = 2 * len(prepared.layers) * heads * width * cache_dtype(prepared.output.dtype).itemsize
+    cells = 2 * len(prepared.layers) * prepared.layers[0].heads * prepared.head_width
+    cell_bytes = cells * prepared.cell_dtype.itemsize
     device_bytes = rows * cell_bytes // (shard_count("batch") * shard_count("heads"))
     return SearchShapes(
         prepared, rows, bucket, steps, options.width, steps * options.width * device_bytes, bucket * device_bytes

@@ -6,78 +6,77 @@ only that small table is, and the W hypotheses of a sentence attend to their com
 at a position of its own, so that sentences that begin later can share a batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from nmt.models.attention import MASKED, Attention, attention_bias
+from nmt.models.attention import MASKED, attention_bias
 from nmt.models.embedding import embedding_factor, output_factor
+from nmt.models.inference_layers import (
+    DecoderLayer,
+    EncoderLayer,
+    add_residual,
+    attend_cells,
+    decoder_layer,
+    encoder_layer,
+    lay_out_cells,
+    mean_attention,
+    normalise,
+)
 from nmt.models.norms import Norm
-from nmt.models.numerics import contract, product
 from nmt.models.positions import AddedPositions, PositionBias
-from nmt.models.stack import CrossMemory, Layer, Stack
-from nmt.models.tokens import Phase, TokenInfo
+from nmt.models.tokens import TokenInfo
 from nmt.models.transformer import Transformer
+from nmt.models.weight_matrix import Precision, WeightMatrix, look_up_weights, multiply, weight_matrix
 from nmt.sharding import platform, shard
-
-PRODUCT_WEIGHTS = {"wq", "wkv", "wo", "wi", "wg"}  # read by `product` alone, which rounds to the compute type anyway
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Projection:
-    """Weights of attention as one matrix, so that no step transposes them."""
-
-    weight: Float[Array, "I O"]  # of the compute type
-    bias: Float32[Array, " O"] | None
-
-    def __call__(self, x: Float[Array, "B W I"]) -> Float32[Array, "B W O"]:
-        """Project x [B,W,I] to [B,W,O]."""
-        y = _multiply(x, self.weight)
-        return y if self.bias is None else y + self.bias
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class DecoderLayer:
-    """One decoder layer for inference; the layer itself has the norms and the feed-forward layers."""
-
-    layer: Layer
-    self_in: Projection  # [M,3*A*D]: query, key, value
-    self_out: Projection  # [A*D,M]
-    cross_in: Projection  # [M,A*D]: query
-    cross_out: Projection  # [A*D,M]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class InferenceModel:
-    """A model's weights for inference: decoder layers one by one, inputs of products already in the compute type."""
+    """A model's weights for inference, layer by layer.
 
-    tables: tuple[Float[Array, "V M"], ...]  # embeddings of sources and of targets, or one for both
-    output: Float[Array, "Q M"]  # of the compute type, zero rows from V on
+    A table of embeddings that is the output layer, or that of sources where it is that of targets, is kept once.
+    """
+
+    source_table: WeightMatrix | None  # [V,M], embeddings of sources; None: those of targets
+    target_table: WeightMatrix | None  # [V,M]; None: the output layer
+    output: WeightMatrix  # [Q,M], zero rows from V on
     positions: AddedPositions  # added to embeddings
-    encoder: Stack
+    encoder: list[EncoderLayer]
+    encoder_norm: Norm
+    source_positions: PositionBias  # added to the logits of the encoder's self-attention
     layers: list[DecoderLayer]
     target_positions: PositionBias  # added to the logits of the decoder's self-attention
     norm: Norm
+    vocabulary: int = field(metadata={"static": True})  # the number of target ids (V)
     embedding_factor: float = field(metadata={"static": True})
     output_factor: float = field(metadata={"static": True})
     hidden_dtype: jnp.dtype = field(metadata={"static": True})  # of hidden states between layers
+    cell_dtype: jnp.dtype = field(metadata={"static": True})  # of keys and values
 
     @property
-    def vocabulary(self) -> int:
-        """The number of target ids (V)."""
-        return self.tables[-1].shape[0]
+    def head_width(self) -> int:
+        """The width of a head (D)."""
+        layer = self.layers[0]
+        return layer.self_out.matrix.weight.shape[1] // layer.heads
+
+    def table(self, decoder: bool) -> WeightMatrix:
+        """Return the embeddings of targets or of sources, [V,M], or [Q,M] with rows that are not used."""
+        table = self.target_table if decoder or self.source_table is None else self.source_table
+        return self.output if table is None else table
 
     def output_input(self, x: Float[Array, "B T M"]) -> Float32[Array, "B T M"]:
         """Return the input of the output layer, float32 [B,T,M], for hidden states [B,T,M] of the last layer."""
-        return self.norm(x.astype(jnp.float32)) * self.output_factor
+        return normalise(self.norm, x.astype(jnp.float32)) * self.output_factor
+
+    def logits(self, x: Float[Array, "B T M"]) -> Float32[Array, "B T Q"]:
+        """Return logits, float32 [B,T,Q], meaningless from V on, for hidden states [B,T,M] of the last layer."""
+        return multiply(self.output_input(x), self.output)
 
 
 @jax.tree_util.register_dataclass
@@ -116,64 +115,53 @@ def cache_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float32) if platform() == "cpu" else dtype
 
 
-def inference_model(model: Transformer, multiple: int = 1) -> InferenceModel:
+def inference_model(model: Transformer, multiple: int = 1, precision: Precision | None = None) -> InferenceModel:
     """Return the weights of a model prepared for decoding; call it once, jitted.
 
     Args:
       model: the model.
       multiple: Q, the rows of `output`, is V rounded up to a multiple of this.
+      precision: of the matrices; None: what the model computes in, `model.dtype`. What is no product with a matrix of
+        a dense layer is as `model.dtype` says.
     """
-
-    def cast(path: tuple[Any, ...], weight: jax.Array) -> jax.Array:
-        return weight.astype(model.dtype) if path[-2].name in PRODUCT_WEIGHTS else weight
-
-    encoder, decoder = jax.tree_util.tree_map_with_path(cast, (model.encoder, model.decoder))
-    output = model.output_table.astype(model.dtype)
-    separate = model.config.embeddings == "separate"
+    kept: Precision = precision or _precision_of(model.dtype)
+    encoder, decoder = (
+        jax.tree_util.tree_map_with_path(partial(_cast, model.dtype), s) for s in (model.encoder, model.decoder)
+    )
+    table, separate = model.output_table, model.config.embeddings == "separate"
     return InferenceModel(
-        tables=(model.source_table, model.target_table) if separate else (model.target_table,),
-        output=jnp.pad(output, ((0, -output.shape[0] % multiple), (0, 0))),
+        source_table=weight_matrix(model.source_table, kept) if separate else None,
+        target_table=None if model.config.tie_output else weight_matrix(model.target_table, kept),
+        output=weight_matrix(jnp.pad(table, ((0, -table.shape[0] % multiple), (0, 0))), kept),
         positions=model.positions,
-        encoder=encoder,
-        layers=[_decoder_layer(decoder.layer(i)) for i in range(decoder.layers)],
+        encoder=[encoder_layer(encoder.layer(i), kept) for i in range(encoder.layers)],
+        encoder_norm=encoder.norm,
+        source_positions=encoder.positions,
+        layers=[decoder_layer(decoder.layer(i), kept) for i in range(decoder.layers)],
         target_positions=decoder.positions,
         norm=decoder.norm,
+        vocabulary=table.shape[0],
         embedding_factor=embedding_factor(model.config),
         output_factor=output_factor(model.config),
         hidden_dtype=jnp.dtype(model.config.activation_dtype),
+        cell_dtype=cache_dtype(model.dtype),
     )
 
 
-def _decoder_layer(layer: Layer) -> DecoderLayer:
-    if layer.sparse:
-        layer.moe.separate_experts()
-    own, cross = layer.self_attention, layer.cross_attention
-    width = own.wq[...].shape[0]
+def _precision_of(dtype: jnp.dtype) -> Precision:
+    return "bfloat16" if dtype == jnp.bfloat16 else "float32"
 
-    def input_projection(
-        weights: Sequence[nnx.Param[jax.Array]], biases: Sequence[nnx.Param[jax.Array] | None]
-    ) -> Projection:
-        weight = jnp.concatenate([w[...].reshape(width, -1) for w in weights], axis=1)
-        flat = [b[...].reshape(-1) for b in biases if b is not None]
-        return Projection(weight, jnp.concatenate(flat) if flat else None)
 
-    def output_projection(attention: Attention) -> Projection:
-        bias = None if attention.bo is None else attention.bo[...]
-        return Projection(attention.wo[...].reshape(-1, width), bias)
-
-    return DecoderLayer(
-        layer,
-        self_in=input_projection((own.wq, own.wkv), (own.bq, own.bkv)),
-        self_out=output_projection(own),
-        cross_in=input_projection((cross.wq,), (cross.bq,)),
-        cross_out=output_projection(cross),
-    )
+def _cast(dtype: jnp.dtype, path: tuple[Any, ...], weight: jax.Array) -> jax.Array:
+    """Return weights of experts in the type of products, which round to it anyway."""
+    names = [getattr(key, "name", None) for key in path]
+    return weight.astype(dtype) if "moe" in names and names[-2] in ("wi", "wg", "wo") else weight
 
 
 def _embed(
     model: InferenceModel, tokens: Int[Array, "B T"], position: Int[Array, "B T"], longest: int, decoder: bool
 ) -> Float[Array, "B T M"]:
-    x = model.tables[-1 if decoder else 0][tokens].astype(jnp.float32) * model.embedding_factor
+    x = look_up_weights(model.table(decoder), tokens) * model.embedding_factor
     x = model.positions.add(x, position, longest).astype(model.hidden_dtype)
     return shard(x, "batch", "length", "embed")
 
@@ -192,8 +180,24 @@ def encode(model: InferenceModel, source: Int[Array, "B S"], length: Int[Array, 
     with jax.named_scope("encoder"):
         x = _embed(model, source, position, source.shape[1], decoder=False)
         info = TokenInfo(source, segment > 0, position=position)
-        hidden, _ = model.encoder(x, attention_bias(segment, segment), info)
+        bias = model.source_positions.add(attention_bias(segment, segment), position, position)
+        for layer in model.encoder:
+            x = layer.feed_forward(_attend_to_itself(layer, x, position, bias, model.cell_dtype), info)
+        hidden = normalise(model.encoder_norm, x.astype(jnp.float32))
     return Encoded(hidden, segment)
+
+
+def _attend_to_itself(
+    layer: EncoderLayer,
+    x: Float[Array, "B T M"],
+    position: Int[Array, "B T"],
+    bias: Float[Array, "#B #A T T"],
+    dtype: jnp.dtype,
+) -> Float[Array, "B T M"]:
+    """Return hidden states [B,T,M] of whole sequences after a layer's self-attention."""
+    with jax.named_scope("self_attention"):
+        q, k, v = layer.self_queries_keys_values(x, position)
+        return add_residual(x, layer.self_out(attend_cells(q, *lay_out_cells(k, v, dtype), bias)))
 
 
 def log_probabilities(
@@ -208,10 +212,7 @@ def log_probabilities(
       length: int32 [B], tokens of each target; the result is 0 beyond.
     """
     reading = _read_targets(model, encoded, target, length)
-    x = reading.x
-    for weights in model.layers:
-        x, _ = weights.layer(x, reading.bias, reading.info, reading.cross, None, Phase.INFER)
-    logits = _multiply(model.output_input(x), model.output.T)[..., : model.vocabulary]
+    logits = model.logits(_read_layers(model, reading, len(model.layers)))[..., : model.vocabulary]
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
     return jnp.where(reading.info.real, chosen, 0.0)
 
@@ -231,16 +232,11 @@ def target_attention(
       layer: the decoder layer, from 0.
     """
     reading = _read_targets(model, encoded, target, length)
-    x = reading.x
-    for weights in model.layers[:layer]:
-        x, _ = weights.layer(x, reading.bias, reading.info, reading.cross, None, Phase.INFER)
-    last = model.layers[layer].layer
-    y = last.self_norm(x)
-    x = last.add(x, last.self_attention(y, y, reading.bias, reading.info.position))
-    q = last.cross_attention.queries(last.cross_norm(x))
-    k, _ = last.cross_attention.keys_values(encoded.hidden)
-    logits = contract("btad,bsad->bats", q * q.shape[-1] ** -0.5, k, last.cross_attention.dtype) + reading.cross.bias
-    return jnp.where(reading.info.real[..., None], jax.nn.softmax(logits, axis=-1).mean(axis=1), 0.0)
+    x = _read_layers(model, reading, layer)
+    last = model.layers[layer]
+    x = _attend_to_itself(last, x, reading.position, reading.bias, model.cell_dtype)
+    weights = mean_attention(last.cross_queries(x), reading.source.keys[layer], reading.source_bias)
+    return jnp.where(reading.info.real[..., None], weights, 0.0)
 
 
 @dataclass(frozen=True)
@@ -248,9 +244,11 @@ class _TargetReading:
     """Whole targets at the entrance of the decoder."""
 
     x: Float[Array, "B T M"]
+    position: Int[Array, "B T"]
     bias: Float[Array, "#B #A T T"]  # of self-attention
     info: TokenInfo
-    cross: CrossMemory
+    source: SourceCache
+    source_bias: Float[Array, "B 1 1 S"]
 
 
 def _read_targets(
@@ -261,59 +259,37 @@ def _read_targets(
     position, segment = _positions_segments(tokens, length - 1)
     return _TargetReading(
         _embed(model, tokens, position, tokens.shape[1], decoder=True),
+        position,
         model.target_positions.add(attention_bias(segment, segment, causal=True), position, position),
         TokenInfo(tokens, segment > 0, position=position),
-        CrossMemory(encoded.hidden, attention_bias(jnp.ones_like(segment), encoded.segment)),
+        project_sources(model, encoded),
+        jnp.where(encoded.segment > 0, 0.0, MASKED)[:, None, None],
     )
+
+
+def _read_layers(model: InferenceModel, reading: _TargetReading, layers: int) -> Float[Array, "B T M"]:
+    """Return hidden states [B,T,M] of whole targets after the first layers."""
+    x, source = reading.x, reading.source
+    for layer, keys, values in zip(model.layers[:layers], source.keys, source.values, strict=False):
+        x = _attend_to_itself(layer, x, reading.position, reading.bias, model.cell_dtype)
+        with jax.named_scope("cross_attention"):
+            y = attend_cells(layer.cross_queries(x), keys, values, reading.source_bias)
+            x = add_residual(x, layer.cross_out(y))
+        x = layer.feed_forward(x, reading.info)
+    return x
 
 
 def project_sources(model: InferenceModel, encoded: Encoded) -> SourceCache:
     """Project encoded sources to the keys and values of every layer's cross-attention."""
-    dtype = cache_dtype(model.output.dtype)
-    cells = [_cells(*layer.layer.cross_attention.keys_values(encoded.hidden), dtype) for layer in model.layers]
+    cells = [layer.cross_keys_values(encoded.hidden, model.cell_dtype) for layer in model.layers]
     return SourceCache([keys for keys, _ in cells], [values for _, values in cells], encoded.segment.sum(axis=1))
-
-
-def _cells(
-    k: Float[Array, "B S A D"], v: Float[Array, "B S A D"], dtype: jnp.dtype
-) -> tuple[Float[Array, "B A D S"], Float[Array, "B A S D"]]:
-    """Lay out keys and values [B,S,A,D] as cells [B,A,D,S] and [B,A,S,D] of a type."""
-    keys, values = k.transpose(0, 2, 3, 1).astype(dtype), v.swapaxes(1, 2).astype(dtype)
-    return shard(keys, "batch", "heads", None, None), shard(values, "batch", "heads", None, None)
 
 
 def empty_cache(model: InferenceModel, rows: int, beam: int, steps: int) -> Cache:
     """Return a cache for so many rows (B), hypotheses a row (W) and steps (T)."""
-    heads, width = model.layers[0].layer.self_attention.wq[...].shape[1:]
-    keys = jnp.zeros((rows, heads, width, steps * beam), cache_dtype(model.output.dtype))
+    keys = jnp.zeros((rows, model.layers[0].heads, model.head_width, steps * beam), model.cell_dtype)
     keys = shard(keys, "batch", "heads", None, None)
     return Cache([keys for _ in model.layers], [keys.swapaxes(2, 3) for _ in model.layers])
-
-
-def _attend(
-    q: Float[Array, "B W A D"],
-    keys: Float[Array, "B A D S"],
-    values: Float[Array, "B A S D"],
-    bias: Float[Array, "#B #A #W S"],
-) -> Float32[Array, "B W A*D"]:
-    """Attend from queries [B,W,A,D] to S cells under a bias that broadcasts to [B,A,W,S]; return [B,W,A*D]."""
-    logits = contract("bawd,bads->baws", q.swapaxes(1, 2) * q.shape[-1] ** -0.5, keys, keys.dtype) + bias
-    y = contract("baws,basd->bawd", jax.nn.softmax(logits, axis=-1), values, values.dtype)
-    return y.swapaxes(1, 2).reshape(*q.shape[:2], -1)
-
-
-def _mean_attention(
-    q: Float[Array, "B W A D"], keys: Float[Array, "B A D S"], bias: Float[Array, "#B #A #W S"]
-) -> Float32[Array, "B W S"]:
-    """Return the weights of attention from queries [B,W,A,D] to S cells, the mean over the heads."""
-    logits = contract("bawd,bads->baws", q.swapaxes(1, 2) * q.shape[-1] ** -0.5, keys, keys.dtype) + bias
-    return jax.nn.softmax(logits, axis=-1).mean(axis=1)
-
-
-def _multiply(x: Float[Array, "B W I"], weight: Float[Array, "I O"]) -> Float32[Array, "B W O"]:
-    """Return x [B,W,I] times a matrix [I,O]."""
-    rows = x.reshape(-1, x.shape[-1])
-    return product("ri,io->ro", rows, weight, weight.dtype).reshape(*x.shape[:-1], -1)
 
 
 def ancestry_bias(ancestor: Int[Array, "B W T"], position: Int[Array, " B"]) -> Float[Array, "B 1 W T*W"]:
@@ -362,7 +338,7 @@ def decode_step(
       Logits, float32 [B,W,Q], meaningless from V on; the cache with the new cells; the attention that each hypothesis
       pays to each source token, float32 [B,W,S], the mean over the heads of the last layer, or None.
     """
-    rows, beam, steps = ancestor.shape
+    _, beam, steps = ancestor.shape
     positions = jnp.broadcast_to(position[:, None], tokens.shape)
     x = _embed(model, tokens, positions, steps, decoder=True)
     cell_position = jnp.repeat(jnp.arange(steps), beam)[None]
@@ -371,23 +347,18 @@ def decode_step(
     source_bias = jnp.where(source_cells, 0.0, MASKED)[:, None, None]
     info = TokenInfo(tokens, live, position=positions)
     all_keys, all_values, attention = [], [], None
-    for i, weights in enumerate(model.layers):
-        layer, own = weights.layer, weights.layer.self_attention
-        heads, width = own.wq[...].shape[1:]
+    for i, layer in enumerate(model.layers):
         with jax.named_scope("self_attention"):
-            qkv = weights.self_in(layer.self_norm(x)).reshape(rows, beam, 3, heads, width)
-            q, k = (own.rotate(qkv[:, :, index], positions) for index in (0, 1))
-            new_keys, new_values = _cells(k, qkv[:, :, 2], cache.keys[i].dtype)
+            q, k, v = layer.self_queries_keys_values(x, positions)
+            new_keys, new_values = lay_out_cells(k, v, cache.keys[i].dtype)
             keys = _write_cells(cache.keys[i], new_keys, position * beam, axis=3)
             values = _write_cells(cache.values[i], new_values, position * beam, axis=2)
-            x = layer.add(x, weights.self_out(_attend(q, keys, values, bias)))
+            x = add_residual(x, layer.self_out(attend_cells(q, keys, values, bias)))
         with jax.named_scope("cross_attention"):
-            q = weights.cross_in(layer.cross_norm(x)).reshape(rows, beam, heads, width)
-            x = layer.add(x, weights.cross_out(_attend(q, source.keys[i], source.values[i], source_bias)))
-            attention = _mean_attention(q, source.keys[i], source_bias) if with_attention else None
-        x, _ = layer.feed_forward(x, info)
-        x = shard(x, "batch", "length", "embed")
+            q = layer.cross_queries(x)
+            x = add_residual(x, layer.cross_out(attend_cells(q, source.keys[i], source.values[i], source_bias)))
+            attention = mean_attention(q, source.keys[i], source_bias) if with_attention else None
+        x = layer.feed_forward(x, info)
         all_keys.append(keys)
         all_values.append(values)
-    logits = product("bwm,qm->bwq", model.output_input(x), model.output, model.output.dtype)
-    return logits, Cache(all_keys, all_values), attention
+    return model.logits(x), Cache(all_keys, all_values), attention

@@ -1,11 +1,19 @@
 """Normalisation of the last dimension, in float32; the result has the type of the input."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from nmt.config import ModelConfig
+
+Mean = Callable[[Float32[Array, "*any M"]], Float32[Array, "*any 1"]]  # over the last axis
+
+
+def _mean(x: Float32[Array, "*any M"]) -> Float32[Array, "*any 1"]:
+    return jnp.mean(x, axis=-1, keepdims=True)
 
 
 class RMSNorm(nnx.Module):
@@ -15,10 +23,10 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((width,), jnp.float32), logical_axes=("embed",))
         self.epsilon = epsilon
 
-    def __call__(self, x: Float[Array, "*any M"]) -> Float[Array, "*any M"]:
-        """Normalise x [...,M]."""
+    def __call__(self, x: Float[Array, "*any M"], mean: Mean = _mean) -> Float[Array, "*any M"]:
+        """Normalise x [...,M] by means that a function computes."""
         y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon) * self.scale[...]
+        y = y * jax.lax.rsqrt(mean(y * y) + self.epsilon) * self.scale[...]
         return y.astype(x.dtype)
 
 
@@ -30,11 +38,11 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32), logical_axes=("embed",))
         self.epsilon = epsilon
 
-    def __call__(self, x: Float[Array, "*any M"]) -> Float[Array, "*any M"]:
-        """Normalise x [...,M]."""
+    def __call__(self, x: Float[Array, "*any M"], mean: Mean = _mean) -> Float[Array, "*any M"]:
+        """Normalise x [...,M] by means that a function computes."""
         y = x.astype(jnp.float32)
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+        y = y - mean(y)
+        y = y * jax.lax.rsqrt(mean(y * y) + self.epsilon)
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 

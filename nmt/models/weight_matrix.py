@@ -103,4 +103,12 @@ def sum_last(x: Float[Array, "*any I"]) -> Float32[Array, "*any"]:
     """
     if platform() != "cpu":
         return x.sum(axis=-1, dtype=jnp.float32)
-    return multiply(x, WeightMatrix(jnp.ones((FEWEST_SUMS, x.shape[-1]), jnp.float32)))[..., 0]
+    ones = jnp.ones((FEWEST_SUMS, x.shape[-1]), jnp.float32)
+    if x.size == x.shape[-1]:
+        return multiply(x, WeightMatrix(ones))[..., 0]
+    return jnp.einsum("...i,oi->...o", x.astype(jnp.float32), ones, preferred_element_type=jnp.float32)[..., 0]
+
+
+def mean_last(x: Float[Array, "*any I"]) -> Float32[Array, "*any 1"]:
+    """Return the means [...,1] over the last axis of x [...,I]; see `sum_last`."""
+    return sum_last(x)[..., None] * (1 / x.shape[-1])

@@ -40,6 +40,7 @@ from nmt.data.vocab import BEGIN, END, Vocabulary, learn
 from nmt.data.vocabularies import Vocabularies
 from nmt.decode.requests import SpecialTokens
 from nmt.decode.search import Searcher
+from nmt.decode.selection import COLUMNS
 from nmt.decode.translator import Translator
 from nmt.errors import UserError
 from nmt.languages import Direction
@@ -151,8 +152,13 @@ def test_translating_is_with_the_same_model(name):
 
 
 def test_decoding_keeps_a_shared_table_once():
-    shapes = [[table.shape[0] for table in searcher(name)._model.tables] for name in VARIANTS]
-    assert shapes == [[61, 43], [61, 43], [42]]
+    """Even where it is the output layer, too, which has rows that no token has."""
+    models = [searcher(name)._model for name in VARIANTS]
+    tables = [(model.source_table, model.target_table) for model in models]
+    shapes = [[table and table.weight.shape[0] for table in pair] for pair in tables]
+    assert shapes == [[61, None], [61, 43], [None, None]]
+    assert [model.vocabulary for model in models] == [43, 43, 42]
+    assert all(model.output.weight.shape[0] == COLUMNS for model in models)
 
 
 COMBINATIONS = [

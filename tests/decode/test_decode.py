@@ -174,13 +174,13 @@ def test_normalisers_are_that_of_gnmt_and_powers_of_the_length():
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.2)])
 def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, tolerance, where, monkeypatch):
     monkeypatch.setattr(incremental, "platform", lambda: where)
-    model = toy(dtype=dtype)
-    fast = jax.jit(incremental.inference_model)(model)
+    model = toy(dtype=dtype, sparse=dtype == "float32")  # rounding may send a token to another expert
+    # Functions of this test alone: JAX would not trace them again for another place.
+    fast = jax.jit(lambda model: incremental.inference_model(model))(model)
     rng = np.random.default_rng(1)
     rows, width, steps = 3, 4, 7
     source = rng.integers(5, 41, (rows, 9))
     length = np.array([9, 4, 1])
-    # Functions of this test alone: JAX would not trace them again for another place.
     encoded = jax.jit(lambda *given: incremental.encode(*given))(fast, source, length)
     memory, cache = incremental.project_sources(fast, encoded), incremental.empty_cache(fast, rows, width, steps)
     kept = {"float32"} if where == "cpu" else {dtype}
@@ -203,15 +203,17 @@ def test_steps_from_caches_give_what_reading_the_whole_target_gives(dtype, toler
         np.testing.assert_allclose(jax.nn.log_softmax(logits[row]), expected, atol=tolerance)
 
 
-def test_weights_are_cast_to_what_products_round_them_to_anyway():
+def test_weights_are_cast_to_what_products_round_them_to():
+    """Attention, norms and sums are float32, so that less is rounded than in the model that was trained."""
     model = toy(dtype="bfloat16")
     fast = jax.jit(incremental.inference_model)(model)
-    assert fast.layers[1].self_in.weight.dtype == fast.layers[1].layer.moe.separate[0].inner.dtype == jnp.bfloat16
+    _, experts = fast.layers[1].experts
+    assert fast.layers[1].self_in.matrix.dtype == experts.separate[0].inner.dtype == jnp.bfloat16
     source = np.array([sources_of(1, seed=5)[0]])
     ones, position = np.ones_like(source), np.arange(source.shape[1])[None]
     slow, _ = jax.jit(lambda m: m.encode(PackedTokens(source, ones, position)))(model)
     quick = jax.jit(incremental.encode)(fast, source, np.array([source.shape[1]]))
-    np.testing.assert_array_equal(quick.hidden, slow)
+    np.testing.assert_allclose(quick.hidden, slow, atol=0.05)
 
 
 # The search.
