@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nmt.config import DataConfig, Recipe
+from nmt.models.dtypes import resolve_dtype
 
 TEXT = {
     "de-en": [("Das Haus ist rot.", "The house is red."), ("Ein Hund bellt laut.", "A dog barks loudly.")],
@@ -17,8 +18,9 @@ RECIPE = Recipe(name="toy", data=DataConfig(corpora=("toy",), directions=("es-en
 class FakeTranslator:
     """Puts the same words before every line, and remembers what it was asked for."""
 
-    def __init__(self, step: int = 7, recipe: Recipe = RECIPE, fail_on: str = "") -> None:
+    def __init__(self, step: int = 7, recipe: Recipe = RECIPE, fail_on: str = "", precision: str = "") -> None:
         self.step, self.recipe, self.fail_on = step, recipe, fail_on
+        self.precision = precision or resolve_dtype(recipe.model.dtype)
         self.asked: list[tuple[str, int | None]] = []
 
     def translate(

@@ -24,6 +24,7 @@ class EvaluateArguments(NamedTuple):
     force: bool
     as_json: bool
     references: str | None = None
+    precision: str | None = None
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,6 +60,14 @@ def evaluate(
             "raw: they are scored as they are in the file. Default: what the recipe says, usually normalised.",
         ),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Precision of weights: float32, bfloat16, int8, or auto for the fastest here. "
+            "Default: what the model was trained in.",
+        ),
+    ] = None,
 ) -> EvaluateArguments:
     """Translate held-out text of every direction with one loaded model, and print BLEU and chrF++.
 
@@ -66,7 +75,7 @@ def evaluate(
     same checkpoint, text and options, is not translated again.
     """
     wanted = [name.strip() for text in pairs for name in text.split(",") if name.strip()] if pairs else None
-    return EvaluateArguments(run, testset, wanted, beam, step, force, as_json, references)
+    return EvaluateArguments(run, testset, wanted, beam, step, force, as_json, references, precision)
 
 
 def main() -> None:
@@ -82,9 +91,11 @@ def _main() -> None:
 def _evaluate(request: EvaluateArguments) -> None:
     from nmt.config import read_run_recipe
     from nmt.evaluate.sets import open_set, select
+    from nmt.models.precision import check_precision
 
     if request.references not in (None, "normalised", "raw"):
         raise UserError(f"--references must be normalised or raw (not {request.references})")
+    check_precision(request.precision)
     recipe = read_run_recipe(request.run)
     testset = recipe.evaluate.split if request.testset is None else request.testset
     chosen = open_set(request.run, testset, request.pairs, recipe.evaluate.sentences)
@@ -101,7 +112,7 @@ def _evaluate(request: EvaluateArguments) -> None:
         progress.warn(note)
     if len(directions) > _MANY and request.pairs is None:
         progress.say(f"evaluating {len(directions):,} directions: --pairs names fewer, as in --pairs '*-en,en-*'")
-    translator = Translator(request.run, step=request.step)
+    translator = Translator(request.run, step=request.step, precision=request.precision)
     matrix = evaluate_run(
         translator,
         request.run,

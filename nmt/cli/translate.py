@@ -72,7 +72,7 @@ def run_translation(request: TranslateArguments) -> None:
     surveyed = survey(request.files, document)
     from nmt.decode.translator import Translator
 
-    translator = Translator(request.model.run, step=request.model.step)
+    translator = Translator(request.model.run, step=request.model.step, precision=request.model.precision)
     direction = translator.direction(request.model.source, request.model.target)
     if not translator.is_trained(direction):
         tell_note(f"the model was not trained on {direction}, only on its languages: expect less")
@@ -97,7 +97,9 @@ def _check(request: TranslateArguments) -> None:
     from nmt.decode.options import SearchOptions
     from nmt.errors import UserError
     from nmt.languages import get
+    from nmt.models.precision import check_precision
 
+    check_precision(request.model.precision)
     recipe = read_run_recipe(request.model.run)
     options = SearchOptions.from_config(recipe.decode, **request.search.given())
     if options.hypotheses > 1 and (kind := request.files.kind()) not in (LINES, JSONL):

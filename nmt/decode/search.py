@@ -21,6 +21,7 @@ from nmt.decode.steering.arrays import SteeredSentences, SteeringShape, steering
 from nmt.decode.steering.request import SentenceSteering
 from nmt.decode.steering.steps import SteeringTokens
 from nmt.errors import UserError
+from nmt.models.precision import Precision
 from nmt.models.transformer import Transformer
 from nmt.sharding import Layout, shard_count
 
@@ -36,14 +37,23 @@ class Searcher:
       longest: tokens of the longest source.
       config: beam and limits.
       layout: the devices.
+      precision: of the model's matrices; None: the type that it computes in.
     """
 
-    def __init__(self, model: Transformer, tokens: SpecialTokens, longest: int, config: DecodeConfig, layout: Layout):
+    def __init__(
+        self,
+        model: Transformer,
+        tokens: SpecialTokens,
+        longest: int,
+        config: DecodeConfig,
+        layout: Layout,
+        precision: Precision | None = None,
+    ):
         self.tokens, self.config, self.layout = tokens, config, layout
         self.longest = max(longest, SHORTEST_BUCKET)
         self.buckets = source_buckets(self.longest)
         with layout.use():
-            self._model = prepare_model(model)
+            self._model = prepare_model(model, precision=precision)
             self._shards = shard_count("batch")
         self.reader = TargetReader(self._model, layout, tokens.end, self.longest, config)
         self._pools: dict[_PoolKey, SlotPool] = {}

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from nmt.models.weight_matrix import log_sum_last
+
 COLUMNS = 128  # logits are laid out in so many columns; their number is a multiple of this
 
 
@@ -20,7 +22,7 @@ def top_k(x: Float[Array, "B R"], n: int) -> tuple[Float[Array, "B {n}"], Int[Ar
 def log_total(logits: Float[Array, "B W Q"], vocabulary: int) -> Float[Array, "B W"]:
     """Return the logarithm of the sum of exp(logits) over the first V of Q columns."""
     real = jnp.where(jnp.arange(logits.shape[-1]) < vocabulary, 0.0, -jnp.inf)
-    return jax.nn.logsumexp(logits + real, axis=-1)
+    return log_sum_last(logits + real)
 
 
 def best_extensions(

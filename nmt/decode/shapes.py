@@ -21,7 +21,7 @@ from nmt.sharding import shard_count
 
 SHORTEST_BUCKET = 16  # positions (S) of the shortest bucket; the others double, up to the longest source
 # The weights of a model as a search reads them.
-prepare_model = jax.jit(partial(inference_model, multiple=COLUMNS))
+prepare_model = jax.jit(partial(inference_model, multiple=COLUMNS), static_argnames="precision")
 
 MARGIN = 8  # a translation is first given room for this many tokens more than its source's bucket
 

@@ -31,6 +31,8 @@ from nmt.decode.steering.request import SentenceSteering, Steering, SteeringPlan
 from nmt.errors import UserError
 from nmt.languages import Direction, get, parse_directions
 from nmt.models.building import abstract_model, shardings
+from nmt.models.dtypes import inference_config, resolve_precision
+from nmt.models.precision import check_precision
 from nmt.models.weights import checkpoint_folder, checkpoint_steps, load_model
 from nmt.sharding import Layout, make_layout
 
@@ -68,26 +70,38 @@ class Translator:
       run: the run directory.
       step: step of the checkpoint; None: the newest.
       layout: the devices; None: the recipe's mesh if that fits the devices there are, else one device.
+      precision: of the weights of dense layers and embeddings: float32, bfloat16 or int8; `auto` for the fastest one on
+        these devices; None: the recipe's model.dtype.
 
     Attributes:
       recipe: the run's recipe.
       vocabularies: its vocabularies, of sources and of targets.
       step: step of the checkpoint that was loaded.
+      precision: float32, bfloat16 or int8.
 
     Raises:
-      UserError: no run directory, no such checkpoint, or a damaged one.
+      UserError: no run directory, no such checkpoint, or a damaged one; or no such precision.
     """
 
-    def __init__(self, run: os.PathLike[str] | str, *, step: int | None = None, layout: Layout | None = None):
+    def __init__(
+        self,
+        run: os.PathLike[str] | str,
+        *,
+        step: int | None = None,
+        layout: Layout | None = None,
+        precision: str | None = None,
+    ):
+        check_precision(precision)
         self._folder = folder = epath.Path(run)
         self.recipe: Recipe = read_run_recipe(folder)
         self.vocabularies = _vocabularies(folder, self.recipe)
         layout = _layout(self.recipe, self.vocabularies.sizes) if layout is None else layout
         with layout.use() as mesh:
-            model, self.step = load_model(folder, self.recipe.model, self.vocabularies.sizes, mesh, step)
-        self._searcher = Searcher(
-            model, _special_tokens(self.vocabularies.target), self.recipe.data.source_length, self.recipe.decode, layout
-        )
+            self.precision = resolve_precision(precision, self.recipe.model.dtype)
+            config = inference_config(self.recipe.model, self.precision)
+            model, self.step = load_model(folder, config, self.vocabularies.sizes, mesh, step)
+        specials, longest = _special_tokens(self.vocabularies.target), self.recipe.data.source_length
+        self._searcher = Searcher(model, specials, longest, self.recipe.decode, layout, self.precision)
         self._scorer = PairScorer(self._searcher.reader, self.vocabularies, self.recipe.data.clean.unicode)
         self._steering = SteeringCompiler(self.vocabularies.target)
         self._trained = parse_directions(self.recipe.data.directions)
@@ -110,10 +124,10 @@ class Translator:
 
     @property
     def identity(self) -> str:
-        """A digest that differs where the checkpoint or the vocabulary does: SHA-256, in hexadecimal digits."""
+        """A digest that differs where checkpoint, vocabulary or precision do: SHA-256, in hexadecimal digits."""
         written = (checkpoint_folder(self._folder) / str(self.step) / "_CHECKPOINT_METADATA").read_bytes()
         vocabularies = "".join(vocabulary.digest for vocabulary in self.vocabularies)
-        return hashlib.sha256(written + vocabularies.encode()).hexdigest()
+        return hashlib.sha256(written + f"{vocabularies}{self.precision}".encode()).hexdigest()
 
     @property
     def languages(self) -> tuple[str, ...]:

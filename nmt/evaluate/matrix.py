@@ -52,6 +52,10 @@ class Translates(Protocol):
     def recipe(self) -> Recipe:
         """Recipe of the run."""
 
+    @property
+    def precision(self) -> str:
+        """Precision of the weights."""
+
     def translate(
         self,
         lines: Sequence[str],
@@ -125,9 +129,13 @@ class _Job:
     def prepare(
         cls, translator: Translates, run: epath.Path, chosen: EvaluationSet, beam: int | None, form: ScoringForm
     ) -> "_Job":
+        from nmt.models.dtypes import resolve_dtype  # imports JAX
+
         decode = translator.recipe.decode.model_dump(mode="json")
         if beam is not None:
             decode["beam"] = beam
+        if translator.precision != resolve_dtype(translator.recipe.model.dtype):
+            decode["precision"] = translator.precision
         folder = run / "evaluation" / str(translator.step) / chosen.name
         try:
             (folder / "hypotheses").mkdir(parents=True, exist_ok=True)

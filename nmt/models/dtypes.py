@@ -1,9 +1,10 @@
-"""The type that a model computes in, where a recipe leaves it to the machine."""
+"""The type that a model computes in where a recipe leaves it to the machine, and the precision of inference."""
 
 import platform as machine
 from pathlib import Path
 
 from nmt.config import ModelConfig
+from nmt.models.precision import AUTO, PRECISIONS, Precision, check_precision
 from nmt.sharding import platform
 
 
@@ -28,3 +29,25 @@ def _cpu_has_bfloat16() -> bool:
 def resolve_model_dtype(config: ModelConfig) -> ModelConfig:
     """Return the configuration with its dtype resolved for the devices of the mesh."""
     return config.model_copy(update={"dtype": resolve_dtype(config.dtype)})
+
+
+def resolve_precision(name: str | None, dtype: str) -> Precision:
+    """Return the precision of matrices in inference for what a person asked for.
+
+    Args:
+      name: float32, bfloat16, int8; `auto` for the fastest one on the devices of the mesh: bfloat16 where they multiply
+        it natively, else int8; None: that of the recipe.
+      dtype: the recipe's model.dtype.
+
+    Raises:
+      UserError: there is no such precision.
+    """
+    check_precision(name)
+    if name == AUTO:
+        return "bfloat16" if resolve_dtype("auto") == "bfloat16" else "int8"
+    return PRECISIONS[resolve_dtype(dtype) if name is None else name]
+
+
+def inference_config(config: ModelConfig, precision: Precision) -> ModelConfig:
+    """Return the configuration of a model for inference: experts multiply in its dtype, int8 or not."""
+    return config.model_copy(update={"dtype": resolve_dtype("auto") if precision == "int8" else precision})

@@ -29,9 +29,10 @@ from nmt.models.inference_layers import (
 )
 from nmt.models.norms import Norm
 from nmt.models.positions import AddedPositions, PositionBias
+from nmt.models.precision import Precision
 from nmt.models.tokens import TokenInfo
 from nmt.models.transformer import Transformer
-from nmt.models.weight_matrix import Precision, WeightMatrix, look_up_weights, multiply, weight_matrix
+from nmt.models.weight_matrix import WeightMatrix, log_sum_last, look_up_weights, multiply, weight_matrix
 from nmt.sharding import platform, shard
 
 
@@ -213,7 +214,7 @@ def log_probabilities(
     """
     reading = _read_targets(model, encoded, target, length)
     logits = model.logits(_read_layers(model, reading, len(model.layers)))[..., : model.vocabulary]
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), target[:, 1:, None], axis=-1)[..., 0]
+    chosen = jnp.take_along_axis(logits, target[:, 1:, None], axis=-1)[..., 0] - log_sum_last(logits)
     return jnp.where(reading.info.real, chosen, 0.0)
 
 

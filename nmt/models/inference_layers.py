@@ -19,9 +19,10 @@ from nmt.models.moe.layer import MoE
 from nmt.models.norms import Norm
 from nmt.models.numerics import contract
 from nmt.models.positions import rotate
+from nmt.models.precision import Precision
 from nmt.models.stack import Layer
 from nmt.models.tokens import TokenInfo
-from nmt.models.weight_matrix import Precision, WeightMatrix, mean_last, multiply, sum_last, weight_matrix
+from nmt.models.weight_matrix import WeightMatrix, mean_last, multiply, sum_last, weight_matrix
 from nmt.sharding import shard
 
 
@@ -171,7 +172,7 @@ def encoder_layer(layer: Layer, precision: Precision) -> EncoderLayer:
 def decoder_layer(layer: Layer, precision: Precision) -> DecoderLayer:
     """Return a layer of a decoder for inference."""
     if layer.sparse:
-        layer.moe.separate_experts()
+        layer.moe.separate_experts(precision)
     cross = layer.cross_attention
     return DecoderLayer(
         *_common_parts(layer, precision),

@@ -11,15 +11,13 @@ one that takes longer than the kernel does for eight rows. So a single row is mu
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int8, Shaped
 
+from nmt.models.precision import Precision
 from nmt.sharding import einsum, platform
-
-Precision = Literal["float32", "bfloat16", "int8"]
 
 LARGEST = 127  # of the integers that weights and activations become; -128 is not used
 FEWEST_SUMS = 8  # sums of a row that are computed at once, so that XLA:CPU takes its kernel for products
@@ -103,10 +101,14 @@ def sum_last(x: Float[Array, "*any I"]) -> Float32[Array, "*any"]:
     """
     if platform() != "cpu":
         return x.sum(axis=-1, dtype=jnp.float32)
-    ones = jnp.ones((FEWEST_SUMS, x.shape[-1]), jnp.float32)
-    if x.size == x.shape[-1]:
-        return multiply(x, WeightMatrix(ones))[..., 0]
-    return jnp.einsum("...i,oi->...o", x.astype(jnp.float32), ones, preferred_element_type=jnp.float32)[..., 0]
+    return multiply(x, WeightMatrix(jnp.ones((FEWEST_SUMS, x.shape[-1]), jnp.float32)))[..., 0]
+
+
+def log_sum_last(x: Float[Array, "*any I"]) -> Float32[Array, "*any"]:
+    """Return the logarithms [...] of sums of exp(x) over the last axis of x [...,I]; see `sum_last`."""
+    greatest = jnp.max(x, axis=-1, keepdims=True)
+    greatest = jnp.where(jnp.isfinite(greatest), greatest, 0.0)
+    return greatest[..., 0] + jnp.log(sum_last(jnp.exp(x - greatest)))
 
 
 def mean_last(x: Float[Array, "*any I"]) -> Float32[Array, "*any 1"]:

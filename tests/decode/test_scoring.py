@@ -29,7 +29,7 @@ from nmt.decode.suspicion import SuspicionThresholds, find_suspicions
 from nmt.decode.translator import Translation
 from nmt.errors import UserError
 from nmt.languages import Direction
-from nmt.models import attention
+from nmt.models import incremental
 from nmt.models.incremental import encode, log_probabilities
 from nmt.sharding import make_layout
 
@@ -77,17 +77,17 @@ def test_attention_is_that_of_the_layer(monkeypatch):
     """The weights that the layer itself computes while the whole target is read, recorded."""
     reader = Searcher(toy(sparse=False), SpecialTokens(BEGIN, END, FORBIDDEN), 16, DecodeConfig(), make_layout()).reader
     source, target = [TAG, 20, 7, 8, END], [BEGIN, 9, 8, 7, END]
-    seen, inner = [], attention.attend
+    seen, inner = [], incremental.attend_cells
 
-    def attend(q, k, v, bias, dtype, rate=0.0, key=None):
-        eye = jnp.broadcast_to(jnp.eye(*k.shape[1::2])[None, :, None], k.shape)  # values that show the weights
-        seen.append(np.asarray(inner(q, k, eye, bias, dtype))[..., : k.shape[1]])  # [B,T,A,S]
-        return inner(q, k, v, bias, dtype, rate, key)
+    def attend(q, keys, values, bias):
+        eye = jnp.broadcast_to(jnp.eye(keys.shape[3]), (*keys.shape[:2], *[keys.shape[3]] * 2))  # it shows the weights
+        seen.append(np.asarray(inner(q, keys, eye, bias)).reshape(*q.shape[:3], -1))  # [B,T,A,S]
+        return inner(q, keys, values, bias)
 
     arrays = np.array([source]), np.array([len(source)]), np.array([target]), np.array([len(target)])
     encoded = encode(reader.model, *arrays[:2])
     with monkeypatch.context() as patch:
-        patch.setattr(attention, "attend", attend)
+        patch.setattr(incremental, "attend_cells", attend)
         log_probabilities(reader.model, encoded, *arrays[2:])
     expected = seen[3].mean(axis=2)[0]  # self-attention and cross-attention of each layer in turn
     (read,) = reader.attention([source], [target[1:-1]], BEGIN, layer=1)

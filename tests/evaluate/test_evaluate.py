@@ -349,6 +349,10 @@ def test_force_and_other_options_translate_again(run):
     assert retranslated(run, beam=2) == everything
     assert retranslated(run, beam=4) == []
     assert retranslated(run, split="dev") == everything
+    for precision, asked in (("int8", 3), ("int8", 0), ("float32", 3)):
+        fake = FakeTranslator(precision=precision)
+        evaluate(fake, run)
+        assert len(fake.asked) == asked
 
 
 def test_a_changed_test_set_is_noticed(run):

@@ -22,3 +22,11 @@ class ModelArguments:
         str | None,
         typer.Option(metavar="NAME", help="Kind of text, where the run has data.domain_tags. Default: none."),
     ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Precision of weights: float32, bfloat16, int8, or auto for the fastest here. "
+            "Default: what the model was trained in.",
+        ),
+    ] = None

@@ -29,8 +29,9 @@ from nmt.models.moe.routers import make_router
 from nmt.models.moe.routing import ExpertChoice, Routing
 from nmt.models.moe.statistics import RoutingStats, statistics
 from nmt.models.numerics import dropout, split_key
+from nmt.models.precision import Precision
 from nmt.models.tokens import Phase, TokenInfo
-from nmt.models.weight_matrix import Precision, WeightMatrix, weight_matrix
+from nmt.models.weight_matrix import WeightMatrix, weight_matrix
 from nmt.sharding import left_to_xla, shard_count
 
 TO_SLOTS = {"einsum": einsum_dispatch, "scatter": scatter_dispatch}
