@@ -80,8 +80,8 @@ def test_attention_is_that_of_the_layer(monkeypatch):
     seen, inner = [], incremental.attend_cells
 
     def attend(q, keys, values, bias):
-        eye = jnp.broadcast_to(jnp.eye(keys.shape[3]), (*keys.shape[:2], *[keys.shape[3]] * 2))  # it shows the weights
-        seen.append(np.asarray(inner(q, keys, eye, bias)).reshape(*q.shape[:3], -1))  # [B,T,A,S]
+        eye = jnp.broadcast_to(jnp.eye(*values.shape[2:]), values.shape)  # values that show the weights
+        seen.append(np.asarray(inner(q, keys, eye, bias)).reshape(q.shape)[..., : values.shape[2]])  # [B,T,A,S]
         return inner(q, keys, values, bias)
 
     arrays = np.array([source]), np.array([len(source)]), np.array([target]), np.array([len(target)])
