@@ -14,7 +14,7 @@ from nmt.corpora.clean.scripts import UNSPACED_LETTERS
 from nmt.decode.steering.words import find_whole, is_whole
 from nmt.errors import UserError
 
-_ADDRESS = rf"[^\s<>\"'`“”„«»‹›，。；：！？、（）【】「」『』{UNSPACED_LETTERS}]"
+_ADDRESS = rf"[^\s<>{{}}\"'`“”„«»‹›，。；：！？、（）【】「」『』{UNSPACED_LETTERS}]"
 _NUMBER = r"(?:\d+|\*)?"
 _PRINTF = rf"%(?:\d+\$)?[-+0#']*{_NUMBER}(?:\.{_NUMBER})?(?:hh|h|ll|l|z|j|t|L|q)?[diouxXeEfFgGcCsSpn@]"
 _PATTERNS = {

@@ -31,6 +31,7 @@ def spans(text, rules=KNOWN):
         ('<0>a</0> <br/> <a href="x y">t</a> </b:c>', ["<0>", "</0>", "<br/>", '<a href="x y">', "</a>", "</b:c>"]),
         ("a < b and c > d, a <b and c> d, {see note}, {n, plural, one {# file} other {# files}}", []),
         ("{when, date, short} __PH1__ $name US$5 a\\nb", ["{when, date, short}", "__PH1__", "$name", "\\n"]),
+        ("https://a.b/{id}/x, http://a.b/c?d=1.{name}.", ["https://a.b/", "{id}", "http://a.b/c?d=1", "{name}"]),
         ("a.b@c, @me, 3:4, C:/x, e.g. this", []),
         ("", []),
     ],
