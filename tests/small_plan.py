@@ -51,9 +51,9 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in OURS}
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "nmt.cli.plan", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, env=environment(), check=False, timeout=900)
+    return subprocess.run(line, capture_output=True, text=True, env=environment() | more, check=False, timeout=900)
 
 
 def planned(recipe: Path, *arguments: str) -> dict:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from small_plan import GIB, RECIPE, command, environment
+from synthetic import COMPILED_QUICKLY
 
 from nmt.config import load_recipe
 from nmt.plan import search
@@ -207,6 +208,7 @@ def test_a_search_from_the_command_line(recipe_file, tmp_path):
         "model.remat=full",
         "--json",
         str(file),
+        **COMPILED_QUICKLY,
     )
     assert done.returncode == FITS, done.stderr
     assert "kept as given: model.remat" in done.stdout
@@ -233,7 +235,7 @@ def test_ctrl_c_ends_the_command_with_a_table(recipe_file):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=environment() | COMPILED_QUICKLY,
         # A shell's background jobs ignore Ctrl-C, and so does all that they start, this test too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -1,5 +1,8 @@
 """Nothing leaks between the pairs of a packed row: losses and gradients are those of pairs in rows of their own."""
 
+import functools
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -21,24 +24,34 @@ MODELS = {
 }
 
 
-def results(config, batch, phase=Phase.TRAIN):
+ROWS = toy.pairs_of(np.random.default_rng(5), 4)
+ALONE = [[pair] for row in ROWS for pair in row]
+# As many rows as pairs, the last ones empty, so that both are one compiled program.
+PACKED = toy.pack([*ROWS, *[[]] * (len(ALONE) - len(ROWS))])
+
+
+@functools.cache
+def compiled(name):
+    """The loss, metrics and gradients of a model, as a compiled function of a batch."""
+    graph, parameters = toy.weights(MODELS[name])
+
+    def loss(parameters, batch):
+        return objective(nnx.merge(graph, parameters), batch, LossSetting(2, Phase.TRAIN, OutputLoss(0.1)))
+
+    return functools.partial(jax.jit(jax.value_and_grad(loss, has_aux=True)), parameters)
+
+
+def results(name, batch):
     """The loss, the metrics and the gradients by path."""
-    graph, parameters = toy.weights(config)
-
-    def loss(parameters):
-        return objective(nnx.merge(graph, parameters), batch, LossSetting(2, phase, OutputLoss(0.1)))
-
-    (value, metrics), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(parameters)
+    (value, metrics), gradients = compiled(name)(batch)
     return value, metrics, toy.flat(gradients)
 
 
-@pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
-def test_packed_and_unpacked_losses_and_gradients_are_equal(config):
-    rows = toy.pairs_of(np.random.default_rng(5), 4)
-    alone = [[pair] for row in rows for pair in row]
-    assert max(map(len, rows)) >= 2
-    loss, metrics, gradients = results(config, toy.pack(rows))
-    expected, others, wanted = results(config, toy.pack(alone))
+@pytest.mark.parametrize("name", MODELS)
+def test_packed_and_unpacked_losses_and_gradients_are_equal(name):
+    assert max(map(len, ROWS)) >= 2
+    loss, metrics, gradients = results(name, PACKED)
+    expected, others, wanted = results(name, toy.pack(ALONE))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics.nll, others.nll, rtol=1e-5)
     np.testing.assert_array_equal(metrics.tokens, others.tokens)
@@ -50,9 +63,6 @@ def test_packed_and_unpacked_losses_and_gradients_are_equal(config):
 
 def test_the_comparison_can_fail():
     """With pairs merged into one segment, attention crosses from one to the other, and the loss is another."""
-    rows = toy.pairs_of(np.random.default_rng(5), 4)
-    batch = toy.pack(rows)
-    merged = {name: np.minimum(getattr(batch, name), 1) for name in ("src_segment", "tgt_segment")}
-    config = MODELS["dense"]
-    loss, wrong = results(config, batch)[0], results(config, type(batch)(**{**vars(batch), **merged}))[0]
+    merged = {name: np.minimum(getattr(PACKED, name), 1) for name in ("src_segment", "tgt_segment")}
+    loss, wrong = (results("dense", batch)[0] for batch in (PACKED, replace(PACKED, **merged)))
     assert abs(loss - wrong) > 1e-3 * loss

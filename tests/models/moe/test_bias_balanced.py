@@ -118,7 +118,7 @@ def test_a_collapsed_router_becomes_balanced():
 # Through a train step
 
 MODEL = toy.model_config(
-    encoder_layers=3, dropout=0.0, moe=toy.moe_config(**BIASED | {"sequence_balance_weight": 0.01, "min_capacity": 16})
+    encoder_layers=2, dropout=0.0, moe=toy.moe_config(**BIASED | {"sequence_balance_weight": 0.01, "min_capacity": 16})
 )
 
 
@@ -160,7 +160,8 @@ def test_a_step_moves_every_layer_by_its_own_load(three_steps):
 
 
 def test_layers_that_are_left_over_have_their_own_load():
-    model = MODEL.model_copy(update={"moe": MODEL.moe.model_copy(update={"offset": 0})})
+    changes = {"encoder_layers": 3, "decoder_layers": 1, "moe": MODEL.moe.model_copy(update={"offset": 0})}
+    model = MODEL.model_copy(update=changes)
     _, state, found = trained(1, model)
     biases, loads = toy.flat(state.buffers), found[0].routing["encoder"].assigned
     for name, load in (("encoder.blocks.0.moe.router_bias", loads[:1]), ("encoder.rest.0.moe.router_bias", loads[1])):
