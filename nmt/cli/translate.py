@@ -3,11 +3,12 @@
 import contextlib
 import hashlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from nmt.decode.stream import StreamReport
     from nmt.decode.translator import Translation, Translator
     from nmt.languages import Direction
+
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -52,7 +55,15 @@ app.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "-
 
 def main() -> None:
     """Run the command with the arguments of the process."""
-    run_command(_main)
+    run_command(_main, leave=_leave)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process; an interrupted one at once, since threads that still compile would crash Python's own end."""
+    if status in _INTERRUPTED:
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _main() -> None:
@@ -243,6 +254,10 @@ def _terminable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except SystemExit as ended:
+        if ended.code in _INTERRUPTED:
+            _leave(int(ended.code))
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
