@@ -49,6 +49,8 @@ _OTHER_NAMES = {
     "max_len_a": "max_length_ratio",
     "min_new_tokens": "min_length",
     "bad_words_ids": "suppress",
+    "target_prefix": "prefixes, an argument of the translator",
+    "prefix_bias_beta": "prefix_bias_beta of Steering",
     "max_batch_size": "batch_tokens",
 }
 _SAMPLES_ONLY = ("temperature", "top_k", "top_p", "epsilon")
