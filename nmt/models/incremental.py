@@ -20,12 +20,12 @@ from nmt.models.inference_layers import (
     DecoderLayer,
     EncoderLayer,
     add_residual,
+    apply_norm,
     attend_cells,
     decoder_layer,
     encoder_layer,
     lay_out_cells,
     mean_attention,
-    normalise,
 )
 from nmt.models.norms import Norm
 from nmt.models.positions import AddedPositions, PositionBias
@@ -73,7 +73,7 @@ class InferenceModel:
 
     def output_input(self, x: Float[Array, "B T M"]) -> Float32[Array, "B T M"]:
         """Return the input of the output layer, float32 [B,T,M], for hidden states [B,T,M] of the last layer."""
-        return normalise(self.norm, x.astype(jnp.float32)) * self.output_factor
+        return apply_norm(self.norm, x.astype(jnp.float32)) * self.output_factor
 
     def logits(self, x: Float[Array, "B T M"]) -> Float32[Array, "B T Q"]:
         """Return logits, float32 [B,T,Q], meaningless from V on, for hidden states [B,T,M] of the last layer."""
@@ -125,7 +125,7 @@ def inference_model(model: Transformer, multiple: int = 1, precision: Precision 
       precision: of the matrices; None: what the model computes in, `model.dtype`. What is no product with a matrix of
         a dense layer is as `model.dtype` says.
     """
-    kept: Precision = precision or _precision_of(model.dtype)
+    kept: Precision = precision or _stored_precision(model.dtype)
     encoder, decoder = (
         jax.tree_util.tree_map_with_path(partial(_cast, model.dtype), s) for s in (model.encoder, model.decoder)
     )
@@ -149,7 +149,7 @@ def inference_model(model: Transformer, multiple: int = 1, precision: Precision 
     )
 
 
-def _precision_of(dtype: jnp.dtype) -> Precision:
+def _stored_precision(dtype: jnp.dtype) -> Precision:
     return "bfloat16" if dtype == jnp.bfloat16 else "float32"
 
 
@@ -184,7 +184,7 @@ def encode(model: InferenceModel, source: Int[Array, "B S"], length: Int[Array, 
         bias = model.source_positions.add(attention_bias(segment, segment), position, position)
         for layer in model.encoder:
             x = layer.feed_forward(_attend_to_itself(layer, x, position, bias, model.cell_dtype), info)
-        hidden = normalise(model.encoder_norm, x.astype(jnp.float32))
+        hidden = apply_norm(model.encoder_norm, x.astype(jnp.float32))
     return Encoded(hidden, segment)
 
 

@@ -77,7 +77,7 @@ class EncoderLayer:
         self, x: Float[Array, "B T M"], position: Int[Array, "B T"]
     ) -> tuple[Float[Array, "B T A D"], Float[Array, "B T A D"], Float[Array, "B T A D"]]:
         """Return queries, keys and values of self-attention, each [B,T,A,D], for hidden states [B,T,M]."""
-        projected = self.self_in(normalise(self.self_norm, x)).reshape(*x.shape[:2], 3, self.heads, -1)
+        projected = self.self_in(apply_norm(self.self_norm, x)).reshape(*x.shape[:2], 3, self.heads, -1)
         q, k = (self.rotate(projected[:, :, index], position) for index in (0, 1))
         return q, k, projected[:, :, 2]
 
@@ -85,11 +85,11 @@ class EncoderLayer:
         """Return x [B,T,M] after the feed-forward layers."""
         if self.experts is not None:
             norm, experts = self.experts
-            y, _ = experts(normalise(norm, x), info)
+            y, _ = experts(apply_norm(norm, x), info)
             x = add_residual(x, y)
         if self.dense is not None:
             norm, dense = self.dense
-            x = add_residual(x, dense(normalise(norm, x)))
+            x = add_residual(x, dense(apply_norm(norm, x)))
         return shard(x, "batch", "length", "embed")
 
 
@@ -105,7 +105,7 @@ class DecoderLayer(EncoderLayer):
 
     def cross_queries(self, x: Float[Array, "B T M"]) -> Float[Array, "B T A D"]:
         """Return queries [B,T,A,D] of the attention to sources for hidden states [B,T,M]."""
-        return self.cross_in(normalise(self.cross_norm, x)).reshape(*x.shape[:2], self.heads, -1)
+        return self.cross_in(apply_norm(self.cross_norm, x)).reshape(*x.shape[:2], self.heads, -1)
 
     def cross_keys_values(
         self, hidden: Float[Array, "B S M"], dtype: jnp.dtype
@@ -115,7 +115,7 @@ class DecoderLayer(EncoderLayer):
         return lay_out_cells(projected[:, :, 0], projected[:, :, 1], dtype)
 
 
-def normalise(norm: Norm, x: Float[Array, "B T M"]) -> Float[Array, "B T M"]:
+def apply_norm(norm: Norm, x: Float[Array, "B T M"]) -> Float[Array, "B T M"]:
     """Return x [B,T,M] normalised, by means that do not depend on the number of rows."""
     return norm(x, mean_last)
 
