@@ -16,6 +16,7 @@ from nmt.cli.option_groups import GroupedCommand, grouped_command
 from nmt.cli.shell import parsed, prepare_process, run_command, tell_note
 from nmt.cli.translate_arguments.files import FileArguments
 from nmt.cli.translate_arguments.model import ModelArguments
+from nmt.cli.translate_arguments.ranking import RankingArguments
 from nmt.cli.translate_arguments.scores import ScoreArguments
 from nmt.cli.translate_arguments.search import SearchArguments
 from nmt.cli.translate_arguments.steering import SteeringArguments
@@ -25,6 +26,7 @@ from nmt.languages import get
 
 if TYPE_CHECKING:
     from nmt.decode.documents.units import DocumentFormat
+    from nmt.decode.ranking import Ranking
     from nmt.decode.stream import StreamReport
     from nmt.decode.translator import Translation, Translator
     from nmt.languages import Direction
@@ -42,6 +44,7 @@ class TranslateArguments:
     files: FileArguments = field(default_factory=FileArguments)
     search: SearchArguments = field(default_factory=SearchArguments)
     steering: SteeringArguments = field(default_factory=SteeringArguments)
+    ranking: RankingArguments = field(default_factory=RankingArguments)
     scores: ScoreArguments = field(default_factory=ScoreArguments)
 
 
@@ -87,12 +90,13 @@ def run_translation(request: TranslateArguments) -> None:
     direction = translator.direction(request.model.source, request.model.target)
     if not translator.is_trained(direction):
         tell_note(f"the model was not trained on {direction}, only on its languages: expect less")
-    session = _Session(request, translator)
-    if _is_interactive(request):
-        _converse(session, document, direction)
-    else:
-        with _terminable():
-            _translate_document(session, document, surveyed)
+    with request.ranking.open() as ranking:
+        session = _Session(request, translator, ranking)
+        if _is_interactive(request):
+            _converse(session, document, direction)
+        else:
+            with _terminable():
+                _translate_document(session, document, surveyed)
     session.tell()
 
 
@@ -112,7 +116,7 @@ def _check(request: TranslateArguments) -> None:
 
     check_precision(request.model.precision)
     recipe = read_run_recipe(request.model.run)
-    options = SearchOptions.from_config(recipe.decode, **request.search.given())
+    options = SearchOptions.from_config(recipe.decode, **request.ranking.search_options(request.search.given()))
     if options.hypotheses > 1 and (kind := request.files.kind()) not in (LINES, JSONL):
         raise UserError(f"hypotheses above 1 are for lines and JSON lines (--format), not for {kind}")
     get(request.model.source), get(request.model.target)
@@ -133,11 +137,11 @@ def _is_interactive(request: TranslateArguments) -> bool:
 class _Session:
     """One run of the command: its arguments, its translator, and the findings that a person is told at the end."""
 
-    def __init__(self, request: TranslateArguments, translator: "Translator") -> None:
+    def __init__(self, request: TranslateArguments, translator: "Translator", ranking: "Ranking | None") -> None:
         from nmt.corpora.clean.signs import SignCounter
         from nmt.decode.stream import StreamReport
 
-        self.request, self.translator = request, translator
+        self.request, self.translator, self._ranking = request, translator, ranking
         self._steering = request.steering.request()
         self.report = StreamReport()
         self._signs = SignCounter("the source")
@@ -151,8 +155,9 @@ class _Session:
             model.source,
             model.target,
             domain=model.domain,
-            options=self.translator.options(**self.request.search.given()),
+            options=self.translator.options(**self.request.ranking.search_options(self.request.search.given())),
             steering=self._steering,
+            ranking=self._ranking,
             **self.request.scores.details(),
         )
 

@@ -21,6 +21,7 @@ from nmt.decode.direction import resolve_direction
 from nmt.decode.options import SearchOptions
 from nmt.decode.pool import Hypothesis
 from nmt.decode.prepared import LinePreparation, PreparedLine
+from nmt.decode.ranking import Ranking, rank_hypotheses
 from nmt.decode.requests import SpecialTokens
 from nmt.decode.scoring import DirectionTokens, PairScore, PairScorer, TokenScore
 from nmt.decode.search import Searcher
@@ -163,11 +164,12 @@ class Translator:
         beam: int | None = None,
         options: SearchOptions | None = None,
         steering: Steering | None = None,
+        ranking: Ranking | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[str]:
         """Return one translation a line; see `translate_scored`."""
         found = self.translate_scored(
-            lines, source, target, beam=beam, options=options, steering=steering, progress=progress
+            lines, source, target, beam=beam, options=options, steering=steering, ranking=ranking, progress=progress
         )
         return [translation.text for translation in found]
 
@@ -183,6 +185,7 @@ class Translator:
         domain: str | None = None,
         steering: Steering | None = None,
         prefixes: Sequence[str | None] | None = None,
+        ranking: Ranking | None = None,
         token_scores: bool = False,
         align: bool = False,
         alignment_layer: int | None = None,
@@ -205,6 +208,7 @@ class Translator:
           domain: kind of text, one that a corpus of the run declared; None: none.
           steering: prefix, glossary, phrases, and text that is kept; None: addresses, placeholders and tags are kept.
           prefixes: a prefix of its own for each line; None for one that has that of `steering`.
+          ranking: chooses among many candidates, such as `nmt.decode.mbr.MinimumBayesRisk`; None: the search does.
           token_scores: whether the log probability of every token is wanted.
           align: whether the words of each line are to be aligned with those of its translation.
           alignment_layer: the decoder layer, from 0, whose attention aligns; None: the last.
@@ -232,6 +236,10 @@ class Translator:
         sources = [[tag, *marks, *part.pieces, vocabulary.end] for line in prepared for part in line.parts]
         options = self._search_options(options, beam=beam, length_penalty=length_penalty)
         told = _progress_by_line(owner, len(lines), progress)
+        shown = options.hypotheses
+        if ranking is not None:
+            options = ranking.candidate_options(options)
+        part_texts = [part.text for line in prepared for part in line.parts]
 
         def search(places: Sequence[int], plans: Sequence[SentenceSteering]) -> list[tuple[list[Hypothesis], str]]:
             found = self._searcher.search(
@@ -241,6 +249,10 @@ class Translator:
                 steering=self._steering.sentences(plans),
                 progress=told if len(places) == len(sources) else None,
             )
+            if ranking is not None:
+                candidates = [self.vocabularies.target.decode([one.tokens for one in several]) for several in found]
+                found = rank_hypotheses(ranking, [part_texts[place] for place in places], found, candidates)
+                found = [several[:shown] for several in found]
             texts = self.vocabularies.target.decode([hypotheses[0].tokens for hypotheses in found])
             return list(zip(found, texts, strict=True))
 

@@ -40,6 +40,7 @@ from nmt.decode.documents.plain import PlainLines
 from nmt.decode.documents.units import decoded_lines
 from nmt.decode.lines import LineForm, paragraphs
 from nmt.decode.long_text import TextPart, join_translations, split_text
+from nmt.decode.mbr import MinimumBayesRisk
 from nmt.decode.steering.arrays import SteeringCompiler
 from nmt.decode.steering.glossary import Glossary
 from nmt.decode.steering.request import Steering
@@ -553,6 +554,23 @@ def test_as_many_lines_come_out_as_went_in(run_dir, loaded, data):
         if not line.strip():
             assert translation == line
     assert ("not UTF-8" in streams.err.getvalue()) == any("\ufffd" in x.decode(errors="replace") for x in before)
+
+
+def test_candidates_are_chosen_by_their_likeness_or_by_a_command(run_dir, loaded, translator, monkeypatch):
+    samples = translator.options(sampling=True, epsilon=0.02, hypotheses=4, seed=5)
+    (drawn,) = translator.translate_scored(TEXT[:1], "en", "de", options=samples)
+    texts = [one.text for one in drawn.hypotheses]
+    streams = Streams(monkeypatch, f"{TEXT[0]}\n".encode())
+    command.run_translation(request(run_dir, mbr=4, seed=5, scores=True))
+    score, chosen = streams.out.getvalue().decode().rstrip("\n").split("\t")
+    assert chosen == texts[MinimumBayesRisk(4).rank(TEXT[:1], [texts])[0][0]]
+    assert score in [f"{one.score:.4f}" for one in drawn.hypotheses if one.text == chosen]  # the model's own
+
+    (searched,) = translator.translate_scored(TEXT[:1], "en", "de", options=translator.options(hypotheses=2))
+    program = "import sys\nfor number, line in enumerate(sys.stdin): print(number)"  # prefers the last
+    streams = Streams(monkeypatch, f"{TEXT[0]}\n".encode())
+    command.run_translation(request(run_dir, rerank=f'"{sys.executable}" -c "{program}"'))
+    assert streams.out.getvalue().decode() == searched.hypotheses[-1].text + "\n"
 
 
 def test_files_scores_and_notes(run_dir, loaded, translator, tmp_path, monkeypatch):
