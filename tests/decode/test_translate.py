@@ -534,7 +534,7 @@ def request(run_dir, **changes):
 @pytest.fixture
 def loaded(translator, monkeypatch):
     """The command's own translator, loaded already; and its process left as it is."""
-    monkeypatch.setattr("nmt.decode.translator.Translator", lambda run, step: translator)
+    monkeypatch.setattr("nmt.decode.translator.Translator", lambda run, step, precision: translator)
     monkeypatch.setattr(command, "prepare_process", lambda: None)
 
 
