@@ -131,6 +131,13 @@ class SlotPool:
             occupant.job.waiting.appendleft(occupant.sentence)
         self._slots, self._occupants = None, []
 
+    def fail(self, error: Exception) -> None:
+        """Give the slots and all jobs up: each of them has failed with an error."""
+        for job in [*self._jobs, *(occupant.job for occupant in self._occupants if occupant is not None)]:
+            job.error = error
+        self._jobs.clear()
+        self._slots, self._occupants = None, []
+
     def advance(self) -> None:
         """Fill free slots, take some steps, and deliver what has finished.
 

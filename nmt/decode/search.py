@@ -157,21 +157,27 @@ class Searcher:
         try:
             for pool in pools:
                 with self.layout.use():
-                    _advance_or_reset(pool)
+                    _advance_or_fail(pool)
         finally:
             self._turn.acquire()
             self._driven = False
             self._turn.notify_all()
 
 
-def _advance_or_reset(pool: SlotPool) -> None:
+def _advance_or_fail(pool: SlotPool) -> None:
+    """Advance a pool; an error is that of its own jobs, whichever thread advances it."""
     try:
         pool.advance()
-    except BaseException as error:
+    except Exception as error:
+        pool.fail(_explained(error))
+    except BaseException:
         pool.reset()
-        if "RESOURCE_EXHAUSTED" in str(error):
-            raise UserError(
-                "the device's memory does not suffice for these slots: lower decode.batch_tokens (--batch-tokens) or "
-                "the beam"
-            ) from None
         raise
+
+
+def _explained(error: Exception) -> Exception:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        return error
+    return UserError(
+        "the device's memory does not suffice for these slots: lower decode.batch_tokens (--batch-tokens) or the beam"
+    )

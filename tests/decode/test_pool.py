@@ -124,6 +124,25 @@ def test_too_little_memory_is_one_line_and_the_next_call_begins_anew(sources, ex
     assert tokens_of(searcher().search(sources[:3])) == tokens_of(expected[:3])
 
 
+def test_an_error_is_that_of_the_jobs_in_its_slots_alone(sources, expected, monkeypatch):
+    """Even where the thread of another job, with options of its own, advances the slots that fail."""
+    own, beams = searcher(), []
+    advance = pool.advance_slots
+
+    def fail(model, inputs, state, *rest):
+        beams.append(state.token.shape[1])
+        if beams[-1] == 2:
+            raise RuntimeError("broken")
+        return advance(model, inputs, state, *rest)
+
+    monkeypatch.setattr(pool, "advance_slots", fail)
+    broken = make_job(sources[:3])
+    own._pool((shared_options(SearchOptions.from_config(own.config, beam=2)), None)).add(broken)
+    assert tokens_of(own.search(sources[:3])) == tokens_of(expected[:3])
+    assert str(broken.error) == "broken"
+    assert {2, 4} <= set(beams)
+
+
 def test_a_program_is_compiled_when_more_was_lost_without_it_than_it_costs(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     try:
