@@ -113,7 +113,7 @@ def test_decoding_gives_what_the_slow_model_gives(name):
         token = rng.integers(5, toy.VOCABULARY, (rows, width))
         history = np.concatenate([history, token[..., None]], axis=2)
         ancestor[..., step] = np.arange(width)
-        logits, cache = advance(model, token, np.full(rows, step), live, ancestor.copy(), memory, cache)
+        logits, cache, _ = advance(model, token, np.full(rows, step), live, ancestor.copy(), memory, cache)
         if step < steps - 1:  # exchange hypotheses, some of them twice
             parent = rng.integers(0, width, (rows, width))
             ancestor, history = (np.take_along_axis(x, parent[..., None], axis=1) for x in (ancestor, history))
@@ -451,7 +451,7 @@ def test_bfloat16_hidden_states_decode_to_what_is_read():
     live, ancestor, advance = np.ones((rows, 1), bool), np.zeros((rows, 1, steps), np.int32), incremental.decode_step
     for step in range(steps):
         token = target[:, step : step + 1]
-        logits, cache = jax.jit(advance)(model, token, np.full(rows, step), live, ancestor, memory, cache)
+        logits, cache, _ = jax.jit(advance)(model, token, np.full(rows, step), live, ancestor, memory, cache)
         got, expected = (jax.nn.log_softmax(x) for x in (logits[:, 0], read[:, step]))
         np.testing.assert_allclose(got, expected, atol=0.05)
         assert np.asarray(expected).std() > 0.5

@@ -18,6 +18,7 @@ from small_plan import (
     RECIPE,
     ROWS,
     TABLE,
+    VOCABULARY,
     command,
     needs_libtpu,
     planned,
@@ -26,6 +27,7 @@ from small_plan import (
 from nmt.cli.plan import parse_plan
 from nmt.config import load_recipe
 from nmt.errors import UserError
+from nmt.models.weight_matrix import FEWEST_SUMS
 from nmt.plan import topology
 from nmt.plan.advice import knobs
 from nmt.plan.chips import find_chip
@@ -209,7 +211,10 @@ def check_decoding(plan: dict, cell_bytes: int) -> None:
     moved = next(one for one in plan["collective_list"] if (one["kind"], one["phase"]) == ("all-to-all", "decoding"))
     slots = sum(math.prod(json.loads(shape[shape.index("[") :])) for shape in moved["shapes"]) // MODEL["width"]
     assert slots >= beam * (ROWS // 8)  # a device's hypotheses can all be in one round
-    assert plan["flops_per_token"] == beam * (attention + others) + 2 * FEED_FORWARD * slots * 8 / ROWS
+    # On CPUs a sum is a column of a product with ones: of norms, of attention's weights, of probabilities.
+    norms, cells = MODEL["width"] * (3 * layers + 1), layers * MODEL["heads"] * (room * beam + LENGTH)
+    sums = 2 * FEWEST_SUMS * (norms + cells + VOCABULARY) if plan["topology"].startswith("cpu") else 0
+    assert plan["flops_per_token"] == beam * (attention + others + sums) + 2 * FEED_FORWARD * slots * 8 / ROWS
     assert plan["all_to_all_per_sparse_layer"]["other"] == 2
 
 
