@@ -44,7 +44,7 @@ def rounded(x, dtype):
 @pytest.mark.parametrize("odd", [False, True])
 def test_products_and_their_gradients(dtype, odd):
     specs, rng = product_specs(), np.random.default_rng(0)
-    assert len(specs) > 8
+    assert len(specs) > 6
     cases = []
     for spec in specs:
         inputs, result = spec.split("->")
