@@ -117,10 +117,13 @@ def test_models_know_their_rule(vocabulary, folding):
     assert (vocabulary.normalisation, folding.normalisation) == ("identity", "nfkc")
 
 
-@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
-def test_digits_are_pieces_of_their_own_where_asked_for(model_type, tmp_path):
+@pytest.mark.parametrize(("model_type", "size"), [("unigram", 340), ("bpe", 400)])
+def test_digits_are_pieces_of_their_own_where_asked_for(model_type, size, tmp_path):
     def digits(split):
-        config = CONFIG.model_copy(update={"split_digits": split, "model_type": model_type, "size": 400})
+        # Without pieces of several digits the text has fewer pieces in all.
+        config = CONFIG.model_copy(
+            update={"split_digits": split, "model_type": model_type, "size": 310 if split else size}
+        )
         path = tmp_path / f"{split}.model"
         one = learn(TEXTS, LANGUAGES, config, path, seed=1)
         assert round_trip(one, "Haus 12345, ١٢٣") == ["Haus 12345, ١٢٣"]
