@@ -117,8 +117,13 @@ def _check(request: TranslateArguments) -> None:
     check_precision(request.model.precision)
     recipe = read_run_recipe(request.model.run)
     options = SearchOptions.from_config(recipe.decode, **request.ranking.search_options(request.search.given()))
-    if options.hypotheses > 1 and (kind := request.files.kind()) not in (LINES, JSONL):
+    kind = request.files.kind()
+    if options.hypotheses > 1 and kind not in (LINES, JSONL):
         raise UserError(f"hypotheses above 1 are for lines and JSON lines (--format), not for {kind}")
+    if options.hypotheses > 1 and kind == LINES and request.scores.align and not request.scores.token_scores:
+        raise UserError(
+            "--align with several hypotheses is for JSON lines (--format jsonl), with the links of the best"
+        )
     get(request.model.source), get(request.model.target)
     vocabulary, targets = Vocabularies.files(epath.Path(request.model.run) / "vocab", recipe.vocab)
     if vocabulary.exists():

@@ -706,6 +706,7 @@ def test_help_is_quick_because_it_imports_little():
         (("RUN", "--from", "en", "--to", "de", "-o", "."), "cannot write .: it is a folder"),
         (("RUN", "--from", "en"), "--to"),
         (("RUN", "--from", "en", "--to", "de", "--beam", "0"), "--beam"),
+        (("RUN", "--from", "en", "--to", "de", "--align", "--hypotheses", "2"), "--format jsonl"),
         (("RUN", "--from", "en", "--to", "de", "--bean", "1"), "--bean"),
         ((), "RUN"),
     ],
