@@ -248,7 +248,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_recipe(RECIPE, tmp_path / "toy")
     write_set(tmp_path / "toy" / "data" / "test", TEXT)
 
-    def translator(run: str, *, step: int | None = None) -> FakeTranslator:
+    def translator(run: str, *, step: int | None = None, precision: str | None = None) -> FakeTranslator:
         if step not in (None, 7):
             raise UserError(f"no checkpoint of step {step} in {run} (there is: 7)")
         return FakeTranslator()
