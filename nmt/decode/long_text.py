@@ -40,8 +40,20 @@ def split_text(text: str, longest: int, encode: Encode, language: str) -> list[T
     """
     pieces = encode([text])[0]
     code = language.partition("-")[0]
-    levels = (lambda one: list(sentencex.segment(code, one)), _clauses, _words, _halves)
+    levels = (lambda one: _sentences(one, code), _clauses, _words, _halves)
     return _split_below(text, pieces, longest, encode, levels) if pieces else []
+
+
+def _sentences(text: str, code: str) -> list[str]:
+    """Return a text as its sentences, each with the white space that follows.
+
+    The splitter takes UTF-8 only, which has no place for half a surrogate pair, as JSON may hold: "?" stands for it.
+    """
+    sentences, end = [], 0
+    for sentence in sentencex.segment(code, text.encode(errors="replace").decode()):
+        sentences.append(text[end : end + len(sentence)])
+        end += len(sentence)
+    return sentences
 
 
 def _split_below(

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nmt.cli import translate as command
@@ -359,6 +359,7 @@ def test_sentences_end_as_their_language_ends_them():
     ]
 
 
+@example("0. \ud800b c", 2)  # half a surrogate pair
 @given(st.text(st.one_of(st.characters(), st.sampled_from(".!? ,;\n。、\u3000")), max_size=80), st.integers(1, 12))
 def test_no_part_is_too_long_and_nothing_is_lost(text, longest):
     parts = split_text(text, longest, by_characters, "en")
