@@ -85,11 +85,13 @@ class EncoderLayer:
         """Return x [B,T,M] after the feed-forward layers."""
         if self.experts is not None:
             norm, experts = self.experts
-            y, _ = experts(apply_norm(norm, x), info)
-            x = add_residual(x, y)
+            with jax.named_scope("moe"):
+                y, _ = experts(apply_norm(norm, x), info)
+                x = add_residual(x, y)
         if self.dense is not None:
             norm, dense = self.dense
-            x = add_residual(x, dense(apply_norm(norm, x)))
+            with jax.named_scope("feed_forward"):
+                x = add_residual(x, dense(apply_norm(norm, x)))
         return shard(x, "batch", "length", "embed")
 
 
