@@ -1,8 +1,9 @@
 """Translating token ids by beam search, and scores of given targets, from any number of threads at once.
 
 The result of a sentence depends on nothing but the sentence: its limits are its own, padding takes no part, and no
-expert ever drops a token. Rounding alone remains: in a batch of another shape the same numbers may be added in another
-order, which can change the choice between two hypotheses whose scores agree to some six digits (three in bfloat16).
+expert ever drops a token. On one CPU a dense model gives the same bits whatever shares its slots. Elsewhere rounding
+remains: in slots of another shape the same numbers may be added in another order, which can change the choice between
+two hypotheses whose scores agree to some six digits (three in bfloat16).
 """
 
 import threading

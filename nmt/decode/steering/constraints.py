@@ -256,7 +256,7 @@ def advance_constraints(
       words: edges of the words of the vocabulary.
       state: the state of the hypotheses before.
       forced: bool [B,W], as `steer_constraints` returned it.
-      parent: int32 [B,.], the hypothesis that each extends; there may be more of them than before.
+      parent: int32 [B,.], the hypothesis that each extends.
       token: int32 [B,.], the token that it adds.
     """
     active, met = (jnp.take_along_axis(x, parent[..., None], axis=1) for x in (state.active, state.met))

@@ -127,7 +127,7 @@ def advance_steering(
       state: the state of the hypotheses before.
       forced: bool [B,W], as `steer_logits` returned it.
       position: int32 [B], tokens that the hypotheses of each row had.
-      parent: int32 [B,.], the hypothesis that each extends; there may be more of them than before.
+      parent: int32 [B,.], the hypothesis that each extends.
       token: int32 [B,.], the token that it adds.
     """
     constraints, prefixes = state.constraints, state.prefixes
